@@ -1,0 +1,53 @@
+"""Performance-Guided Knowledge Distillation (Di Palo et al. 2024): an LLM teaches a small text classifier.
+
+Names are imported on first use, so that `import pgkd_agent` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgkd_agent.config import PGKDConfig, build_config
+    from pgkd_agent.data import Task
+    from pgkd_agent.errors import PGKDError
+    from pgkd_agent.pipeline import DistillResult, Observer, distill
+    from pgkd_agent.student.classifier import Prediction, StudentClassifier
+    from pgkd_agent.types import Example, Label
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DistillResult": "pgkd_agent.pipeline",
+    "Example": "pgkd_agent.types",
+    "Label": "pgkd_agent.types",
+    "Observer": "pgkd_agent.pipeline",
+    "PGKDConfig": "pgkd_agent.config",
+    "PGKDError": "pgkd_agent.errors",
+    "Prediction": "pgkd_agent.student.classifier",
+    "StudentClassifier": "pgkd_agent.student.classifier",
+    "Task": "pgkd_agent.data",
+    "build_config": "pgkd_agent.config",
+    "distill": "pgkd_agent.pipeline",
+}
+
+__all__ = [
+    "DistillResult",
+    "Example",
+    "Label",
+    "Observer",
+    "PGKDConfig",
+    "PGKDError",
+    "Prediction",
+    "StudentClassifier",
+    "Task",
+    "build_config",
+    "distill",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,173 @@
+"""Algorithm 1: Performance-Guided Knowledge Distillation (Di Palo et al. 2024)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task
+from pgkd_agent.early_stopping import EarlyStopping
+from pgkd_agent.evidence import (
+    EvidenceLimits,
+    balanced_sample,
+    log_empty_pools,
+    score_rows,
+    select_evidence,
+)
+from pgkd_agent.history import History
+from pgkd_agent.metrics import evaluate
+from pgkd_agent.protocols import Asked, Screener, StepListener, Student, Teacher
+from pgkd_agent.seeding import rng
+from pgkd_agent.types import (
+    Evaluation,
+    FitResult,
+    StepRecord,
+    TeacherRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PGKDResult:
+    """`steps[0]` is the plain student, `best_step` the model with the lowest validation loss."""
+
+    steps: tuple[StepRecord, ...]
+    best_step: int
+    history: History
+    stopped_early: bool
+
+
+def run_pgkd(
+    task: Task,
+    student: Student,
+    teacher: Teacher | None,
+    screener: Screener,
+    config: PGKDConfig,
+    on_step: StepListener | None = None,
+) -> PGKDResult:
+    """Run Algorithm 1 and leave `student` with the weights of the lowest validation loss.
+
+    Departures from its letter: a model is evaluated right after its own fit (as in Figure 2), the plain
+    student is a candidate for the best, and a step without an accepted sample keeps the model as it is.
+
+    Args:
+        teacher: None trains the plain student alone.
+    Raises:
+        TeacherError: The provider failed for good, or nothing readable ever came back.
+        StudentDivergedError: A validation loss is not finite.
+    """
+    num_kd_steps = config.pgkd.num_kd_steps if teacher else 0
+    history = History.of(task.train)  # line 2
+    stopping = EarlyStopping(config.pgkd.patience_limit)
+    steps: list[StepRecord] = []
+    asked: Asked | None = None
+    trained = _train(student, history, task, kd_step=0)  # line 1
+    best = student.snapshot()
+    for kd_step in range(num_kd_steps + 1):  # line 3; step 0 only enters the plain student
+        if teacher and kd_step > 0:
+            request = build_request(task, student, history, trained, config, kd_step)  # lines 4-5
+            asked = _ask(teacher, screener, request, history)  # line 6
+            history = history.extended(asked.rows)  # line 7
+            trained = _train(student, history, task, kd_step) if asked.rows else trained.idle()  # lines 8-9
+        is_best = stopping.update(kd_step, trained.evaluation.loss)  # lines 10-15
+        if is_best:
+            best = student.snapshot()  # lines 16-17
+        steps.append(_record(kd_step, trained, asked, is_best, len(history)))
+        if on_step:
+            on_step(steps[-1], history, asked)
+        if stopping.should_stop:  # lines 12-13
+            break
+    student.restore(best)
+    return PGKDResult(tuple(steps), stopping.best_index, history, stopping.should_stop)  # line 21
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model after its fit; `seconds` of fit and evaluation, 0 where a step brought nothing to fit."""
+
+    fit: FitResult
+    evaluation: Evaluation
+    seconds: float
+
+    def idle(self) -> Trained:
+        return replace(self, seconds=0.0)
+
+
+def build_request(
+    task: Task, student: Student, history: History, trained: Trained, config: PGKDConfig, kd_step: int
+) -> TeacherRequest:
+    """Score the history as `evidence.source` says and select what the teacher is shown."""
+    settings = config.evidence
+    if settings.source == "dynamics":
+        probabilities = trained.fit.dynamics
+    else:
+        probabilities = student.predict([row.text for row in history.rows])
+    scored = score_rows(history.examples, probabilities, task.taxonomy)
+    limits = EvidenceLimits(settings.correct, settings.misclassified, settings.hard_negatives)
+    evidence = select_evidence(scored, limits, rng(config.seed, kd_step, "evidence"))
+    log_empty_pools(evidence, kd_step)
+    return TeacherRequest(
+        kd_step=kd_step,
+        num_samples=config.pgkd.pgkd_batch_size,
+        taxonomy=task.taxonomy,
+        task_description=task.description,
+        report=trained.evaluation.report,
+        evidence=evidence,
+        few_shot=tuple(
+            balanced_sample(task.train, settings.few_shot, rng(config.seed, kd_step, "few_shot"), lambda row: row.label)
+        ),
+        scored=tuple(scored),
+        train=task.train,
+    )
+
+
+def _ask(teacher: Teacher, screener: Screener, request: TeacherRequest, history: History) -> Asked:
+    started = time.perf_counter()
+    reply = teacher.write(request)
+    seconds = time.perf_counter() - started
+    return Asked(request, reply, screener.screen(reply.samples, history, reply.shown_texts), seconds)
+
+
+def _train(student: Student, history: History, task: Task, kd_step: int) -> Trained:
+    started = time.perf_counter()
+    fit = student.fit(history.examples, task.validation, kd_step)
+    probabilities = student.predict([row.text for row in task.validation])
+    evaluation = evaluate(probabilities, task.validation, task.taxonomy)
+    return Trained(fit, evaluation, time.perf_counter() - started)
+
+
+def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, history_rows: int) -> StepRecord:
+    record = StepRecord(
+        kd_step=kd_step,
+        validation=trained.evaluation,
+        is_best=is_best,
+        epochs=trained.fit.epochs if trained.seconds else 0,
+        history_rows=history_rows,
+        student_seconds=trained.seconds,
+    )
+    if asked is not None:
+        reply = asked.reply
+        record = replace(
+            record,
+            asked=asked.request.num_samples,
+            parsed=len(reply.samples),
+            accepted=len(asked.rows),
+            malformed=reply.num_malformed,
+            rejected=asked.screened.rejected_by_rule,
+            num_requests=reply.num_requests,
+            usage=reply.usage,
+            teacher_seconds=asked.seconds,
+        )
+    logger.info(
+        "KD step %d: validation loss %.4f%s, macro F1 %.3f, %d of %d samples accepted",
+        kd_step,
+        record.validation.loss,
+        " (best)" if is_best else "",
+        record.validation.report.macro_f1,
+        record.accepted,
+        record.asked,
+    )
+    return record

@@ -1,0 +1,62 @@
+"""The answer contract: what a reply of the teacher looks like, as records and as a JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_ENUM_VALUES = 250
+"""OpenAI limits long enums (1,000 values, and 15,000 characters beyond 250); larger taxonomies get a free
+string, which the guardrails check."""
+
+CONTRACT_LINE = (
+    'Answer with JSON only, in this form: {{"samples": [{{"text": "...", "label": "..."}}]}}. '
+    "Write exactly {num_samples}, with each label spelled exactly as given above."
+)
+"""Stands at the end of a prompt whose provider takes no schema."""
+
+
+class Sample(BaseModel):
+    """One training sample."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    text: str = Field(description="a new training text")
+    label: str = Field(description="its label, exactly as in the taxonomy")
+
+
+class Samples(BaseModel):
+    """New training samples for the student."""
+
+    samples: list[Sample]
+
+
+def answer_schema(labels: Sequence[str], num_samples: int | None = None) -> dict[str, Any]:
+    """JSON Schema of a reply.
+
+    Args:
+        labels: Allowed labels, as an enum where there are few enough.
+        num_samples: Fix the number of samples; None where the provider does not take array bounds.
+    """
+    label: dict[str, Any] = {"type": "string"}
+    if len(labels) <= MAX_ENUM_VALUES:
+        label["enum"] = list(labels)
+    samples: dict[str, Any] = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "label": label},
+            "required": ["text", "label"],
+            "additionalProperties": False,
+        },
+    }
+    if num_samples is not None:
+        samples |= {"minItems": num_samples, "maxItems": num_samples}
+    return {
+        "type": "object",
+        "properties": {"samples": samples},
+        "required": ["samples"],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,107 @@
+"""`pgkd distill` and `pgkd train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pgkd_agent.cli import options
+
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the first prompt and the number of calls; train and call nothing."),
+]
+
+
+def distill(
+    train: options.Train,
+    val: options.Val = None,
+    test: options.Test = None,
+    labels: options.Labels = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME."),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Another server that speaks the OpenAI protocol.")
+    ] = None,
+    student: options.StudentName = None,
+    rows: options.Rows = None,
+    seed: options.Seed = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Most KD steps. [default: 10]")] = None,
+    recipe: options.Recipe = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt variant, or a path to a .j2 template.")] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")
+    ] = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    out: options.Out = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a student, let an LLM write rows for its weak spots, keep the best model."""
+    settings = options.config_of(
+        recipe,
+        config,
+        set_,
+        {
+            "seed": seed,
+            "data.rows": rows,
+            "data.text_column": text_column,
+            "data.label_column": label_column,
+            "data.task_description": description,
+            "student.name": student,
+            "teacher.spec": teacher,
+            "teacher.base_url": base_url,
+            "teacher.prompt": prompt,
+            "pgkd.num_kd_steps": steps,
+        },
+    )
+    from pgkd_agent.cli.running import run_with_display, show_dry_run
+    from pgkd_agent.pipeline import load_task
+
+    task = load_task(train, val, test, labels, settings)
+    if dry_run:
+        show_dry_run(task, settings)
+    else:
+        run_with_display(task, settings, out or options.default_run_directory(train))
+
+
+def train(
+    train: options.Train,
+    val: options.Val = None,
+    test: options.Test = None,
+    labels: options.Labels = None,
+    student: options.StudentName = None,
+    rows: options.Rows = None,
+    seed: options.Seed = None,
+    recipe: options.Recipe = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    out: options.Out = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+) -> None:
+    """Train the plain student alone (model 0), without a teacher."""
+    settings = options.config_of(
+        recipe,
+        config,
+        set_,
+        {
+            "seed": seed,
+            "data.rows": rows,
+            "data.text_column": text_column,
+            "data.label_column": label_column,
+            "student.name": student,
+            "pgkd.num_kd_steps": 0,
+        },
+    )
+    from pgkd_agent.cli.running import run_with_display
+    from pgkd_agent.pipeline import load_task
+
+    run_with_display(
+        load_task(train, val, test, labels, settings), settings, out or options.default_run_directory(train)
+    )

@@ -1,0 +1,64 @@
+"""The application, its error handling and its log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+import pgkd_agent
+from pgkd_agent.cli import distilling, models, prompts, serving
+from pgkd_agent.errors import PGKDError
+
+app = typer.Typer(
+    name="pgkd",
+    help="Performance-guided knowledge distillation: an LLM teaches a small text classifier.\n\n"
+    "Exit codes: 0 done, 2 input or settings, 3 teacher, 4 training diverged, 5 disk.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(distilling.distill)
+app.command()(distilling.train)
+app.command()(serving.classify)
+app.command()(serving.evaluate)
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(pgkd_agent.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("pgkd_agent").setLevel(logging.INFO)
+    logging.getLogger("pgkd_agent.algorithm").setLevel(logging.WARNING)  # the step table says it
+    logging.getLogger("pgkd_agent.student").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Entry point: an error we raise on purpose becomes one readable block and its exit code."""
+    try:
+        app()
+    except PGKDError as error:
+        console = Console(stderr=True)
+        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

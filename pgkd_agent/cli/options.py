@@ -1,0 +1,42 @@
+"""Options shared by commands, and how they become a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pgkd_agent.config import PGKDConfig, build_config
+
+Train = Annotated[Path, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
+Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
+Test = Annotated[Path | None, typer.Option("--test", help="Test rows; only for the before/after table.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="Taxonomy (JSON, YAML or text); else all labels of --train.")
+]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts.")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the labels.")]
+StudentName = Annotated[
+    str | None, typer.Option("--student", help="minilm, a hub id or a folder. [default: bert-base-uncased]")
+]
+Rows = Annotated[int | None, typer.Option("--rows", help="Draw this many labelled rows (paper: 1000).")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]")]
+Recipe = Annotated[str | None, typer.Option("--recipe", help="default, or paper: the paper's exact settings.")]
+Out = Annotated[Path | None, typer.Option("--out", help="New run directory. [default: runs/NAME-TIME]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per forward pass.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
+
+
+def config_of(
+    recipe: str | None, file: Path | None, assignments: list[str] | None, flags: dict[str, Any]
+) -> PGKDConfig:
+    return build_config(recipe=recipe, file=file, assignments=assignments or (), flags=flags)
+
+
+def default_run_directory(train: Path) -> Path:
+    from datetime import datetime
+
+    return Path("runs") / f"{train.parent.name or 'run'}-{train.stem}-{datetime.now():%Y%m%d-%H%M%S}"

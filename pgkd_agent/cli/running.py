@@ -1,0 +1,160 @@
+"""A run on the terminal: progress while it goes, tables when it is done, and the dry run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task
+from pgkd_agent.pipeline import DistillResult, Observer, run
+from pgkd_agent.preview import preview
+from pgkd_agent.summary import HEADLINE, class_changes
+from pgkd_agent.types import StepRecord
+
+WINNERS_AND_LOSERS = 5
+"""Classes listed at each end of the before/after table."""
+
+
+class _Display(Observer):
+    """One bar for the fit or the teacher, and a line a step above it."""
+
+    def __init__(self, console: Console, num_kd_steps: int) -> None:
+        self._console = console
+        self._steps = num_kd_steps
+        self._kd_step = 0
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar: TaskID = self.progress.add_task("preparing", total=1)
+
+    def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
+        what = f"step {self._kd_step}/{self._steps}: student, epoch"
+        self.progress.update(
+            self._bar, description=f"{what} (loss {validation_loss:.3f})", completed=epoch, total=max_epochs
+        )
+
+    def on_request(self, kd_step: int, answered: int, planned: int) -> None:
+        self._kd_step = kd_step
+        what = f"step {kd_step}/{self._steps}: teacher, request"
+        self.progress.update(self._bar, description=what, completed=answered, total=planned)
+
+    def on_test(self, n_rows: int) -> None:
+        self.progress.update(self._bar, description=f"evaluating {n_rows} test rows", completed=0, total=1)
+
+    def on_step(self, record: StepRecord) -> None:
+        report = record.validation.report
+        best = "*" if record.is_best else " "
+        samples = ""
+        if record.asked:
+            samples = f"   samples {record.accepted}/{record.asked} accepted"
+        if record.rejected:
+            samples += f" (rejected: {_by_rule(record.rejected)})"
+        self._console.print(
+            f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
+            f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
+            f"{record.epochs} epochs   teacher {record.teacher_seconds:.0f} s, "
+            f"student {record.student_seconds:.0f} s{samples}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def run_with_display(task: Task, config: PGKDConfig, out: Path) -> None:
+    console = Console()
+    console.print(_what(task, config, out), highlight=False, soft_wrap=True)
+    display = _Display(Console(stderr=True), config.pgkd.num_kd_steps)
+    with display.progress:
+        result = run(task, config, out=out, observer=display)
+    _print_result(console, result)
+
+
+def _what(task: Task, config: PGKDConfig, out: Path) -> str:
+    with_rows = len({row.label for row in task.train})
+    return (
+        f"{len(task.train)} training, {len(task.validation)} validation, {len(task.test)} test rows; "
+        f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
+        f"student {config.student.name}"
+        + (f", teacher {config.teacher.spec}" if config.pgkd.num_kd_steps else ", no teacher")
+        + f", run directory {out}"
+    )
+
+
+def _print_result(console: Console, result: DistillResult) -> None:
+    console.print(f"\n{result.summary['verdict']}", highlight=False, soft_wrap=True)
+    if result.before and result.after:
+        console.print(_before_after(result))
+        _print_classes(console, result)
+    samples = result.summary["samples"]
+    if samples["asked"]:
+        usage = result.summary["teacher"]
+        console.print(
+            f"samples: {samples['asked']} asked for, {samples['parsed']} read, {samples['accepted']} accepted; "
+            f"rejected: {_by_rule(samples['rejected']) or 'none'}\n"
+            f"teacher: {usage['requests']} requests, {usage['input_tokens']} tokens in, {usage['output_tokens']} out",
+            highlight=False,
+            soft_wrap=True,
+        )
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
+    console.print(f"time: {seconds}\nmodel: {result.run}/models/best", highlight=False, soft_wrap=True)
+
+
+def _before_after(result: DistillResult) -> Table:
+    assert result.before and result.after  # checked by the caller
+    table = Table(title=f"{result.before.report.n_rows} test rows", title_justify="left")
+    for column in ("", "plain student", "returned model", "change"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name in HEADLINE:
+        old, new = getattr(result.before.report, name), getattr(result.after.report, name)
+        table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
+    table.add_row(
+        "loss",
+        f"{result.before.loss:.3f}",
+        f"{result.after.loss:.3f}",
+        f"{result.after.loss - result.before.loss:+.3f}",
+    )
+    return table
+
+
+def _print_classes(console: Console, result: DistillResult) -> None:
+    assert result.before and result.after  # checked by the caller
+    changes = class_changes(result.before.report, result.after.report)
+    winners = [row for row in changes if row[2] > row[1]][:WINNERS_AND_LOSERS]
+    losers = [row for row in reversed(changes) if row[2] < row[1]][:WINNERS_AND_LOSERS]
+    if not changes:
+        return
+    table = Table(title="F1 per class on the test rows: largest gains and losses", title_justify="left")
+    for column in ("class", "before", "after", "change", "rows"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for label, old, new, support in (*winners, *reversed(losers)):
+        table.add_row(label, f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", str(support))
+    console.print(table)
+
+
+def _by_rule(rejected: dict[str, int]) -> str:
+    return ", ".join(f"{rule} {count}" for rule, count in sorted(rejected.items()))
+
+
+def show_dry_run(task: Task, config: PGKDConfig) -> None:
+    shown = preview(task, config)
+    console = Console()
+    for message in shown.messages:
+        console.print(f"--- {message.role} ---", style="bold")
+        console.print(message.content, markup=False, highlight=False, soft_wrap=True)
+    console.print("---", style="bold")
+    console.print(
+        f"prompt {shown.prompt!r}, first of {shown.requests_per_step} requests in a KD step; "
+        f"{config.pgkd.num_kd_steps} steps make at most {shown.requests_per_step * config.pgkd.num_kd_steps} "
+        "calls, repetitions apart. No model is trained yet: report and predictions above are placeholders.",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,256 @@
+"""All settings of a run, validated once at the edge; the defaults are in one place, here.
+
+Precedence: defaults < `--recipe` < YAML file < `--set key=value` < named flags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pgkd_agent.errors import ConfigError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(_Settings):
+    text_column: str | None = None
+    """Column with the texts; None guesses by name and says so."""
+    label_column: str | None = None
+    """Column with the labels; None guesses by name and says so."""
+    rows: int | None = Field(default=None, ge=2)
+    """Labelled rows to draw for training and validation together; None takes all. Paper: 1,000."""
+    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the drawn rows kept for validation. Paper: 0.2."""
+    task_description: str = ""
+    """What the texts are and what the labels mean; shown to the teacher by every variant but `paper`."""
+
+
+class StudentSettings(_Settings):
+    name: str = "bert-base-uncased"
+    """`minilm` (embedded), a hub id, or a local folder. Paper: BERT-base."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1e-4). Paper: 2e-5."""
+    train_batch_size: int | None = Field(default=None, ge=1)
+    """Rows per gradient step; None takes the student's own (bert-base 64, minilm 32). Paper: 64."""
+    max_length: int = Field(default=512, ge=8)
+    """Tokens a text is cut at, at most what the student can take. Paper: 512."""
+    max_epochs: int = Field(default=30, ge=1)
+    """Most epochs of a fit. Paper: 30."""
+    patience: int = Field(default=5, ge=0)
+    """Epochs without a lower validation loss that a fit tolerates. Paper: 5."""
+    warmup_share: float = Field(default=0.06, ge=0, lt=1)
+    """Share of a fit's steps over which the rate rises; then it falls linearly to 0."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled decay, not on biases and norms."""
+    restart: Literal["continue", "from_scratch"] = "from_scratch"
+    """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    bf16: Literal["auto", "on", "off"] = "auto"
+    """bf16 autocast in training; `auto` only where the hardware computes in it natively."""
+
+
+class TeacherSettings(_Settings):
+    spec: str = "local:smollm2"
+    """`local:smollm2`, `local:/path/model.gguf`, `openai:NAME`, `provider:NAME`. Paper: Claude 3 Sonnet."""
+    base_url: str | None = None
+    """Another server that speaks the OpenAI protocol."""
+    mode: Literal["chain", "agent"] = "chain"
+    """`chain` puts the report into the prompt, `agent` lets the model ask for it. Paper: chain."""
+    prompt: str | None = None
+    """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
+    structured: Literal["auto", "json_schema", "text"] = "auto"
+    """Whether the answer's JSON Schema is sent along; `auto` where the provider is known to take it."""
+    samples_per_request: int = Field(default=4, ge=1)
+    """Samples asked for at a time by variants about one class."""
+    temperature: float | None = Field(default=0.8, ge=0)
+    """Sampling temperature; None leaves it to the provider."""
+    max_tokens: int | None = Field(default=None, ge=16)
+    """Longest reply; None computes it from the number of samples and the length of the training texts."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds for one call."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Tries of one request, for passing errors and for replies without a readable sample."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of a `local:` teacher."""
+    context_tokens: int = Field(default=4096, ge=512)
+    """Context window of a `local:` teacher."""
+
+
+class EvidenceSettings(_Settings):
+    source: Literal["dynamics", "history"] = "dynamics"
+    """Where the student's rights and wrongs come from: `dynamics`, the mean predicted probability over
+    the fit's epochs, or `history`, its predictions after the fit. Paper: history."""
+    few_shot: int = Field(default=16, ge=0)
+    """Real training rows shown as examples. Paper: 16."""
+    correct: int = Field(default=16, ge=0)
+    """Paper: 16."""
+    misclassified: int = Field(default=16, ge=0)
+    """Paper: 16."""
+    hard_negatives: int = Field(default=16, ge=0)
+    """Paper: 16."""
+    per_class: int = Field(default=4, ge=0)
+    """Most shots, and most items of each pool, in a request about one class."""
+
+
+class GuardrailSettings(_Settings):
+    min_chars: int = Field(default=3, ge=1)
+    """Shortest text, in characters."""
+    max_chars: int = Field(default=4000, ge=1)
+    """Longest text, in characters."""
+    near_duplicate_ratio: float = Field(default=90.0, ge=0, le=100)
+    """Likeness (rapidfuzz `ratio`, 0 to 100) from which a sample counts as a repetition."""
+    max_per_class: int = Field(default=16, ge=1)
+    """Most accepted samples of one class in one KD step."""
+
+
+class PGKDSettings(_Settings):
+    num_kd_steps: int = Field(default=10, ge=0)
+    """Requests to the teacher; 0 trains the plain student alone. Paper: 10."""
+    patience_limit: int = Field(default=5, ge=0)
+    """KD steps without a lower validation loss that are tolerated. Paper: 5."""
+    pgkd_batch_size: int = Field(default=32, ge=1)
+    """Samples asked for in a KD step. Paper: 32."""
+
+
+class PGKDConfig(_Settings):
+    """Settings of one run."""
+
+    seed: int = Field(default=0, ge=0)
+    """All randomness derives from it."""
+    recipe: Literal["default", "paper"] = "default"
+    """`paper` sets what the paper says where our defaults differ."""
+    data: DataSettings = DataSettings()
+    student: StudentSettings = StudentSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+    guardrails: GuardrailSettings = GuardrailSettings()
+    pgkd: PGKDSettings = PGKDSettings()
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "data": {"rows": 1000},
+        "student": {"learning_rate": 2e-5, "train_batch_size": 64, "restart": "continue"},
+        "teacher": {"prompt": "paper"},
+        "evidence": {"source": "history"},
+    },
+}
+
+
+def build_config(
+    *,
+    recipe: str | None = None,
+    file: Path | None = None,
+    assignments: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> PGKDConfig:
+    """Merge all sources of settings.
+
+    Args:
+        assignments: `key=value` with a dotted key, the value read as YAML.
+        flags: Dotted key to value; None values count as not given.
+    Raises:
+        ConfigError: An unknown key or recipe, a value out of range, or a file that is not a mapping.
+    """
+    layers = [_read_yaml(file)] if file else []
+    layers += [_nested(*_split(assignment)) for assignment in assignments]
+    layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    name = recipe or merged.get("recipe", "default")
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
+    try:
+        return PGKDConfig.model_validate({**_merge(RECIPES[name], merged), "recipe": name})
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def to_yaml(config: PGKDConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {file} cannot be read: {error}") from error
+    if not isinstance(content or {}, dict):
+        raise ConfigError(f"config file {file} holds a {type(content).__name__}, expected a mapping")
+    return content or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-5` as text; people mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _split(assignment: str) -> tuple[str, Any]:
+    key, equals, value = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {assignment!r}: expected key=value, e.g. student.learning_rate=1e-5")
+    try:
+        return key.strip(), yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment!r}: the value is not readable: {error}") from error
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {key!r}{_closest(key)}")
+        else:
+            lines.append(f"{key}: {item['msg'].lower()}, found {item['input']!r}")
+    return "invalid settings: " + "; ".join(lines)
+
+
+def _closest(key: str) -> str:
+    from difflib import get_close_matches
+
+    known = list(setting_keys())
+    matches = get_close_matches(key, known, n=1)
+    return f" (closest: {matches[0]!r})" if matches else ""
+
+
+def setting_keys(model: type[BaseModel] = PGKDConfig, prefix: str = "") -> Iterable[str]:
+    """All dotted keys, sections flattened."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from setting_keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name

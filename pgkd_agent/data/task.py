@@ -1,0 +1,82 @@
+"""A classification task with train, validation and test rows that share no text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pgkd_agent.data.splitting import sample_rows, stratified_split
+from pgkd_agent.data.taxonomy import Taxonomy, check_labels, taxonomy_of
+from pgkd_agent.errors import DataError
+from pgkd_agent.seeding import rng
+from pgkd_agent.text import normalize
+from pgkd_agent.types import Example
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be learned. `test` may be empty; classes of the taxonomy may lack rows."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    taxonomy: Taxonomy
+    description: str = ""
+
+
+def prepare_task(
+    train: Sequence[Example],
+    validation: Sequence[Example] | None = None,
+    test: Sequence[Example] = (),
+    *,
+    taxonomy: Taxonomy | None = None,
+    rows: int | None = None,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    description: str = "",
+) -> Task:
+    """Draw, split and make disjoint.
+
+    The taxonomy is taken from all of `train` before rows are drawn. With `validation` given, the drawn
+    rows are all training rows; else they are split. A text that also occurs in validation or test is
+    dropped from train, one of validation that occurs in test from validation; both are counted in the log.
+
+    Raises:
+        DataError: A label outside the taxonomy, or too few rows to train and validate.
+    """
+    taxonomy = taxonomy or taxonomy_of(train)
+    for name, part in (("train", train), ("validation", validation or ()), ("test", test)):
+        check_labels(part, taxonomy, name)
+    drawn = _without(train, test, "train", "test")
+    if rows is not None:
+        if rows > len(drawn):
+            logger.warning("asked for %d rows, only %d are there", rows, len(drawn))
+        drawn = sample_rows(drawn, rows, rng(seed, 0, "rows"))
+    if validation is None:
+        drawn, held = stratified_split(drawn, validation_share, rng(seed, 0, "split"))
+    else:
+        held = _without(validation, test, "validation", "test")
+    drawn = _without(drawn, held, "train", "validation")
+    if not drawn or not held:
+        raise DataError(
+            f"{len(drawn)} training and {len(held)} validation rows are left; both are needed: "
+            "give more rows, or a validation file"
+        )
+    return Task(tuple(drawn), tuple(held), tuple(test), taxonomy, description)
+
+
+def _without(rows: Sequence[Example], others: Iterable[Example], name: str, other_name: str) -> list[Example]:
+    forms = {normalize(row.text) for row in others}
+    kept = [row for row in rows if normalize(row.text) not in forms]
+    if len(kept) < len(rows):
+        logger.warning(
+            "dropped %d of %d %s rows whose text is also in %s",
+            len(rows) - len(kept),
+            len(rows),
+            name,
+            other_name,
+        )
+    return kept

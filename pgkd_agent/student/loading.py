@@ -1,0 +1,158 @@
+"""Load pretrained weights and tokenizer, and decide device, precision and recipe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from pgkd_agent import embedded
+from pgkd_agent.config import StudentSettings
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.types import Label, label_names
+
+logger = logging.getLogger(__name__)
+
+SMALL_HIDDEN_SIZE = 384
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecipe:
+    """Peak learning rate of AdamW, rows per gradient step."""
+
+    learning_rate: float
+    batch_size: int
+
+
+BERT_BASE = TrainingRecipe(2e-5, 64)
+"""The paper's, section 4."""
+SMALL = TrainingRecipe(1e-4, 32)
+"""For encoders of MiniLM's width: at 2e-5 they are undertrained, and any teacher looks good."""
+
+
+def resolve_source(name: str) -> str:
+    """Return what transformers can load: a folder of the embedded model, a local folder, or a hub id.
+
+    Raises:
+        ConfigError: The embedded model is not there, or a path does not exist.
+    """
+    if name in embedded.MODELS:
+        return str(embedded.require(name))
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ConfigError(f"student {name!r}: no such folder")
+    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+
+
+def load_config(name: str) -> Any:
+    """The model's configuration: from the local cache when it is there, else from the hub.
+
+    Raises:
+        ConfigError: Not found in either, or no configuration of a text encoder.
+    """
+    return _from_pretrained(AutoConfig, resolve_source(name), name)
+
+
+def check_student(name: str) -> None:
+    """Fail now for what would fail after the data were read: unknown name, no pad token.
+
+    Raises:
+        ConfigError: See `load_config`; or the tokenizer has no pad token.
+    """
+    load_config(name)
+    load_tokenizer(name)
+
+
+def recipe_for(settings: StudentSettings) -> TrainingRecipe:
+    """The student's own learning rate and batch, unless the settings name them."""
+    hidden_size = getattr(load_config(settings.name), "hidden_size", 768)
+    own = SMALL if hidden_size <= SMALL_HIDDEN_SIZE else BERT_BASE
+    return TrainingRecipe(settings.learning_rate or own.learning_rate, settings.train_batch_size or own.batch_size)
+
+
+def load_tokenizer(name: str) -> Any:
+    tokenizer = _from_pretrained(AutoTokenizer, resolve_source(name), name)
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"student {name!r} has no pad token, so texts cannot be batched; take an encoder such as "
+            "bert-base-uncased or minilm"
+        )
+    return tokenizer
+
+
+def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.device) -> Any:
+    """Load the encoder with a fresh classification head, drawn from `seed`.
+
+    The attention is `eager` on the CPU: the backward pass of the fused kernel is slow on short texts
+    there. The label map goes into the model's config, so that `transformers` alone can use it.
+    """
+    names = label_names(taxonomy)
+    torch.manual_seed(seed)
+    model = _from_pretrained(
+        AutoModelForSequenceClassification,
+        resolve_source(name),
+        name,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={label: index for index, label in enumerate(names)},
+        problem_type="single_label_classification",
+        ignore_mismatched_sizes=True,
+        attn_implementation="eager" if device.type == "cpu" else "sdpa",
+        dtype=torch.float32,
+    )
+    return model.to(device)
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `auto` to CUDA, MPS or the CPU.
+
+    Raises:
+        ConfigError: The device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not usable here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def use_bf16(setting: str, device: torch.device) -> bool:
+    """Whether to train in bf16 autocast; emulated bf16 is slower than float32, so `auto` avoids it."""
+    if setting != "auto":
+        return setting == "on"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _from_pretrained(factory: Any, source: str, name: str, **kwargs: Any) -> Any:
+    """Load from disk when possible; the network is asked only for a hub id that is not cached."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # the new head is expected
+    transformers_logging.disable_progress_bar()
+    try:
+        try:
+            return factory.from_pretrained(source, local_files_only=True, **kwargs)
+        except (OSError, ValueError):
+            if Path(source).is_dir():
+                raise
+            logger.info("fetching student %s from the model hub", name)
+            return factory.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"student {name!r} cannot be loaded: it is neither a usable local folder nor to be had from the "
+            f"model hub ({str(error).splitlines()[0]}); without a hub take --student minilm "
+            "(`pgkd models get minilm`) or a folder"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)

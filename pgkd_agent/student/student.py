@@ -1,0 +1,128 @@
+"""`TorchStudent`: the student of Algorithm 1 over a Hugging Face sequence classifier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pgkd_agent.config import StudentSettings
+from pgkd_agent.seeding import derive_seed
+from pgkd_agent.student.batching import Encoded, encode
+from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.inference import predict_logits, to_probabilities
+from pgkd_agent.student.loading import (
+    choose_device,
+    load_model,
+    load_tokenizer,
+    recipe_for,
+    use_bf16,
+)
+from pgkd_agent.student.saving import save_classifier
+from pgkd_agent.student.trainer import EncodedRows, FitSettings, OnEpoch, copy_weights, fit
+from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
+
+logger = logging.getLogger(__name__)
+
+Weights = dict[str, torch.Tensor]
+
+
+class TorchStudent:
+    """A classifier that can be fitted again and again, and put back to any snapshot.
+
+    Args:
+        seed: The head is drawn from it, once for all steps; order and dropout from (seed, step).
+        on_epoch: Called after each epoch of each fit.
+    Raises:
+        ConfigError: The student or the device is not usable.
+    """
+
+    def __init__(
+        self,
+        settings: StudentSettings,
+        taxonomy: tuple[Label, ...],
+        seed: int,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        device = choose_device(settings.device)
+        recipe = recipe_for(settings)
+        self._fit_settings = FitSettings(
+            learning_rate=recipe.learning_rate,
+            batch_size=recipe.batch_size,
+            max_epochs=settings.max_epochs,
+            patience=settings.patience,
+            warmup_share=settings.warmup_share,
+            weight_decay=settings.weight_decay,
+            bf16=use_bf16(settings.bf16, device),
+        )
+        self._from_scratch = settings.restart == "from_scratch"
+        self._seed = seed
+        self._on_epoch = on_epoch
+        self._class_ids = {name: index for index, name in enumerate(label_names(taxonomy))}
+        self._tokenizer = load_tokenizer(settings.name)
+        self._model = load_model(settings.name, taxonomy, derive_seed(seed, 0, "head"), device)
+        self._max_length = _max_length(self._model, settings.max_length)
+        self._initial: Weights = copy_weights(self._model)
+        self._encoded: dict[str, list[int]] = {}
+
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
+        if self._from_scratch:
+            self.restore(self._initial)
+        result = fit(
+            self._model,
+            self._tokenizer,
+            self._rows(rows),
+            self._rows(validation),
+            self._fit_settings,
+            derive_seed(self._seed, kd_step, "fit"),
+            self._on_epoch,
+        )
+        logger.info("fit: %d epochs, best %d", result.epochs, result.best_epoch)
+        return result
+
+    def predict(self, texts: Sequence[str]) -> Probabilities:
+        return to_probabilities(predict_logits(self._model, self._tokenizer, self._encode(texts)))
+
+    def snapshot(self) -> Weights:
+        return copy_weights(self._model)
+
+    def restore(self, snapshot: Weights) -> None:
+        self._model.load_state_dict(snapshot)
+
+    def save(self, folder: Path) -> None:
+        """Write the Hugging Face layout, replacing `folder` whole."""
+        save_classifier(self._model, self._tokenizer, self._max_length, folder)
+
+    def classifier(self) -> StudentClassifier:
+        """The current weights as a Runnable; later fits change it too."""
+        return StudentClassifier(self._model, self._tokenizer, max_length=self._max_length)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What was decided for this student, for the run's records."""
+        return {
+            "device": str(self._model.device),
+            "bf16": self._fit_settings.bf16,
+            "learning_rate": self._fit_settings.learning_rate,
+            "train_batch_size": self._fit_settings.batch_size,
+            "max_length": self._max_length,
+            "parameters": self._model.num_parameters(),
+        }
+
+    def _rows(self, rows: Sequence[Example]) -> EncodedRows:
+        return EncodedRows(self._encode([row.text for row in rows]), [self._class_ids[row.label] for row in rows])
+
+    def _encode(self, texts: Sequence[str]) -> Encoded:
+        """Token ids; a text is tokenised once in a run, since the history only grows."""
+        new = list({text for text in texts if text not in self._encoded})
+        if new:
+            self._encoded.update(zip(new, encode(self._tokenizer, new, self._max_length), strict=True))
+        return [self._encoded[text] for text in texts]
+
+
+def _max_length(model: Any, wanted: int) -> int:
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    return min(wanted, positions) if positions else wanted

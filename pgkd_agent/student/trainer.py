@@ -1,0 +1,142 @@
+"""The plain PyTorch training loop of one fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import get_linear_schedule_with_warmup
+
+from pgkd_agent.early_stopping import EarlyStopping
+from pgkd_agent.errors import StudentDivergedError
+from pgkd_agent.seeding import derive_seed
+from pgkd_agent.student.batching import Encoded, pad, training_batches
+from pgkd_agent.student.inference import predict_logits
+from pgkd_agent.types import FitResult
+
+GRADIENT_CLIP = 1.0
+"""Largest gradient norm, the common choice for BERT fine-tuning."""
+
+OnEpoch = Callable[[int, int, float], None]
+"""(epoch from 1, most epochs, validation loss in nats)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """Token ids and class ids, in the same order."""
+
+    ids: Encoded
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Values of one fit, all decided: see `StudentSettings` for what they mean."""
+
+    learning_rate: float
+    batch_size: int
+    max_epochs: int
+    patience: int
+    warmup_share: float
+    weight_decay: float
+    bf16: bool
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    train: EncodedRows,
+    validation: EncodedRows,
+    settings: FitSettings,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+) -> FitResult:
+    """Train until the validation loss stops falling, and end with the weights of its minimum.
+
+    Raises:
+        StudentDivergedError: A training or validation loss is not finite.
+    """
+    torch.manual_seed(derive_seed(seed, 0, "dropout"))
+    optimizer = _optimizer(model, settings)
+    steps = settings.max_epochs * math.ceil(len(train.ids) / settings.batch_size)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * steps), steps)
+    stopping = EarlyStopping(settings.patience)
+    best: dict[str, torch.Tensor] = {}
+    dynamics = np.zeros((len(train.ids), model.config.num_labels), dtype=np.float32)
+    epoch = 0
+    while epoch < settings.max_epochs and not stopping.should_stop:
+        epoch += 1
+        batches = training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order"))
+        dynamics += _run_epoch(model, tokenizer, train, batches, optimizer, schedule, settings.bf16)
+        loss = validation_loss(model, tokenizer, validation, settings.bf16)
+        if stopping.update(epoch, loss):
+            best = copy_weights(model)
+        if on_epoch:
+            on_epoch(epoch, settings.max_epochs, loss)
+    model.load_state_dict(best)
+    return FitResult(epoch, stopping.best_index, dynamics / epoch)
+
+
+def _run_epoch(
+    model: Any,
+    tokenizer: Any,
+    train: EncodedRows,
+    batches: list[list[int]],
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    bf16: bool,
+) -> np.ndarray:
+    """One pass over the rows; returns the probabilities seen on the way, shape (n_rows, n_classes).
+
+    They are those of the forward pass that trains on the row, so they cost nothing more and are not yet
+    influenced by this epoch's update for it.
+    """
+    model.train()
+    seen = np.empty((len(train.ids), model.config.num_labels), dtype=np.float32)
+    for rows in batches:
+        batch = pad(tokenizer, [train.ids[row] for row in rows], model.device)
+        labels = torch.tensor([train.labels[row] for row in rows], device=model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            logits = model(**batch).logits
+        logits = logits.float()
+        loss = cross_entropy(logits, labels)
+        if not torch.isfinite(loss):
+            raise StudentDivergedError(
+                f"the training loss became {loss.item()}; try a lower learning rate, "
+                "for example --set student.learning_rate=1e-5"
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+        schedule.step()
+        seen[rows] = logits.detach().softmax(dim=-1).cpu().numpy()
+    return seen
+
+
+def validation_loss(model: Any, tokenizer: Any, rows: EncodedRows, bf16: bool) -> float:
+    """Mean cross-entropy in nats."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        logits = predict_logits(model, tokenizer, rows.ids)
+    return float(cross_entropy(logits, torch.tensor(rows.labels)))
+
+
+def copy_weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy on the CPU: `state_dict` alone is a view that the next step writes through."""
+    return {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+
+
+def _optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
+    """Fused AdamW; biases and norms (all one-dimensional parameters) are not decayed."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=model.device.type != "mps")

@@ -1,0 +1,101 @@
+"""Every model call of a run in SQLite: prompt, raw reply, finish reason, usage, latency. No credentials."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.errors import StorageError
+from pgkd_agent.prompts import Message
+from pgkd_agent.types import TokenUsage
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    kd_step INTEGER NOT NULL,
+    request_index INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    prompt_hash TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    messages TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    finish_reason TEXT NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One answered call; `settings` are the sampling settings and schema it was sent with."""
+
+    kd_step: int
+    request_index: int
+    attempt: int
+    model: str
+    prompt_hash: str
+    settings: dict[str, Any]
+    messages: Sequence[Message]
+    reply: str
+    finish_reason: str
+    usage: TokenUsage
+    seconds: float
+
+
+class CallLog:
+    """Append-only; each call is on disk before its reply is parsed.
+
+    Args:
+        path: The database; `:memory:` keeps the log for the life of the object.
+    Raises:
+        StorageError: The database cannot be opened or written.
+    """
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self._path = path
+        try:
+            self._connection = sqlite3.connect(path, check_same_thread=False)
+            self._connection.execute(_SCHEMA)
+            self._connection.commit()
+        except sqlite3.Error as error:
+            raise StorageError(f"call log {path} cannot be opened: {error}") from error
+
+    def append(self, call: Call) -> None:
+        row = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kd_step": call.kd_step,
+            "request_index": call.request_index,
+            "attempt": call.attempt,
+            "model": call.model,
+            "prompt_hash": call.prompt_hash,
+            "settings": json.dumps(call.settings, ensure_ascii=False),
+            "messages": json.dumps([asdict(message) for message in call.messages], ensure_ascii=False),
+            "reply": call.reply,
+            "finish_reason": call.finish_reason,
+            **asdict(call.usage),
+            "seconds": call.seconds,
+        }
+        columns, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
+        try:
+            with self._connection:
+                self._connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row)
+        except sqlite3.Error as error:
+            raise StorageError(f"call log {self._path} cannot be written: {error}") from error
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows in the order they were written, columns as in the table."""
+        cursor = self._connection.execute("SELECT * FROM calls ORDER BY id")
+        names = [column[0] for column in cursor.description]
+        return (dict(zip(names, row, strict=True)) for row in cursor)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,162 @@
+"""From `provider:model` to a LangChain chat model with its capabilities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+
+from pgkd_agent import embedded
+from pgkd_agent.config import TeacherSettings
+from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.teacher.failures import Kind, classify, unavailable
+
+Structured = Literal["json_schema", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider takes in a call.
+
+    Attributes:
+        structured: `json_schema`: OpenAI's `response_format`; `text`: nothing, the prompt says it.
+        seed: Whether sampling can be seeded.
+        array_bounds: Whether the schema may fix the number of samples.
+        max_tokens_field: The server reads `max_tokens` only, not `max_completion_tokens`.
+    """
+
+    structured: Structured = "text"
+    seed: bool = False
+    array_bounds: bool = False
+    max_tokens_field: bool = False
+
+
+CAPABILITIES = {
+    "local": Capabilities("json_schema", seed=True, array_bounds=True, max_tokens_field=True),
+    "openai": Capabilities("json_schema", seed=True),
+    "openai-compatible": Capabilities("json_schema", seed=True, max_tokens_field=True),
+}
+"""By provider; any other: `Capabilities()`."""
+
+
+@dataclass(frozen=True)
+class ChatTeacher:
+    """A chat model ready for calls; `close` frees what it holds (a local server)."""
+
+    model: BaseChatModel
+    model_id: str
+    capabilities: Capabilities = Capabilities()
+    close: Callable[[], None] = lambda: None
+
+
+def is_local(spec: str) -> bool:
+    return spec.partition(":")[0] == "local"
+
+
+def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """Build the chat model, and find out now whether it can be reached. No call is made.
+
+    Args:
+        max_tokens: Longest reply, in tokens.
+    Raises:
+        ConfigError: No provider prefix, an unknown provider, or a local model that is not there.
+        TeacherUnavailableError: A missing key, or a server that cannot be reached or refuses the key.
+    """
+    provider, colon, name = settings.spec.partition(":")
+    if not colon or not name:
+        raise ConfigError(
+            f"teacher {settings.spec!r}: expected provider:model, e.g. openai:gpt-4o-mini, local:smollm2, "
+            "local:/path/model.gguf"
+        )
+    if provider == "local":
+        return _local(name, settings, max_tokens)
+    if provider == "openai":
+        return _openai(name, settings, max_tokens)
+    return _any(settings, max_tokens)
+
+
+def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    from pgkd_agent.teacher.local import LocalServer
+
+    model_file = local_model_file(name)
+    server = LocalServer(model_file, settings.context_tokens, settings.threads)
+    server.start()
+    model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")
+    return ChatTeacher(model, settings.spec, _chosen("local", settings), server.close)
+
+
+def local_model_file(name: str) -> Path:
+    """The GGUF file of an embedded model's name, or of a path.
+
+    Raises:
+        ConfigError: The embedded model is not fetched, or there is no such file.
+    """
+    if name in embedded.MODELS:
+        return embedded.require(name)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"teacher local:{name}: no such file; embedded models: smollm2")
+    return path
+
+
+def _openai(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    key = os.environ.get("OPENAI_API_KEY")
+    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    if not key and not base_url:
+        raise TeacherUnavailableError(
+            f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
+        )
+    model = _chat_openai(settings, max_tokens, model=name, base_url=base_url, api_key=key or "none")
+    teacher = ChatTeacher(model, settings.spec, _chosen("openai-compatible" if base_url else "openai", settings))
+    _check_reachable(model, settings.spec)
+    return teacher
+
+
+def _chat_openai(settings: TeacherSettings, max_tokens: int, **kwargs: Any) -> BaseChatModel:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(
+        temperature=settings.temperature,
+        max_completion_tokens=max_tokens,
+        timeout=settings.timeout,
+        max_retries=0,
+        use_responses_api=False,
+        **kwargs,
+    )
+
+
+def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    from langchain.chat_models import init_chat_model
+
+    given = {"temperature": settings.temperature, "base_url": settings.base_url}
+    kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    try:
+        model = init_chat_model(settings.spec, max_tokens=max_tokens, **kwargs)
+    except ImportError as error:
+        raise ConfigError(f"teacher {settings.spec}: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"teacher {settings.spec}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # each provider has its own way to say that credentials are missing
+        raise unavailable(error, f"teacher {settings.spec}") from error
+    return ChatTeacher(model, settings.spec, _chosen(settings.spec.partition(":")[0], settings))
+
+
+def _chosen(provider: str, settings: TeacherSettings) -> Capabilities:
+    own = CAPABILITIES.get(provider, Capabilities())
+    if settings.structured == "auto":
+        return own
+    return Capabilities(settings.structured, own.seed, own.array_bounds, own.max_tokens_field)
+
+
+def _check_reachable(model: Any, spec: str) -> None:
+    """List the server's models, which costs nothing; only connection and key failures count."""
+    try:
+        model.root_client.with_options(timeout=10.0).models.list()
+    except Exception as error:
+        name = type(error).__name__
+        if classify(error) is Kind.AUTH or name in ("APIConnectionError", "APITimeoutError"):
+            raise unavailable(error, f"teacher {spec}") from error

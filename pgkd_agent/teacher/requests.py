@@ -1,0 +1,117 @@
+"""What a KD step's request becomes for a prompt variant: one prompt, or one per planned class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.evidence import EvidenceLimits, evidence_of_class
+from pgkd_agent.metrics import format_report
+from pgkd_agent.planning import PlannedRequest, plan_requests
+from pgkd_agent.prompts import PromptTemplate
+from pgkd_agent.seeding import rng
+from pgkd_agent.types import Evidence, EvidenceItem, Example, Label, TeacherRequest, label_names
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """Values for one rendering of the template.
+
+    Attributes:
+        labels: What the answer may be labelled with.
+        target: The class asked about; None for a prompt over all classes.
+        shown_texts: Texts of rows in `values`.
+    """
+
+    index: int
+    num_samples: int
+    labels: tuple[str, ...]
+    target: str | None
+    values: dict[str, Any]
+    shown_texts: frozenset[str]
+
+
+def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
+    if not template.is_per_class:
+        return [_whole(request)]
+    planned = plan_requests(
+        request.report,
+        request.num_samples,
+        config.teacher.samples_per_request,
+        rng(config.seed, request.kd_step, "plan"),
+    )
+    return [_about_class(request, plan, index, config) for index, plan in enumerate(planned)]
+
+
+def _whole(request: TeacherRequest) -> PromptRequest:
+    return PromptRequest(
+        index=0,
+        num_samples=request.num_samples,
+        labels=label_names(request.taxonomy),
+        target=None,
+        values={
+            **_common(request, request.num_samples),
+            "classification_report": format_report(request.report),
+            **_rows(request.few_shot, request.evidence),
+        },
+        shown_texts=_texts(request.few_shot, request.evidence),
+    )
+
+
+def _about_class(request: TeacherRequest, plan: PlannedRequest, index: int, config: PGKDConfig) -> PromptRequest:
+    settings = config.evidence
+    random = rng(config.seed, request.kd_step, f"class/{index}")
+    own = [row for row in request.train if row.label == plan.label]
+    shots = random.sample(own, min(settings.per_class, len(own)))
+    limits = EvidenceLimits(
+        min(settings.correct, settings.per_class),
+        min(settings.misclassified, settings.per_class),
+        min(settings.hard_negatives, settings.per_class),
+    )
+    evidence = evidence_of_class(request.scored, plan.label, limits, random)
+    target = next(label for label in request.taxonomy if label.name == plan.label)
+    return PromptRequest(
+        index=index,
+        num_samples=plan.num_samples,
+        labels=(plan.label,),
+        target=plan.label,
+        values={
+            **_common(request, plan.num_samples),
+            "target": _label(target),
+            "classification_report": format_report(request.report, label=plan.label),
+            **_rows(shots, evidence),
+        },
+        shown_texts=_texts(shots, evidence),
+    )
+
+
+def _common(request: TeacherRequest, num_samples: int) -> dict[str, Any]:
+    return {
+        "taxonomy": [_label(label) for label in request.taxonomy],
+        "task_description": request.task_description,
+        "num_samples": num_samples,
+    }
+
+
+def _rows(few_shot: Iterable[Example], evidence: Evidence) -> dict[str, Any]:
+    return {
+        "few_shot": [asdict(row) for row in few_shot],
+        "correct": [_evidence_row(item) for item in evidence.correct],
+        "misclassified": [_evidence_row(item) for item in evidence.misclassified],
+        "hard_negatives": [_evidence_row(item) for item in evidence.hard_negatives],
+    }
+
+
+def _evidence_row(item: EvidenceItem) -> dict[str, str]:
+    return {"text": item.text, "label": item.gold_label, "predicted_label": item.predicted_label}
+
+
+def _label(label: Label) -> dict[str, str]:
+    return {"name": label.name, "description": label.description}
+
+
+def _texts(few_shot: Iterable[Example], evidence: Evidence) -> frozenset[str]:
+    pools = (*evidence.correct, *evidence.misclassified, *evidence.hard_negatives)
+    return frozenset([row.text for row in few_shot] + [item.text for item in pools])

@@ -1,0 +1,201 @@
+"""Records shared by all layers: frozen, without torch, LangChain or files behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.floating]
+"""Shape (n_rows, n_classes); rows sum to 1; columns in the order of the taxonomy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled text."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class of the taxonomy; an empty description means that none was given."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics:
+    """One row of a classification report; precision, recall and F1 in [0, 1].
+
+    With `support` 0 the three are meaningless: read `has_data` first.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+    @property
+    def has_data(self) -> bool:
+        return self.support > 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationReport:
+    """Aggregates only, never a text: this is what the teacher may see of the validation rows.
+
+    Attributes:
+        classes: One per label, in the order of the taxonomy.
+        accuracy: In [0, 1].
+        macro_f1: Mean F1 over the classes with support (the headline).
+        macro_f1_all: Mean F1 over all of the taxonomy, a class without support counting 0.
+        weighted_f1: Mean F1 weighted by support.
+        n_rows: Rows evaluated.
+    """
+
+    classes: tuple[ClassMetrics, ...]
+    accuracy: float
+    macro_f1: float
+    macro_f1_all: float
+    weighted_f1: float
+    n_rows: int
+
+    def of(self, label: str) -> ClassMetrics:
+        return next(row for row in self.classes if row.label == label)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`loss` is the mean cross-entropy in nats."""
+
+    loss: float
+    report: ClassificationReport
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceItem:
+    """A row of the history with what the student makes of it; `confidence` is p(predicted) in [0, 1]."""
+
+    text: str
+    gold_label: str
+    predicted_label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The three disjoint pools of Algorithm 1, lines 4-5; hard negatives come most confident first."""
+
+    correct: tuple[EvidenceItem, ...] = ()
+    misclassified: tuple[EvidenceItem, ...] = ()
+    hard_negatives: tuple[EvidenceItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRequest:
+    """What the teacher gets to know in one KD step.
+
+    Attributes:
+        kd_step: 1 for the first request.
+        num_samples: Samples asked for (the paper's PGKD batch size).
+        report: Of the current student on the validation rows.
+        evidence: Pools for the whole step.
+        scored: All rows the pools were drawn from, for requests about one class.
+        few_shot: Real training rows, class-balanced.
+        train: All real training rows, for shots about one class.
+    """
+
+    kd_step: int
+    num_samples: int
+    taxonomy: tuple[Label, ...]
+    task_description: str
+    report: ClassificationReport
+    evidence: Evidence
+    few_shot: tuple[Example, ...]
+    scored: tuple[EvidenceItem, ...] = ()
+    train: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSample:
+    """A sample as the teacher wrote it; `request_index` counts the requests of its KD step from 0."""
+
+    text: str
+    label: str
+    request_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens as the provider reports them; 0 where it reports none."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherReply:
+    """All that came back in one KD step.
+
+    Attributes:
+        samples: Readable samples, in order; still to be screened.
+        num_requests: Model calls made, repeated ones included.
+        num_malformed: Pieces of replies that were not a sample.
+        shown_texts: Every text that stood in a prompt, for the guardrail against copies.
+        usage: Sum over the calls.
+    """
+
+    samples: tuple[GeneratedSample, ...]
+    num_requests: int = 1
+    num_malformed: int = 0
+    shown_texts: frozenset[str] = frozenset()
+    usage: TokenUsage = TokenUsage()
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a fit leaves behind for Algorithm 1.
+
+    Attributes:
+        epochs: Epochs run, >= 1.
+        best_epoch: The epoch whose weights were restored, from 1.
+        dynamics: Mean predicted probabilities of each training row over the epochs, in the order of
+            the rows given, shape (n_rows, n_classes).
+    """
+
+    epochs: int
+    best_epoch: int
+    dynamics: Probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One line of the run: model `kd_step` after its fit; step 0 is the plain student."""
+
+    kd_step: int
+    validation: Evaluation
+    is_best: bool
+    epochs: int
+    history_rows: int
+    asked: int = 0
+    parsed: int = 0
+    accepted: int = 0
+    malformed: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    num_requests: int = 0
+    usage: TokenUsage = TokenUsage()
+    teacher_seconds: float = 0.0
+    student_seconds: float = 0.0
+
+
+def label_names(taxonomy: Sequence[Label]) -> tuple[str, ...]:
+    return tuple(label.name for label in taxonomy)

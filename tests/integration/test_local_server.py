@@ -1,0 +1,162 @@
+"""The embedded teacher for real: llama.cpp in this process, SmolLM2-135M."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from pgkd_agent import embedded
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.teacher.local import LocalServer
+
+LABELS = ["Sci/Tech", "it's", 'a "quoted" one', "été 🏀"]
+ITEM = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "maxLength": 40}, "label": {"enum": LABELS}},
+    "required": ["text", "label"],
+    "additionalProperties": False,
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {"samples": {"type": "array", "minItems": 2, "maxItems": 2, "items": ITEM}},
+    "required": ["samples"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    path = embedded.path_of("smollm2")
+    if path is not None:
+        return path
+    if os.environ.get("CI"):
+        pytest.fail("the embedded teacher is missing: run `pgkd models get smollm2`")
+    pytest.skip("no embedded teacher: run `pgkd models get smollm2`")
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[LocalServer]:
+    with LocalServer(model, context_tokens=512) as running:
+        yield running
+
+
+def ask(server: LocalServer, content: str = "Write two headlines.", **fields: Any) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": content}], "seed": 1, "temperature": 1.0, **fields}
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        return client.post(f"{server.base_url}/chat/completions", json=body)
+
+
+def text_of(response: httpx.Response) -> str:
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+pytestmark = pytest.mark.local_model
+
+
+def test_reply_follows_the_schema(server: LocalServer) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "samples", "strict": True, "schema": SCHEMA}}
+    reply = json.loads(text_of(ask(server, max_completion_tokens=300, response_format=wanted)))
+    assert len(reply["samples"]) == 2
+    assert all(sample["label"] in LABELS for sample in reply["samples"])
+
+
+def test_same_seed_same_reply_also_in_another_server(server: LocalServer, model: Path) -> None:
+    reply = text_of(ask(server, max_tokens=30))
+    assert text_of(ask(server, "Something in between.", max_tokens=5)) != reply
+    assert text_of(ask(server, max_tokens=30)) == reply
+    assert text_of(ask(server, max_tokens=30, seed=2)) != reply
+    with LocalServer(model, context_tokens=512, threads=2) as second:
+        assert second.base_url != server.base_url
+        assert text_of(ask(second, max_tokens=30)) == reply
+    assert text_of(ask(server, max_tokens=30)) == reply  # closing one leaves the other
+
+
+def test_length_limit_and_no_path_in_the_reply(server: LocalServer, model: Path) -> None:
+    reply = ask(server, max_completion_tokens=7).json()
+    assert reply["usage"]["completion_tokens"] == 7
+    assert reply["choices"][0]["finish_reason"] == "length"
+    assert reply["model"] == model.stem
+
+
+def test_prompt_beyond_the_context_is_refused(server: LocalServer) -> None:
+    response = ask(server, "word " * 1000)
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "exceed_context_size_error"
+
+
+def test_close_frees_the_port_and_may_be_repeated(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    server = LocalServer(model, context_tokens=256)
+    address = urlsplit(server.start().base_url)
+    assert address.hostname == "127.0.0.1" and address.port is not None
+    assert server.start().base_url == address.geturl()  # already running
+    server.close()
+    server.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex((address.hostname, address.port)) != 0
+    with pytest.raises(ConfigError, match="is not running"):
+        _ = server.base_url
+    assert capfd.readouterr() == ("", "")
+
+
+def test_close_waits_for_the_reply_in_flight(model: Path) -> None:
+    replies: list[httpx.Response] = []
+    server = LocalServer(model, context_tokens=256).start()
+    waiting = threading.Thread(
+        target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True
+    )
+    waiting.start()
+    slots = server.base_url.replace("/v1", "/slots")
+    with httpx.Client(trust_env=False) as client:
+        deadline = time.monotonic() + 30
+        while not client.get(slots).json()[0]["is_processing"] and not replies:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    server.close()
+    waiting.join(30)
+    assert replies[0].json()["usage"]["completion_tokens"] == 60
+
+
+def test_closing_after_the_client_hung_up(model: Path) -> None:
+    with LocalServer(model) as server, httpx.Client(trust_env=False, timeout=1) as client:
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4000, "ignore_eos": True}
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(f"{server.base_url}/chat/completions", json=body)
+        started = time.monotonic()
+    assert time.monotonic() - started < 20  # 4000 tokens would take minutes
+
+
+def test_a_file_cut_short(model: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    with model.open("rb") as whole:
+        cut.write_bytes(whole.read(1 << 22))
+    with pytest.raises(ConfigError, match=r"could not load .*cut\.gguf"), LocalServer(cut):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no model file at"), (b"", "not a GGUF file"), (b"hello, not a model", "begins with b'hell'")],
+)
+def test_not_a_model(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        LocalServer(path).start()
+
+
+@pytest.mark.parametrize(("context", "threads"), [(1, 1), (4096, 0)])
+def test_numbers_out_of_range(context: int, threads: int) -> None:
+    with pytest.raises(ConfigError, match="expected at least"):
+        LocalServer(Path("x.gguf"), context, threads)
