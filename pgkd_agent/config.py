@@ -37,13 +37,16 @@ class StudentSettings(_Settings):
     name: str = "bert-base-uncased"
     """`minilm` (embedded), a hub id, or a local folder. Paper: BERT-base."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1e-4). Paper: 2e-5."""
+    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1.5e-4). Paper: 2e-5."""
     train_batch_size: int | None = Field(default=None, ge=1)
     """Rows per gradient step; None takes the student's own (bert-base 64, minilm 32). Paper: 64."""
+    head_factor: float | None = Field(default=None, gt=0)
+    """The fresh head's learning rate as a multiple of the encoder's; None takes the student's own
+    (bert-base 1, minilm 10). Paper: 1."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
-    max_epochs: int = Field(default=30, ge=1)
-    """Most epochs of a fit. Paper: 30."""
+    max_epochs: int | None = Field(default=None, ge=1)
+    """Most epochs of a fit; None takes the student's own (bert-base 30, minilm 12). Paper: 30."""
     patience: int = Field(default=5, ge=0)
     """Epochs without a lower validation loss that a fit tolerates. Paper: 5."""
     warmup_share: float = Field(default=0.06, ge=0, lt=1)
@@ -69,7 +72,7 @@ class TeacherSettings(_Settings):
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
     structured: Literal["auto", "json_schema", "text"] = "auto"
     """Whether the answer's JSON Schema is sent along; `auto` where the provider is known to take it."""
-    samples_per_request: int = Field(default=4, ge=1)
+    samples_per_request: int = Field(default=5, ge=1)
     """Samples asked for at a time by variants about one class."""
     temperature: float | None = Field(default=0.8, ge=0)
     """Sampling temperature; None leaves it to the provider."""
@@ -140,7 +143,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
         "data": {"rows": 1000},
-        "student": {"learning_rate": 2e-5, "train_batch_size": 64, "restart": "continue"},
+        "student": {
+            "learning_rate": 2e-5,
+            "train_batch_size": 64,
+            "head_factor": 1.0,
+            "max_epochs": 30,
+            "restart": "continue",
+        },
         "teacher": {"prompt": "paper"},
         "evidence": {"source": "history"},
     },

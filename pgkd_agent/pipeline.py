@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,8 +144,7 @@ def run(
     started = time.perf_counter()
     observer = observer or Observer()
     check_student(config.student.name)
-    recipe = recipe_for(config.student)
-    config = _resolved(config, recipe.learning_rate, recipe.batch_size)
+    config = _resolved(config, asdict(recipe_for(config.student)))
     template = load_prompt(prompt_variant(config.teacher))
     directory = None if out is None else RunDirectory.create(Path(out))
     with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
@@ -205,11 +204,10 @@ def _run(
     )
 
 
-def _resolved(config: PGKDConfig, learning_rate: float, batch_size: int) -> PGKDConfig:
+def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:
     """The settings with everything decided that None left open."""
-    student = config.student.model_copy(update={"learning_rate": learning_rate, "train_batch_size": batch_size})
     teacher = config.teacher.model_copy(update={"prompt": prompt_variant(config.teacher)})
-    return config.model_copy(update={"student": student, "teacher": teacher})
+    return config.model_copy(update={"student": config.student.model_copy(update=recipe), "teacher": teacher})
 
 
 def _on_test(student: TorchStudent, task: Task, observer: Observer) -> Evaluation | None:

@@ -60,5 +60,3 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,19 @@ SMALL_HIDDEN_SIZE = 384
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """Peak learning rate of AdamW, rows per gradient step."""
+    """What depends on the size of a student; named as in `StudentSettings`."""
 
     learning_rate: float
-    batch_size: int
+    train_batch_size: int
+    max_epochs: int
+    head_factor: float
 
 
-BERT_BASE = TrainingRecipe(2e-5, 64)
+BERT_BASE = TrainingRecipe(2e-5, 64, 30, 1.0)
 """The paper's, section 4."""
-SMALL = TrainingRecipe(1e-4, 32)
-"""For encoders of MiniLM's width: at 2e-5 they are undertrained, and any teacher looks good."""
+SMALL = TrainingRecipe(1.5e-4, 32, 12, 10.0)
+"""For encoders of MiniLM's width: at 2e-5 they are undertrained, and any teacher looks good. With a faster head,
+12 epochs reach a lower validation loss than 30 at one rate for all."""
 
 
 def resolve_source(name: str) -> str:
@@ -68,10 +71,11 @@ def check_student(name: str) -> None:
 
 
 def recipe_for(settings: StudentSettings) -> TrainingRecipe:
-    """The student's own learning rate and batch, unless the settings name them."""
+    """The student's own values, each replaced where the settings name one."""
     hidden_size = getattr(load_config(settings.name), "hidden_size", 768)
     own = SMALL if hidden_size <= SMALL_HIDDEN_SIZE else BERT_BASE
-    return TrainingRecipe(settings.learning_rate or own.learning_rate, settings.train_batch_size or own.batch_size)
+    named = {field.name: getattr(settings, field.name) for field in fields(own)}
+    return replace(own, **{name: value for name, value in named.items() if value is not None})
 
 
 def load_tokenizer(name: str) -> Any:

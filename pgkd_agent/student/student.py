@@ -51,11 +51,12 @@ class TorchStudent:
         recipe = recipe_for(settings)
         self._fit_settings = FitSettings(
             learning_rate=recipe.learning_rate,
-            batch_size=recipe.batch_size,
-            max_epochs=settings.max_epochs,
+            batch_size=recipe.train_batch_size,
+            max_epochs=recipe.max_epochs,
             patience=settings.patience,
             warmup_share=settings.warmup_share,
             weight_decay=settings.weight_decay,
+            head_factor=recipe.head_factor,
             bf16=use_bf16(settings.bf16, device),
         )
         self._from_scratch = settings.restart == "from_scratch"
@@ -106,8 +107,6 @@ class TorchStudent:
         return {
             "device": str(self._model.device),
             "bf16": self._fit_settings.bf16,
-            "learning_rate": self._fit_settings.learning_rate,
-            "train_batch_size": self._fit_settings.batch_size,
             "max_length": self._max_length,
             "parameters": self._model.num_parameters(),
         }

@@ -44,6 +44,7 @@ class FitSettings:
     patience: int
     warmup_share: float
     weight_decay: float
+    head_factor: float
     bf16: bool
 
 
@@ -132,11 +133,16 @@ def copy_weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
-    """Fused AdamW; biases and norms (all one-dimensional parameters) are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=model.device.type != "mps")
+    """Fused AdamW; the fresh head learns faster than the pretrained encoder.
+
+    Biases and norms (all one-dimensional parameters) are not decayed.
+    """
+    encoder = {id(parameter) for parameter in model.base_model.parameters()}
+    groups = []
+    for in_encoder in (True, False):
+        for is_matrix in (True, False):
+            parameters = [p for p in model.parameters() if (id(p) in encoder, p.ndim > 1) == (in_encoder, is_matrix)]
+            factor = 1.0 if in_encoder else settings.head_factor
+            decay = settings.weight_decay if is_matrix else 0.0
+            groups.append({"params": parameters, "lr": settings.learning_rate * factor, "weight_decay": decay})
+    return torch.optim.AdamW(groups, fused=model.device.type != "mps")

@@ -20,7 +20,7 @@ _GGUF_MAGIC = b"GGUF"
 _BATCH_TOKENS = 512  # of a prompt at once; a request is cancelled between batches, so smaller closes sooner
 _MIN_CONTEXT_TOKENS = 256  # with a handful, llama.cpp aborts the whole process
 _SILENT = -1
-# The server looks for clients that hung up only after a second without news; asking more often would starve that.
+# The server notices that a client hung up only after a second without news: asking more often prevents that.
 _IDLE_POLL_SECONDS = 1.5
 
 
@@ -28,11 +28,11 @@ class LocalServer:
     """Serve one GGUF file while the `with` block lasts.
 
     The same request with the same seed gets the same reply, also in another process and with another thread
-    count: no prompt cache, one slot (requests queue), and no flash attention (its sums depend on the threads).
+    count: no prompt cache, one slot (requests queue), no flash attention (its sums depend on the threads).
 
     Args:
         model: A .gguf file.
-        context_tokens: Prompt and reply together, >= 256; llama.cpp uses at most what the model was trained on.
+        context_tokens: Prompt and reply together, >= 256; more than the model was trained on is not used.
             A longer prompt is refused with HTTP 400, a reply is cut there (`finish_reason` "length").
         threads: CPU threads, >= 1. More than the free cores slows it down 10 to 100 times: they spin.
     Raises:
@@ -74,8 +74,8 @@ class LocalServer:
             self._server = xllamacpp.Server(self._params(xllamacpp))
         except (RuntimeError, ValueError, MemoryError) as error:
             raise ConfigError(
-                f"llama.cpp could not load {self.model}: the file may be cut short, of an unknown kind, or too "
-                f"big for this machine's memory with {self.context_tokens} tokens of context ({error})"
+                f"llama.cpp could not load {self.model}: the file may be cut short, of an unknown kind, or "
+                f"too big for this machine's memory with {self.context_tokens} tokens of context ({error})"
             ) from error
         return self
 
@@ -114,6 +114,7 @@ class LocalServer:
         params.cache_prompt = False
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.fit_params = False  # never shrink the context to the free memory behind our back
+        params.warmup = False
         params.offline = True
         params.ui = False
         params.verbosity = _SILENT

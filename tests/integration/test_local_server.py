@@ -72,14 +72,14 @@ def test_reply_follows_the_schema(server: LocalServer) -> None:
 
 
 def test_same_seed_same_reply_also_in_another_server(server: LocalServer, model: Path) -> None:
-    reply = text_of(ask(server, max_tokens=30))
+    reply = text_of(ask(server, max_tokens=12))
     assert text_of(ask(server, "Something in between.", max_tokens=5)) != reply
-    assert text_of(ask(server, max_tokens=30)) == reply
-    assert text_of(ask(server, max_tokens=30, seed=2)) != reply
+    assert text_of(ask(server, max_tokens=12)) == reply
+    assert text_of(ask(server, max_tokens=12, seed=2)) != reply
     with LocalServer(model, context_tokens=512, threads=2) as second:
         assert second.base_url != server.base_url
-        assert text_of(ask(second, max_tokens=30)) == reply
-    assert text_of(ask(server, max_tokens=30)) == reply  # closing one leaves the other
+        assert text_of(ask(second, max_tokens=12)) == reply
+    assert text_of(ask(server, max_tokens=12)) == reply  # closing one leaves the other
 
 
 def test_length_limit_and_no_path_in_the_reply(server: LocalServer, model: Path) -> None:
@@ -112,9 +112,7 @@ def test_close_frees_the_port_and_may_be_repeated(model: Path, capfd: pytest.Cap
 def test_close_waits_for_the_reply_in_flight(model: Path) -> None:
     replies: list[httpx.Response] = []
     server = LocalServer(model, context_tokens=256).start()
-    waiting = threading.Thread(
-        target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True
-    )
+    waiting = threading.Thread(target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True)
     waiting.start()
     slots = server.base_url.replace("/v1", "/slots")
     with httpx.Client(trust_env=False) as client:
@@ -133,7 +131,7 @@ def test_closing_after_the_client_hung_up(model: Path) -> None:
         with pytest.raises(httpx.ReadTimeout):
             client.post(f"{server.base_url}/chat/completions", json=body)
         started = time.monotonic()
-    assert time.monotonic() - started < 20  # 4000 tokens would take minutes
+    assert time.monotonic() - started < 60  # 4000 tokens would take minutes
 
 
 def test_a_file_cut_short(model: Path, tmp_path: Path) -> None:

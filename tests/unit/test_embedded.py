@@ -128,7 +128,7 @@ def test_malformed_pip_args(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_home_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PGKD_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(StorageError, match="cannot keep model 'toy'"):
+    with pytest.raises(StorageError, match="cannot keep 'toy'"):
         embedded.get(STUDENT, ignore)
 
 

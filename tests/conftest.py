@@ -1,0 +1,54 @@
+"""No keys, no network but loopback, seeded, and a working directory of its own for every test."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECRETS = ("OPENAI", "AZURE", "ANTHROPIC", "AWS_", "LANGSMITH", "LANGCHAIN", "HF_TOKEN")
+
+
+@pytest.fixture(autouse=True)
+def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(SECRETS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    monkeypatch.chdir(tmp_path)
+    connect = socket.socket.connect
+
+    def loopback_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", loopback_only)
+    random.seed(0)
+    yield
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The embedded teacher; `make test` fetches it, so under CI it may not be missing."""
+    return _embedded("smollm2")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    return _embedded("minilm")
+
+
+def _embedded(name: str) -> Path:
+    from pgkd_agent import embedded
+
+    path = embedded.path_of(name)
+    if path is None and not os.environ.get("CI"):
+        pytest.skip(f"no embedded model: run `pgkd models get {name}`")
+    return embedded.require(name)

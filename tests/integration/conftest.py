@@ -1,0 +1,76 @@
+"""A student small enough to train in a second, and rows it can learn."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pgkd_agent.config import PGKDConfig, build_config
+from pgkd_agent.types import Example
+
+TOPICS = {
+    "fruit": "apple banana cherry mango peach grape lemon plum".split(),
+    "tools": "hammer saw drill wrench pliers chisel screwdriver level".split(),
+    "animals": "dog cat horse rabbit cow sheep goat pig".split(),
+    "weather": "rain snow storm wind fog hail cloud thunder".split(),
+}
+FILLER = "the a my old new big small near under over with and is was on in some very nice red blue".split()
+
+
+def sentences(per_class: int, seed: int) -> list[Example]:
+    generator = random.Random(seed)
+    rows = []
+    for label, words in TOPICS.items():
+        for _ in range(per_class):
+            text = generator.sample(FILLER, 4) + generator.sample(words, 2)
+            generator.shuffle(text)
+            rows.append(Example(" ".join(text), label))
+    generator.shuffle(rows)
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with two layers of width 32 and a vocabulary of the words above."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-student")
+    words = [*FILLER, *(word for topic in TOPICS.values() for word in topic)]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *(p for p in pieces if p not in words)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tiny_student: Path) -> PGKDConfig:
+    return tiny_config(tiny_student)
+
+
+def tiny_config(student: Path, **flags: object) -> PGKDConfig:
+    defaults = {
+        "seed": 1,
+        "student.name": str(student),
+        "student.learning_rate": 3e-3,
+        "student.train_batch_size": 16,
+        "student.max_epochs": 6,
+        "pgkd.num_kd_steps": 2,
+        "pgkd.pgkd_batch_size": 4,
+        "teacher.prompt": "paper",
+        "teacher.structured": "text",
+    }
+    return build_config(flags={**defaults, **flags})

@@ -1,0 +1,185 @@
+"""The student for real: a small BERT that is trained, put back, saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pgkd_agent.config import PGKDConfig, StudentSettings
+from pgkd_agent.errors import ConfigError, StorageError, StudentDivergedError
+from pgkd_agent.student.batching import encode, training_batches
+from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.inference import predict_logits
+from pgkd_agent.student.loading import check_student, choose_device, recipe_for, use_bf16
+from pgkd_agent.student.student import TorchStudent
+from pgkd_agent.types import Example, Label
+from tests.integration.conftest import TOPICS, sentences, tiny_config
+
+TAXONOMY = tuple(Label(name) for name in TOPICS)
+TRAIN, VALIDATION = sentences(20, 0), sentences(5, 1)
+TEXTS = [row.text for row in VALIDATION] + ["apple", "the old dog is near the big red hammer with some rain " * 3]
+
+
+@pytest.fixture
+def student(config: PGKDConfig) -> TorchStudent:
+    return TorchStudent(config.student, TAXONOMY, seed=1)
+
+
+def accuracy(student: TorchStudent, rows: list[Example]) -> float:
+    names = [label.name for label in TAXONOMY]
+    predicted = student.predict([row.text for row in rows]).argmax(axis=1)
+    return float(np.mean([names[p] == row.label for p, row in zip(predicted, rows, strict=True)]))
+
+
+def test_learns_and_reports_dynamics(student: TorchStudent) -> None:
+    result = student.fit(TRAIN, VALIDATION, kd_step=0)
+    assert accuracy(student, VALIDATION) > 0.9
+    assert result.dynamics.shape == (len(TRAIN), len(TAXONOMY))
+    np.testing.assert_allclose(result.dynamics.sum(axis=1), 1, atol=1e-4)
+    # A mean over epochs remembers the early ones: less sure than the model is in the end.
+    gold = [list(TOPICS).index(row.label) for row in TRAIN]
+    final = student.predict([row.text for row in TRAIN])
+    rows = np.arange(len(TRAIN))
+    assert result.dynamics[rows, gold].mean() < final[rows, gold].mean()
+
+
+def test_a_fit_ends_with_the_weights_of_the_lowest_validation_loss(tiny_student: Path) -> None:
+    losses: list[float] = []
+    wild = tiny_config(tiny_student, **{"student.learning_rate": 0.03, "student.max_epochs": 8}).student
+    student = TorchStudent(wild, TAXONOMY, seed=3, on_epoch=lambda _e, _m, loss: losses.append(loss))
+    result = student.fit(sentences(6, 5), VALIDATION, kd_step=0)
+    assert result.best_epoch == int(np.argmin(losses)) + 1
+    probabilities = student.predict([row.text for row in VALIDATION])
+    gold = [list(TOPICS).index(row.label) for row in VALIDATION]
+    loss = -np.log(probabilities[np.arange(len(gold)), gold]).mean()
+    assert loss == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_a_snapshot_is_untouched_by_later_fits_and_restores_every_tensor(student: TorchStudent) -> None:
+    student.fit(TRAIN, VALIDATION, kd_step=0)
+    snapshot = student.snapshot()
+    before = {key: value.clone() for key, value in snapshot.items()}
+    student.fit(sentences(20, 9), VALIDATION, kd_step=1)
+    assert any(not torch.equal(before[key], value) for key, value in student.snapshot().items())
+    student.restore(snapshot)
+    restored = student.snapshot()
+    assert restored.keys() == before.keys()
+    assert all(torch.equal(before[key], restored[key]) for key in before)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_step_others(config: PGKDConfig) -> None:
+    def weights(kd_step: int) -> dict[str, torch.Tensor]:
+        student = TorchStudent(config.student, TAXONOMY, seed=1)
+        student.fit(TRAIN, VALIDATION, kd_step)
+        return student.snapshot()
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_restart_policy(tiny_student: Path) -> None:
+    def second_fit(restart: str) -> dict[str, torch.Tensor]:
+        settings = tiny_config(tiny_student, **{"student.restart": restart, "student.max_epochs": 2}).student
+        student = TorchStudent(settings, TAXONOMY, seed=1)
+        student.fit(sentences(10, 7), VALIDATION, kd_step=0)
+        student.fit(TRAIN, VALIDATION, kd_step=1)
+        return student.snapshot()
+
+    def only_second(settings: StudentSettings) -> dict[str, torch.Tensor]:
+        student = TorchStudent(settings, TAXONOMY, seed=1)
+        student.fit(TRAIN, VALIDATION, kd_step=1)
+        return student.snapshot()
+
+    fresh = only_second(tiny_config(tiny_student, **{"student.max_epochs": 2}).student)
+    assert all(torch.equal(fresh[key], value) for key, value in second_fit("from_scratch").items())
+    assert any(not torch.equal(fresh[key], value) for key, value in second_fit("continue").items())
+
+
+def test_plain_transformers_gives_the_same_labels_and_probabilities(student: TorchStudent, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    student.fit(TRAIN, VALIDATION, kd_step=0)
+    student.save(tmp_path / "model")
+    ours = StudentClassifier.load(tmp_path / "model", device="cpu").batch(TEXTS)
+    plain = pipeline("text-classification", model=str(tmp_path / "model"), device=-1)(TEXTS, truncation=True)
+    assert [item["label"] for item in plain] == [item.label for item in ours]
+    np.testing.assert_allclose([item["score"] for item in plain], [item.confidence for item in ours], atol=1e-5)
+    direct = student.predict(TEXTS)
+    np.testing.assert_allclose(direct, [list(item.probabilities.values()) for item in ours], atol=1e-5)
+    assert {path.name for path in (tmp_path / "model").iterdir()} >= {"model.safetensors", "config.json"}
+
+
+def test_batches_of_any_size_predict_the_same(student: TorchStudent) -> None:
+    encoded = encode(student._tokenizer, TEXTS, 64)
+    one = predict_logits(student._model, student._tokenizer, encoded, batch_size=1)
+    many = predict_logits(student._model, student._tokenizer, encoded, batch_size=7)
+    torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
+
+
+def test_training_batches_take_each_row_once_and_pad_less_than_random_ones() -> None:
+    encoded = [[0] * (1 + i % 50) for i in range(1000)]
+    batches = training_batches(encoded, 16, seed=3)
+    assert sorted(row for batch in batches for row in batch) == list(range(1000))
+    padded = sum(max(len(encoded[row]) for row in batch) * len(batch) for batch in batches)
+    assert padded < 1.15 * sum(map(len, encoded))
+    assert batches != training_batches(encoded, 16, seed=4)
+
+
+def test_a_runnable_takes_one_text_or_many(student: TorchStudent) -> None:
+    classifier = student.classifier()
+    one = classifier.invoke("apple and banana")
+    assert classifier.batch(["apple and banana"])[0].label == one.label
+    assert sum(one.probabilities.values()) == pytest.approx(1)
+    assert classifier.batch([]) == []
+
+
+def test_a_rate_far_too_high_is_a_divergence(tiny_student: Path) -> None:
+    settings = tiny_config(tiny_student, **{"student.learning_rate": 1e30}).student
+    with pytest.raises(StudentDivergedError, match="lower learning rate"):
+        TorchStudent(settings, TAXONOMY, seed=1).fit(TRAIN, VALIDATION, kd_step=0)
+
+
+def test_a_failed_save_keeps_the_old_model(
+    student: TorchStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student.save(tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+
+    def full_disk(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(student._tokenizer), "save_pretrained", full_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        student.save(tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("minilm", "pgkd models get minilm"),
+        ("./nowhere", "no such folder"),
+        ("nobody/no-such-model", "neither a usable local folder"),
+    ],
+)
+def test_unknown_students(name: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PGKD_HOME", str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match=message):
+        check_student(name)
+
+
+def test_device_and_precision_choices() -> None:
+    with pytest.raises(ConfigError, match="not usable here"):
+        choose_device("cuda:99")
+    assert use_bf16("on", torch.device("cpu")) and not use_bf16("off", torch.device("cpu"))
+
+
+def test_a_small_encoder_gets_its_own_recipe(tiny_student: Path) -> None:
+    own = recipe_for(StudentSettings(name=str(tiny_student)))
+    assert (own.learning_rate, own.train_batch_size) == (1.5e-4, 32)
+    assert recipe_for(StudentSettings(name=str(tiny_student), learning_rate=2e-5)).learning_rate == 2e-5
