@@ -143,7 +143,7 @@ def run(
 
     started = time.perf_counter()
     observer = observer or Observer()
-    check_student(config.student.name)
+    check_student(config.student)
     config = _resolved(config, asdict(recipe_for(config.student)))
     template = load_prompt(prompt_variant(config.teacher))
     directory = None if out is None else RunDirectory.create(Path(out))

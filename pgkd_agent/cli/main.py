@@ -58,5 +58,3 @@ def main() -> None:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(error.exit_code)
-
-

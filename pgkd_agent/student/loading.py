@@ -60,14 +60,15 @@ def load_config(name: str) -> Any:
     return _from_pretrained(AutoConfig, resolve_source(name), name)
 
 
-def check_student(name: str) -> None:
-    """Fail now for what would fail after the data were read: unknown name, no pad token.
+def check_student(settings: StudentSettings) -> None:
+    """Fail now, before a teacher is opened, for an unknown student, one without pad token, or an absent device.
 
     Raises:
-        ConfigError: See `load_config`; or the tokenizer has no pad token.
+        ConfigError: See `load_config`, `load_tokenizer` and `choose_device`.
     """
-    load_config(name)
-    load_tokenizer(name)
+    choose_device(settings.device)
+    load_config(settings.name)
+    load_tokenizer(settings.name)
 
 
 def recipe_for(settings: StudentSettings) -> TrainingRecipe:

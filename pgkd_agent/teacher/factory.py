@@ -85,8 +85,15 @@ def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     model_file = local_model_file(name)
     server = LocalServer(model_file, settings.context_tokens, settings.threads)
     server.start()
+    _bypass_proxies("127.0.0.1")
     model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")
     return ChatTeacher(model, settings.spec, _chosen("local", settings), server.close)
+
+
+def _bypass_proxies(host: str) -> None:
+    """Clients would ask a proxy of the environment even for loopback; both spellings of the variable are read."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host]))
 
 
 def local_model_file(name: str) -> Path:

@@ -11,12 +11,34 @@ from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.types import Example
 
 TOPICS = {
-    "fruit": "apple banana cherry mango peach grape lemon plum".split(),
-    "tools": "hammer saw drill wrench pliers chisel screwdriver level".split(),
-    "animals": "dog cat horse rabbit cow sheep goat pig".split(),
-    "weather": "rain snow storm wind fog hail cloud thunder".split(),
+    "fruit": ["apple", "banana", "cherry", "mango", "peach", "grape", "lemon", "plum"],
+    "tools": ["hammer", "saw", "drill", "wrench", "pliers", "chisel", "screwdriver", "level"],
+    "animals": ["dog", "cat", "horse", "rabbit", "cow", "sheep", "goat", "pig"],
+    "weather": ["rain", "snow", "storm", "wind", "fog", "hail", "cloud", "thunder"],
 }
-FILLER = "the a my old new big small near under over with and is was on in some very nice red blue".split()
+FILLER = [
+    "the",
+    "a",
+    "my",
+    "old",
+    "new",
+    "big",
+    "small",
+    "near",
+    "under",
+    "over",
+    "with",
+    "and",
+    "is",
+    "was",
+    "on",
+    "in",
+    "some",
+    "very",
+    "nice",
+    "red",
+    "blue",
+]
 
 
 def sentences(per_class: int, seed: int) -> list[Example]:
@@ -50,6 +72,8 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
+        hidden_dropout_prob=0.05,
+        attention_probs_dropout_prob=0.05,
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -65,9 +89,10 @@ def tiny_config(student: Path, **flags: object) -> PGKDConfig:
     defaults = {
         "seed": 1,
         "student.name": str(student),
-        "student.learning_rate": 3e-3,
+        "student.learning_rate": 1e-2,
+        "student.head_factor": 1,
         "student.train_batch_size": 16,
-        "student.max_epochs": 6,
+        "student.max_epochs": 8,
         "pgkd.num_kd_steps": 2,
         "pgkd.pgkd_batch_size": 4,
         "teacher.prompt": "paper",

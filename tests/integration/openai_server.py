@@ -26,7 +26,14 @@ def completion(content: str, finish_reason: str = "stop") -> Answer:
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return 200, {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def failure(status: int, message: str, code: str | None = None) -> Answer:

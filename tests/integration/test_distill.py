@@ -49,7 +49,10 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     steps = rows_of(run / "steps.jsonl")
     assert [step["kd_step"] for step in steps] == [0, 1, 2]
     assert [step["accepted"] for step in steps] == [0, 2, 2]
-    assert steps[1]["rejected"].keys() == {"label", "prompt_copy"} or steps[1]["rejected"].keys() == {"label", "duplicate"}
+    assert steps[1]["rejected"].keys() == {"label", "prompt_copy"} or steps[1]["rejected"].keys() == {
+        "label",
+        "duplicate",
+    }
     history = rows_of(run / "history.jsonl")
     assert [row["kd_step"] for row in history[len(TRAIN) :]] == [1, 1, 2, 2]
     assert history[len(TRAIN) + 1]["label"] == "tools"
@@ -59,11 +62,15 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     assert outcome["best_step"] == result.best_step == best
     assert outcome["test"]["after"]["report"]["n_rows"] == len(TEST)
     assert outcome["samples"] == {
-        "asked": 8, "parsed": 6, "accepted": 4, "malformed": 0, "rejected": outcome["samples"]["rejected"],
+        "asked": 8,
+        "parsed": 6,
+        "accepted": 4,
+        "malformed": 0,
+        "rejected": outcome["samples"]["rejected"],
     }
     meta = json.loads((run / "meta.json").read_text())
     assert meta["versions"]["torch"] and len(meta["prompt"]["sha256"]) == 64
-    assert yaml.safe_load((run / "config.yaml").read_text())["student"]["learning_rate"] == 3e-3
+    assert yaml.safe_load((run / "config.yaml").read_text())["student"]["learning_rate"] == 1e-2
     with sqlite3.connect(run / "calls.sqlite") as calls:
         assert [row[0] for row in calls.execute("SELECT reply FROM calls ORDER BY id")] == [FIRST, SECOND]
     calls.close()
@@ -136,9 +143,7 @@ def test_the_agent_asks_for_the_report_before_it_writes(tiny_student: Path, tmp_
         seen.append(next(message.text for message in messages if isinstance(message, ToolMessage)))
         return call("Samples", json.loads(FIRST))
 
-    config = tiny_config(
-        tiny_student, **{"teacher.mode": "agent", "teacher.prompt": None, "pgkd.num_kd_steps": 1}
-    )
+    config = tiny_config(tiny_student, **{"teacher.mode": "agent", "teacher.prompt": None, "pgkd.num_kd_steps": 1})
     with ScriptedChatModel([call("get_classification_report", {"worst": 2}), write]) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config, out=tmp_path / "run")
     assert seen == [format_report(result.steps[0].validation.report, worst=2)]
@@ -163,9 +168,7 @@ def openai_config(student: Path, base_url: str, **flags: object) -> PGKDConfig:
     )
 
 
-def test_a_real_openai_client_over_http(
-    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_openai_client_over_http(tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-secret")
     with serve(lambda call, _body: completion(FIRST if call == 0 else SECOND)) as server:
         config = openai_config(tiny_student, server.base_url)

@@ -34,15 +34,17 @@ def accuracy(student: TorchStudent, rows: list[Example]) -> float:
     return float(np.mean([names[p] == row.label for p, row in zip(predicted, rows, strict=True)]))
 
 
-def test_learns_and_reports_dynamics(student: TorchStudent) -> None:
-    result = student.fit(TRAIN, VALIDATION, kd_step=0)
+def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
+    student = TorchStudent(tiny_config(tiny_student, **{"student.max_epochs": 15}).student, TAXONOMY, seed=1)
+    train = sentences(40, 0)
+    result = student.fit(train, VALIDATION, kd_step=0)
     assert accuracy(student, VALIDATION) > 0.9
-    assert result.dynamics.shape == (len(TRAIN), len(TAXONOMY))
+    assert result.dynamics.shape == (len(train), len(TAXONOMY))
     np.testing.assert_allclose(result.dynamics.sum(axis=1), 1, atol=1e-4)
     # A mean over epochs remembers the early ones: less sure than the model is in the end.
-    gold = [list(TOPICS).index(row.label) for row in TRAIN]
-    final = student.predict([row.text for row in TRAIN])
-    rows = np.arange(len(TRAIN))
+    gold = [list(TOPICS).index(row.label) for row in train]
+    final = student.predict([row.text for row in train])
+    rows = np.arange(len(train))
     assert result.dynamics[rows, gold].mean() < final[rows, gold].mean()
 
 
@@ -170,7 +172,7 @@ def test_a_failed_save_keeps_the_old_model(
 def test_unknown_students(name: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PGKD_HOME", str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match=message):
-        check_student(name)
+        check_student(StudentSettings(name=name))
 
 
 def test_device_and_precision_choices() -> None:
