@@ -49,7 +49,7 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "plain student" in done.stdout and "macro f1" in done.stdout and "24 test rows" in done.stdout
-    assert "rejected: duplicate 1" in done.stdout
+    assert "rejected: prompt_copy 1" in done.stdout  # shown as evidence by then
     assert "step  1" in done.stderr
 
     model = files / "run" / "models" / "best"
