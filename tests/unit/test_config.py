@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pgkd_agent.config import PGKDConfig, build_config, to_yaml
+from pgkd_agent.errors import ConfigError
+
+
+def test_precedence(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("student: {learning_rate: 3e-5}", encoding="utf-8")
+
+    def rate(**sources: object) -> float | None:
+        return build_config(**sources).student.learning_rate  # type: ignore[arg-type]
+
+    assert rate() is None
+    assert rate(recipe="paper") == 2e-5
+    assert rate(recipe="paper", file=file) == 3e-5
+    assert rate(file=file, assignments=["student.learning_rate=4e-5"]) == 4e-5
+    assert rate(file=file, assignments=["student.learning_rate=4e-5"], flags={"student.learning_rate": 5e-5}) == 5e-5
+    assert rate(file=file, flags={"student.learning_rate": None}) == 3e-5
+
+
+def test_the_papers_recipe() -> None:
+    config = build_config(recipe="paper")
+    student, evidence, pgkd = config.student, config.evidence, config.pgkd
+    assert (student.name, student.max_length, student.patience) == ("bert-base-uncased", 512, 5)
+    assert (student.learning_rate, student.train_batch_size, student.max_epochs) == (2e-5, 64, 30)
+    assert (student.restart, student.head_factor, config.data.rows) == ("continue", 1.0, 1000)
+    assert (evidence.source, evidence.few_shot, evidence.correct) == ("history", 16, 16)
+    assert (evidence.misclassified, evidence.hard_negatives) == (16, 16)
+    assert (pgkd.num_kd_steps, pgkd.patience_limit, pgkd.pgkd_batch_size) == (10, 5, 32)
+    assert config.teacher.prompt == "paper" and config.recipe == "paper"
+
+
+def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:
+    config = build_config(assignments=["seed=7", "teacher.spec=openai:m", "student.learning_rate=1e-5"])
+    (tmp_path / "c.yaml").write_text(to_yaml(config), encoding="utf-8")
+    assert build_config(file=tmp_path / "c.yaml") == config
+    assert yaml.safe_load(to_yaml(PGKDConfig()))["pgkd"]["num_kd_steps"] == 10
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("student.learning_rat=1", r"unknown setting 'student.learning_rat' \(closest: 'student.learning_rate'\)"),
+        ("student.learning_rate=-1", "student.learning_rate: input should be greater than 0, found -1"),
+        ("pgkd.num_kd_steps=many", "pgkd.num_kd_steps: .* found 'many'"),
+        ("teacher.mode=both", "teacher.mode"),
+        ("seed", "expected key=value"),
+        ("recipe=best", "unknown recipe 'best'"),
+    ],
+)
+def test_mistakes_are_named(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(assignments=[assignment])
+
+
+@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "holds a list"), ("a: [", "cannot be read")])
+def test_a_file_that_is_no_mapping(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        build_config(file=tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        build_config(file=tmp_path / "nowhere.yaml")
