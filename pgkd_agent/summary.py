@@ -29,6 +29,7 @@ def summarize(
     return {
         "best_step": result.best_step,
         "verdict": verdict(steps, result.best_step),
+        "caution": caution(before, after),
         "stopped_early": result.stopped_early,
         "kd_steps": len(steps) - 1,
         "validation_loss": {
@@ -64,6 +65,16 @@ def verdict(steps: Iterable[StepRecord], best_step: int) -> str:
     return (
         f"kept the plain student (model 0): with {accepted} samples of the teacher the validation loss never "
         f"fell below its {plain:.4f} (lowest {lowest:.4f}); this teacher did not help"
+    )
+
+
+def caution(before: Evaluation | None, after: Evaluation | None) -> str:
+    """A sentence where the test rows disagree with the choice by validation loss, else nothing."""
+    if before is None or after is None or after.loss <= before.loss:
+        return ""
+    return (
+        f"but on the test rows it is worse: loss {after.loss:.4f}, plain student {before.loss:.4f}; the gain on the "
+        "validation rows does not carry over: take a stronger teacher, or more validation rows"
     )
 
 

@@ -90,14 +90,15 @@ def open_teacher(
 def reply_tokens(template: PromptTemplate, task: Task, config: PGKDConfig) -> int:
     """Room for the samples of one request: half again as long as the longest 5 % of training texts.
 
-    Three characters a token is a cautious average for English; 24 tokens go to label and JSON.
+    Three characters a token is a cautious average for English; 48 tokens go to label and JSON, whose white space
+    small models are generous with.
     """
     settings = config.teacher
     if settings.max_tokens is not None:
         return settings.max_tokens
     lengths = sorted(len(row.text) for row in task.train)
     long_text = lengths[int(0.95 * (len(lengths) - 1))]
-    per_sample = 24 + math.ceil(1.5 * long_text / 3)
+    per_sample = 48 + math.ceil(1.5 * long_text / 3)
     samples = settings.samples_per_request if template.is_per_class else config.pgkd.pgkd_batch_size
     limit = (
         min(MAX_REPLY_TOKENS, settings.context_tokens // 2) if settings.spec.startswith("local:") else MAX_REPLY_TOKENS

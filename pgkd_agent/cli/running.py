@@ -90,7 +90,8 @@ def _what(task: Task, config: PGKDConfig, out: Path) -> str:
 
 
 def _print_result(console: Console, result: DistillResult) -> None:
-    console.print(f"\n{result.summary['verdict']}", highlight=False, soft_wrap=True)
+    sentences = [sentence for sentence in (result.summary["verdict"], result.summary["caution"]) if sentence]
+    console.print("\n" + "; ".join(sentences), highlight=False, soft_wrap=True)
     if result.before and result.after:
         console.print(_before_after(result))
         _print_classes(console, result)

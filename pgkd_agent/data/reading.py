@@ -33,10 +33,10 @@ def read_examples(
     Raises:
         DataError: No such file or column, an unreadable line, an empty text or label; rows are named.
     """
-    if not isinstance(source, (str, Path)):
-        pairs = _in_memory_pairs(source)
-        if pairs is not None:
-            return [_example(text, label, f"row {n}") for n, (text, label) in enumerate(pairs, 1)]
+    if not isinstance(source, (str, Path)) and not _is_table(source):
+        source = list(source)
+        if source and not isinstance(source[0], Mapping):
+            return [_example(*pair, f"row {n}") for n, pair in enumerate(_pairs(source), 1)]
     records, where = _records(source)
     if not records:
         raise DataError(f"{where} holds no rows")
@@ -54,16 +54,15 @@ def read_texts(source: Path, text_column: str | None = None) -> list[str]:
     return [str(record.get(column) or "") for record in records]
 
 
-def _in_memory_pairs(source: Any) -> list[tuple[Any, Any]] | None:
-    """`(text, label)` pairs of a plain list; None where the rows are mappings."""
-    if hasattr(source, "to_dict") or hasattr(source, "column_names"):
-        return None
-    rows = list(source)
-    if rows and isinstance(rows[0], Mapping):
-        return None
+def _is_table(source: Any) -> bool:
+    """A `datasets.Dataset` or a pandas DataFrame."""
+    return hasattr(source, "column_names") or hasattr(source, "to_dict")
+
+
+def _pairs(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
     try:
-        return [(row.text, row.label) if isinstance(row, Example) else tuple(row) for row in rows]
-    except TypeError as error:
+        return [(row.text, row.label) if isinstance(row, Example) else (row[0], row[1]) for row in rows]
+    except (TypeError, LookupError) as error:
         raise DataError(f"rows must be mappings, pairs or Examples, found {type(rows[0]).__name__}") from error
 
 

@@ -1,0 +1,198 @@
+"""Rows from files and memory, the taxonomy, seeded splits, and tasks that leak nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgkd_agent.data import prepare_task, read_examples, read_taxonomy, read_texts
+from pgkd_agent.data.splitting import sample_rows, stratified_split
+from pgkd_agent.errors import DataError
+from pgkd_agent.types import Example, Label
+
+ROWS = [Example("one, two", "nan"), Example('a "quoted"\nbreak', "None"), Example("été", "NA")]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+CSV = 'text,label\n"one, two",nan\n"a ""quoted""\nbreak",None\nété,NA\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV),
+        ("bom.csv", b"\xef\xbb\xbf" + CSV.encode()),
+        ("crlf.csv", CSV.replace("\n", "\r\n")),
+        (
+            "a.tsv",
+            CSV.replace('"one, two",', "one, two\t").replace('k",', 'k"\t').replace("é,", "é\t").replace("t,l", "t\tl"),
+        ),
+        ("a.jsonl", "\n".join(json.dumps({"text": row.text, "label": row.label}) for row in ROWS) + "\n\n"),
+    ],
+)
+def test_the_same_rows_from_every_format(tmp_path: Path, name: str, content: str | bytes) -> None:
+    assert read_examples(write(tmp_path / name, content)) == ROWS
+
+
+def test_parquet_and_what_is_in_memory(tmp_path: Path) -> None:
+    import pandas
+    import pyarrow
+    import pyarrow.parquet
+
+    mappings = [{"text": row.text, "label": row.label} for row in ROWS]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(mappings), tmp_path / "a.parquet")
+    pairs = [(row.text, row.label) for row in ROWS]
+    for source in (tmp_path / "a.parquet", mappings, pairs, ROWS, iter(mappings), pandas.DataFrame(mappings)):
+        assert read_examples(source) == ROWS
+
+
+def test_numbers_are_labels_and_other_column_names_are_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "a.csv", "id,Utterance,Intent\n1,hello there,3\n")
+    with caplog.at_level(logging.INFO):
+        assert read_examples(file) == [Example("hello there", "3")]
+    assert "taking column 'Utterance' as the text" in caplog.text
+    assert "taking column 'Intent' as the label" in caplog.text
+    assert read_examples(file, "id", "Intent") == [Example("1", "3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\nhello,x\nworld,\n", "row 2 has no label"),
+        ("a.csv", "text,label\n  ,x\n", "row 1 has no text"),
+        ("a.csv", "text,label\na,b,c\n", "row 1 has more fields"),
+        ("a.csv", 'text,label\n"a,b\n', "not valid CSV"),
+        ("a.csv", "text,label\n", "holds no rows"),
+        ("a.csv", "", "holds no rows"),
+        ("a.csv", "body,label\na,b\n", "no column looks like the text; it has: body, label"),
+        ("a.csv", b"text,label\ncaf\xe9,x\n", "not UTF-8"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is not JSON"),
+        ("a.jsonl", "[1]\n", "line 1: expected an object"),
+        ("a.jsonl", '{"text": "a", "label": ["b", "c"]}\n', "several labels"),
+        ("a.jsonl", '{"text": "a", "label": null}\n', "row 1 has no label"),
+        ("a.parquet", "no parquet", "not a readable Parquet"),
+        ("a.xlsx", "x", "unknown format '.xlsx'"),
+    ],
+)
+def test_bad_files_are_named_with_the_place(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(write(tmp_path / name, content))
+
+
+def test_texts_without_labels(tmp_path: Path) -> None:
+    assert read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n")) == ["one", "two"]
+    assert read_texts(write(tmp_path / "a.csv", "text\none\ntwo\n")) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.json", '["b", "a"]'),
+        ("l.json", '[{"name": "b"}, {"name": "a", "description": ""}]'),
+        ("l.yaml", "- b\n- a\n"),
+        ("l.txt", "b\n\na\n"),
+    ],
+)
+def test_taxonomy_files_keep_their_order(tmp_path: Path, name: str, content: str) -> None:
+    assert read_taxonomy(write(tmp_path / name, content)) == (Label("b"), Label("a"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a"], "found 1 class"),
+        (["Sports", "sports ", "b"], "differ in case or white space"),
+        ([{"label": "a"}, "b"], "a label is a name or"),
+    ],
+)
+def test_bad_taxonomies(labels: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_taxonomy(labels)
+
+
+def test_descriptions_may_be_a_mapping() -> None:
+    assert read_taxonomy({"a": "the first", "b": None}) == (Label("a", "the first"), Label("b"))
+
+
+@given(
+    st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), st.sampled_from([0.1, 0.2, 0.5]), st.integers(0, 3)
+)
+@settings(max_examples=100, deadline=None)
+def test_stratified_split(labels: list[str], share: float, seed: int) -> None:
+    rows = [Example(f"row {n}", label) for n, label in enumerate(labels)]
+    train, validation = stratified_split(rows, share, random.Random(seed))
+    assert sorted([*train, *validation], key=lambda row: row.text) == sorted(rows, key=lambda row: row.text)
+    there, held = Counter(labels), Counter(row.label for row in validation)
+    wanted = round(len(rows) * share)
+    assert len(validation) == min(wanted, len(validation))
+    for label, count in there.items():
+        assert held[label] < count  # every class keeps a training row, so a singleton is one
+        assert held[label] >= min(int(count * share), count - 1)
+        assert held[label] <= int(count * share) + 1
+    if all(count > 1 for count in there.values()):
+        assert len(validation) == wanted
+    assert (train, validation) == stratified_split(rows, share, random.Random(seed))
+
+
+def test_the_largest_remainders_get_what_is_missing() -> None:
+    rows = [Example(str(n), label) for n, label in enumerate("a" * 14 + "b" * 12 + "c" * 4)]  # 2.8, 2.4, 0.8 of 0.2
+    _, validation = stratified_split(rows, 0.2, random.Random(0))
+    assert Counter(row.label for row in validation) == {"a": 3, "b": 2, "c": 1}
+
+
+def test_a_drawn_sample_is_seeded_and_without_repetition() -> None:
+    rows = [Example(str(n), "a") for n in range(50)]
+    drawn = sample_rows(rows, 20, random.Random(1))
+    assert len(set(drawn)) == 20 and drawn == sample_rows(rows, 20, random.Random(1))
+    assert drawn != sample_rows(rows, 20, random.Random(2))
+
+
+TRAIN = [Example(f"train text {n}", "ab"[n % 2]) for n in range(20)]
+
+
+def test_train_validation_and_test_share_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    validation = [Example("Train  TEXT 3", "b"), Example("val one", "a"), Example("shared", "a")]
+    test = [Example("train text 4 ", "a"), Example("SHARED", "a")]
+    task = prepare_task(TRAIN, validation, test)
+    assert {row.text for row in TRAIN} - {row.text for row in task.train} == {"train text 3", "train text 4"}
+    assert [row.text for row in task.validation] == ["Train  TEXT 3", "val one"]
+    assert task.test == tuple(test)
+    assert "dropped 1 of 20 train rows whose text is also in test" in caplog.text
+    assert "dropped 1 of 3 validation rows whose text is also in test" in caplog.text
+    assert "dropped 1 of 19 train rows whose text is also in validation" in caplog.text
+
+
+def test_repeated_rows_do_not_leak_through_the_split() -> None:
+    task = prepare_task([Example(f"text {n % 10}", "ab"[n % 2]) for n in range(40)], seed=3)
+    assert not {row.text for row in task.train} & {row.text for row in task.validation}
+
+
+def test_the_taxonomy_is_that_of_the_whole_file_before_rows_are_drawn() -> None:
+    rows = [*TRAIN, Example("the only one", "rare")]
+    task = prepare_task(rows, rows=6, seed=1)
+    assert [label.name for label in task.taxonomy] == ["a", "b", "rare"]
+    assert len(task.train) + len(task.validation) == 6
+    assert task == prepare_task(rows, rows=6, seed=1) != prepare_task(rows, rows=6, seed=2)
+
+
+def test_mistakes_in_a_task(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(DataError, match=r"test: label 'sci' \(row 1, and 0 more rows\).*closest"):
+        prepare_task(TRAIN, test=[Example("x", "sci")])
+    with pytest.raises(DataError, match="both are needed"):
+        prepare_task([Example("x", "a"), Example("y", "b")], validation=[Example("z", "a")], test=[Example("Z", "a")])
+    prepare_task(TRAIN, rows=500)
+    assert "asked for 500 rows, only 20 are there" in caplog.text
