@@ -57,12 +57,14 @@ class StudentClassifier(Runnable[str, Prediction]):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from pgkd_agent.student.loading import choose_device
+        from pgkd_agent.student.quiet import quiet_transformers
 
         if not (Path(folder) / "config.json").is_file():
             raise ConfigError(f"{folder} is no model folder: expected one with a config.json in it")
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with quiet_transformers():
+                model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
         return cls(model.to(choose_device(device)), tokenizer, batch_size=batch_size)

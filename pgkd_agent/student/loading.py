@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from pgkd_agent import embedded
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.student.quiet import quiet_transformers
 from pgkd_agent.types import Label, label_names
 
 logger = logging.getLogger(__name__)
@@ -142,22 +142,18 @@ def use_bf16(setting: str, device: torch.device) -> bool:
 
 def _from_pretrained(factory: Any, source: str, name: str, **kwargs: Any) -> Any:
     """Load from disk when possible; the network is asked only for a hub id that is not cached."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the new head is expected
-    transformers_logging.disable_progress_bar()
     try:
-        try:
-            return factory.from_pretrained(source, local_files_only=True, **kwargs)
-        except (OSError, ValueError):
-            if Path(source).is_dir():
-                raise
-            logger.info("fetching student %s from the model hub", name)
-            return factory.from_pretrained(source, **kwargs)
+        with quiet_transformers():
+            try:
+                return factory.from_pretrained(source, local_files_only=True, **kwargs)
+            except (OSError, ValueError):
+                if Path(source).is_dir():
+                    raise
+                logger.info("fetching student %s from the model hub", name)
+                return factory.from_pretrained(source, **kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"student {name!r} cannot be loaded: it is neither a usable local folder nor to be had from the "
             f"model hub ({str(error).splitlines()[0]}); without a hub take --student minilm "
             "(`pgkd models get minilm`) or a folder"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
+from pgkd_agent.student.quiet import quiet_transformers
 
 
 def save_classifier(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None:
@@ -25,8 +26,9 @@ def save_classifier(model: Any, tokenizer: Any, max_length: int, folder: Path) -
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
-        model.save_pretrained(fresh, safe_serialization=True)
-        tokenizer.save_pretrained(fresh)
+        with quiet_transformers():
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
