@@ -56,8 +56,10 @@ def sentences(per_class: int, seed: int) -> list[Example]:
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with two layers of width 32 and a vocabulary of the words above."""
+    import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny-student")
     words = [*FILLER, *(word for topic in TOPICS.values() for word in topic)]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -35,7 +35,9 @@ def accuracy(student: TorchStudent, rows: list[Example]) -> float:
 
 
 def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
-    student = TorchStudent(tiny_config(tiny_student, **{"student.max_epochs": 15}).student, TAXONOMY, seed=1)
+    student = TorchStudent(
+        tiny_config(tiny_student, **{"student.learning_rate": 3e-3, "student.max_epochs": 15}).student, TAXONOMY, seed=1
+    )
     train = sentences(40, 0)
     result = student.fit(train, VALIDATION, kd_step=0)
     assert accuracy(student, VALIDATION) > 0.9
