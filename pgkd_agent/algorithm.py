@@ -16,13 +16,15 @@ from pgkd_agent.evidence import (
     score_rows,
     select_evidence,
 )
-from pgkd_agent.history import History
+from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.protocols import Asked, Screener, StepListener, Student, Teacher
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import (
+    ClassificationReport,
     Evaluation,
     FitResult,
+    Probabilities,
     StepRecord,
     TeacherRequest,
 )
@@ -68,7 +70,9 @@ def run_pgkd(
     best = student.snapshot()
     for kd_step in range(num_kd_steps + 1):  # line 3; step 0 only enters the plain student
         if teacher and kd_step > 0:
-            request = build_request(task, student, history, trained, config, kd_step)  # lines 4-5
+            scores = _score(student, history, trained, config)
+            request = build_request(task, history, scores, trained.evaluation.report, config, kd_step)  # lines 4-5
+            log_empty_pools(request.evidence, kd_step)
             asked = _ask(teacher, screener, request, history)  # line 6
             history = history.extended(asked.rows)  # line 7
             trained = _train(student, history, task, kd_step) if asked.rows else trained.idle()  # lines 8-9
@@ -97,31 +101,42 @@ class Trained:
 
 
 def build_request(
-    task: Task, student: Student, history: History, trained: Trained, config: PGKDConfig, kd_step: int
+    task: Task,
+    history: History,
+    probabilities: Probabilities,
+    report: ClassificationReport,
+    config: PGKDConfig,
+    kd_step: int,
 ) -> TeacherRequest:
-    """Score the history as `evidence.source` says and select what the teacher is shown."""
+    """Select what the teacher is shown of the student.
+
+    Args:
+        probabilities: Of the student for the history, shape (n_rows, n_classes).
+        report: Of the student on the validation rows.
+    """
     settings = config.evidence
-    if settings.source == "dynamics":
-        probabilities = trained.fit.dynamics
-    else:
-        probabilities = student.predict([row.text for row in history.rows])
     scored = score_rows(history.examples, probabilities, task.taxonomy)
     limits = EvidenceLimits(settings.correct, settings.misclassified, settings.hard_negatives)
-    evidence = select_evidence(scored, limits, rng(config.seed, kd_step, "evidence"))
-    log_empty_pools(evidence, kd_step)
     return TeacherRequest(
         kd_step=kd_step,
         num_samples=config.pgkd.pgkd_batch_size,
         taxonomy=task.taxonomy,
         task_description=task.description,
-        report=trained.evaluation.report,
-        evidence=evidence,
+        report=report,
+        evidence=select_evidence(scored, limits, rng(config.seed, kd_step, "evidence")),
         few_shot=tuple(
             balanced_sample(task.train, settings.few_shot, rng(config.seed, kd_step, "few_shot"), lambda row: row.label)
         ),
         scored=tuple(scored),
         train=task.train,
     )
+
+
+def _score(student: Student, history: History, trained: Trained, config: PGKDConfig) -> Probabilities:
+    """The student's probabilities for the history, from where `evidence.source` says."""
+    if config.evidence.source == "dynamics":
+        return trained.fit.dynamics
+    return student.predict(texts_of(history.rows))
 
 
 def _ask(teacher: Teacher, screener: Screener, request: TeacherRequest, history: History) -> Asked:
@@ -134,7 +149,7 @@ def _ask(teacher: Teacher, screener: Screener, request: TeacherRequest, history:
 def _train(student: Student, history: History, task: Task, kd_step: int) -> Trained:
     started = time.perf_counter()
     fit = student.fit(history.examples, task.validation, kd_step)
-    probabilities = student.predict([row.text for row in task.validation])
+    probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
     return Trained(fit, evaluation, time.perf_counter() - started)
 

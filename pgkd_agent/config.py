@@ -87,6 +87,11 @@ class TeacherSettings(_Settings):
     context_tokens: int = Field(default=4096, ge=512)
     """Context window of a `local:` teacher."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the model runs inside this process."""
+        return self.spec.startswith("local:")
+
 
 class EvidenceSettings(_Settings):
     source: Literal["dynamics", "history"] = "dynamics"

@@ -13,7 +13,7 @@ from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.guardrails import Guardrails
-from pgkd_agent.history import History
+from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Asked, Teacher
@@ -186,7 +186,7 @@ def _run(
     )
     after = before if result.best_step == 0 else _on_test(student, task, observer)
     seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(task, config, result, before, after, seconds)
+    summary = summarize(config, result, before, after, seconds)
     if directory:
         directory.write_result(summary)
     return DistillResult(
@@ -214,11 +214,11 @@ def _on_test(student: TorchStudent, task: Task, observer: Observer) -> Evaluatio
     if not task.test:
         return None
     observer.on_test(len(task.test))
-    return evaluate(student.predict([row.text for row in task.test]), task.test, task.taxonomy)
+    return evaluate(student.predict(texts_of(task.test)), task.test, task.taxonomy)
 
 
 def _held_out(task: Task) -> Iterable[str]:
-    return (row.text for row in (*task.validation, *task.test))
+    return texts_of((*task.validation, *task.test))
 
 
 def _meta(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pgkd_agent.algorithm import build_request
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.evidence import EvidenceLimits, balanced_sample, score_rows, select_evidence
+from pgkd_agent.history import History
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prompts import Message, load_prompt
-from pgkd_agent.seeding import rng
 from pgkd_agent.teachers import prompt_variant
-from pgkd_agent.types import Example, Label, Probabilities, TeacherRequest
+from pgkd_agent.types import Example, Label, Probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,9 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     from pgkd_agent.teacher.requests import plan_prompt_requests
 
     template = load_prompt(prompt_variant(config.teacher))
-    settings = config.evidence
-    scored = score_rows(task.train, stand_in(task.train, task.taxonomy), task.taxonomy)
-    limits = EvidenceLimits(settings.correct, settings.misclassified, settings.hard_negatives)
-    random = rng(config.seed, 1, "preview")
-    evaluation = evaluate(stand_in(task.validation, task.taxonomy), task.validation, task.taxonomy)
-    request = TeacherRequest(
-        kd_step=1,
-        num_samples=config.pgkd.pgkd_batch_size,
-        taxonomy=task.taxonomy,
-        task_description=task.description,
-        report=evaluation.report,
-        evidence=select_evidence(scored, limits, random),
-        few_shot=tuple(balanced_sample(task.train, settings.few_shot, random, lambda row: row.label)),
-        scored=tuple(scored),
-        train=task.train,
+    report = evaluate(stand_in(task.validation, task.taxonomy), task.validation, task.taxonomy).report
+    request = build_request(
+        task, History.of(task.train), stand_in(task.train, task.taxonomy), report, config, kd_step=1
     )
     planned = plan_prompt_requests(request, template, config)
     return Preview(template.name, template.render(planned[0].values), len(planned))

@@ -9,14 +9,12 @@ from typing import Any
 
 from pgkd_agent.algorithm import PGKDResult
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data import Task
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
 
 
 def summarize(
-    task: Task,
     config: PGKDConfig,
     result: PGKDResult,
     before: Evaluation | None,

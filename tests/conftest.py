@@ -40,11 +40,6 @@ def smollm2() -> Path:
     return _embedded("smollm2")
 
 
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    return _embedded("minilm")
-
-
 def _embedded(name: str) -> Path:
     from pgkd_agent import embedded
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
+from pgkd_agent.config import build_config
 
 DryRun = Annotated[
     bool,
@@ -43,11 +44,11 @@ def distill(
     dry_run: DryRun = False,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
-    settings = options.config_of(
-        recipe,
-        config,
-        set_,
-        {
+    settings = build_config(
+        recipe=recipe,
+        file=config,
+        assignments=set_ or (),
+        flags={
             "seed": seed,
             "data.rows": rows,
             "data.text_column": text_column,
@@ -86,11 +87,11 @@ def train(
     set_: options.Set = None,
 ) -> None:
     """Train the plain student alone (model 0), without a teacher."""
-    settings = options.config_of(
-        recipe,
-        config,
-        set_,
-        {
+    settings = build_config(
+        recipe=recipe,
+        file=config,
+        assignments=set_ or (),
+        flags={
             "seed": seed,
             "data.rows": rows,
             "data.text_column": text_column,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from pgkd_agent.config import PGKDConfig, build_config
 
 Train = Annotated[Path, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
 Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
@@ -28,12 +26,6 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file wit
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per forward pass.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
-
-
-def config_of(
-    recipe: str | None, file: Path | None, assignments: list[str] | None, flags: dict[str, Any]
-) -> PGKDConfig:
-    return build_config(recipe=recipe, file=file, assignments=assignments or (), flags=flags)
 
 
 def default_run_directory(train: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
+from pgkd_agent.config import build_config
 from pgkd_agent.prompts import list_prompts, load_prompt
 
 app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
@@ -53,5 +54,5 @@ def render(
         "data.task_description": description,
         "teacher.prompt": variant,
     }
-    config = options.config_of(None, None, set_, flags)
+    config = build_config(assignments=set_ or (), flags=flags)
     show_dry_run(load_task(train, None, None, labels, config), config)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pgkd_agent.config import StudentSettings
+from pgkd_agent.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
 from pgkd_agent.student.classifier import StudentClassifier
@@ -112,7 +113,7 @@ class TorchStudent:
         }
 
     def _rows(self, rows: Sequence[Example]) -> EncodedRows:
-        return EncodedRows(self._encode([row.text for row in rows]), [self._class_ids[row.label] for row in rows])
+        return EncodedRows(self._encode(texts_of(rows)), [self._class_ids[row.label] for row in rows])
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         """Token ids; a text is tokenised once in a run, since the history only grows."""

@@ -108,7 +108,7 @@ class ChainTeacher:
         return reply
 
     def _ask(self, kd_step: int, request: PromptRequest) -> list[Turn]:
-        """Ask, and once more with the reason while nothing could be read; all turns, the last one counts."""
+        """Ask, and again with the reason while nothing could be read; all turns, of which the last counts."""
         turns: list[Turn] = []
         messages: tuple[Message, ...] = ()
         for attempt in range(self._config.teacher.max_attempts):

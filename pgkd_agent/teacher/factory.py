@@ -53,10 +53,6 @@ class ChatTeacher:
     close: Callable[[], None] = lambda: None
 
 
-def is_local(spec: str) -> bool:
-    return spec.partition(":")[0] == "local"
-
-
 def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     """Build the chat model, and find out now whether it can be reached. No call is made.
 

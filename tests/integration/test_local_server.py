@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -15,7 +14,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from pgkd_agent import embedded
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.teacher.local import LocalServer
 
@@ -35,18 +33,8 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    path = embedded.path_of("smollm2")
-    if path is not None:
-        return path
-    if os.environ.get("CI"):
-        pytest.fail("the embedded teacher is missing: run `pgkd models get smollm2`")
-    pytest.skip("no embedded teacher: run `pgkd models get smollm2`")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[LocalServer]:
-    with LocalServer(model, context_tokens=512) as running:
+def server(smollm2: Path) -> Iterator[LocalServer]:
+    with LocalServer(smollm2, context_tokens=512) as running:
         yield running
 
 
@@ -71,22 +59,22 @@ def test_reply_follows_the_schema(server: LocalServer) -> None:
     assert all(sample["label"] in LABELS for sample in reply["samples"])
 
 
-def test_same_seed_same_reply_also_in_another_server(server: LocalServer, model: Path) -> None:
+def test_same_seed_same_reply_also_in_another_server(server: LocalServer, smollm2: Path) -> None:
     reply = text_of(ask(server, max_tokens=12))
     assert text_of(ask(server, "Something in between.", max_tokens=5)) != reply
     assert text_of(ask(server, max_tokens=12)) == reply
     assert text_of(ask(server, max_tokens=12, seed=2)) != reply
-    with LocalServer(model, context_tokens=512, threads=2) as second:
+    with LocalServer(smollm2, context_tokens=512, threads=2) as second:
         assert second.base_url != server.base_url
         assert text_of(ask(second, max_tokens=12)) == reply
     assert text_of(ask(server, max_tokens=12)) == reply  # closing one leaves the other
 
 
-def test_length_limit_and_no_path_in_the_reply(server: LocalServer, model: Path) -> None:
+def test_length_limit_and_no_path_in_the_reply(server: LocalServer, smollm2: Path) -> None:
     reply = ask(server, max_completion_tokens=7).json()
     assert reply["usage"]["completion_tokens"] == 7
     assert reply["choices"][0]["finish_reason"] == "length"
-    assert reply["model"] == model.stem
+    assert reply["model"] == smollm2.stem
 
 
 def test_prompt_beyond_the_context_is_refused(server: LocalServer) -> None:
@@ -95,8 +83,8 @@ def test_prompt_beyond_the_context_is_refused(server: LocalServer) -> None:
     assert response.json()["error"]["type"] == "exceed_context_size_error"
 
 
-def test_close_frees_the_port_and_may_be_repeated(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    server = LocalServer(model, context_tokens=256)
+def test_close_frees_the_port_and_may_be_repeated(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    server = LocalServer(smollm2, context_tokens=256)
     address = urlsplit(server.start().base_url)
     assert address.hostname == "127.0.0.1" and address.port is not None
     assert server.start().base_url == address.geturl()  # already running
@@ -109,9 +97,9 @@ def test_close_frees_the_port_and_may_be_repeated(model: Path, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
-def test_close_waits_for_the_reply_in_flight(model: Path) -> None:
+def test_close_waits_for_the_reply_in_flight(smollm2: Path) -> None:
     replies: list[httpx.Response] = []
-    server = LocalServer(model, context_tokens=256).start()
+    server = LocalServer(smollm2, context_tokens=256).start()
     waiting = threading.Thread(target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True)
     waiting.start()
     slots = server.base_url.replace("/v1", "/slots")
@@ -125,8 +113,8 @@ def test_close_waits_for_the_reply_in_flight(model: Path) -> None:
     assert replies[0].json()["usage"]["completion_tokens"] == 60
 
 
-def test_closing_after_the_client_hung_up(model: Path) -> None:
-    with LocalServer(model) as server, httpx.Client(trust_env=False, timeout=1) as client:
+def test_closing_after_the_client_hung_up(smollm2: Path) -> None:
+    with LocalServer(smollm2) as server, httpx.Client(trust_env=False, timeout=1) as client:
         body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4000, "ignore_eos": True}
         with pytest.raises(httpx.ReadTimeout):
             client.post(f"{server.base_url}/chat/completions", json=body)
@@ -134,9 +122,9 @@ def test_closing_after_the_client_hung_up(model: Path) -> None:
     assert time.monotonic() - started < 60  # 4000 tokens would take minutes
 
 
-def test_a_file_cut_short(model: Path, tmp_path: Path) -> None:
+def test_a_file_cut_short(smollm2: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
-    with model.open("rb") as whole:
+    with smollm2.open("rb") as whole:
         cut.write_bytes(whole.read(1 << 22))
     with pytest.raises(ConfigError, match=r"could not load .*cut\.gguf"), LocalServer(cut):
         pass
