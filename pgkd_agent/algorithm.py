@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.early_stopping import EarlyStopping
-from pgkd_agent.evidence import (
-    EvidenceLimits,
-    balanced_sample,
-    log_empty_pools,
-    score_rows,
-    select_evidence,
-)
-from pgkd_agent.history import History, texts_of
+from pgkd_agent.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
+from pgkd_agent.history import History, HistoryRow, texts_of
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.protocols import Asked, Screener, StepListener, Student, Teacher
+from pgkd_agent.scoring import score_history
 from pgkd_agent.seeding import rng
-from pgkd_agent.types import (
-    ClassificationReport,
-    Evaluation,
-    FitResult,
-    Probabilities,
-    StepRecord,
-    TeacherRequest,
-)
+from pgkd_agent.types import ClassificationReport, Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +55,16 @@ def run_pgkd(
     stopping = EarlyStopping(config.pgkd.patience_limit)
     steps: list[StepRecord] = []
     asked: Asked | None = None
-    trained = _train(student, history, task, kd_step=0)  # line 1
+    trained = _train(student, history, (), task, config, kd_step=0)  # line 1
     best = student.snapshot()
     for kd_step in range(num_kd_steps + 1):  # line 3; step 0 only enters the plain student
         if teacher and kd_step > 0:
-            scores = _score(student, history, trained, config)
-            request = build_request(task, history, scores, trained.evaluation.report, config, kd_step)  # lines 4-5
-            log_empty_pools(request.evidence, kd_step)
-            asked = _ask(teacher, screener, request, history)  # line 6
+            request, seconds = _prepare(student, history, trained, task, config, kd_step)  # lines 4-5
+            asked = _ask(teacher, screener, request, history, seconds)  # line 6
             history = history.extended(asked.rows)  # line 7
-            trained = _train(student, history, task, kd_step) if asked.rows else trained.idle()  # lines 8-9
+            trained = (  # lines 8-9
+                _train(student, history, asked.rows, task, config, kd_step) if asked.rows else trained.idle()
+            )
         is_best = stopping.update(kd_step, trained.evaluation.loss)  # lines 10-15
         if is_best:
             best = student.snapshot()  # lines 16-17
@@ -90,10 +79,16 @@ def run_pgkd(
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model after its fit; `seconds` of fit and evaluation, 0 where a step brought nothing to fit."""
+    """A model after its fit.
+
+    Attributes:
+        fresh: The rows that this fit added, as the model before it saw them; empty unless they are the evidence.
+        seconds: Of fit and evaluation, 0 where a step brought nothing to fit.
+    """
 
     fit: FitResult
     evaluation: Evaluation
+    fresh: tuple[EvidenceItem, ...]
     seconds: float
 
     def idle(self) -> Trained:
@@ -102,8 +97,7 @@ class Trained:
 
 def build_request(
     task: Task,
-    history: History,
-    probabilities: Probabilities,
+    scored: Sequence[EvidenceItem],
     report: ClassificationReport,
     config: PGKDConfig,
     kd_step: int,
@@ -111,11 +105,10 @@ def build_request(
     """Select what the teacher is shown of the student.
 
     Args:
-        probabilities: Of the student for the history, shape (n_rows, n_classes).
+        scored: The rows that evidence is drawn from.
         report: Of the student on the validation rows.
     """
     settings = config.evidence
-    scored = score_rows(history.examples, probabilities, task.taxonomy)
     limits = EvidenceLimits(settings.correct, settings.misclassified, settings.hard_negatives)
     return TeacherRequest(
         kd_step=kd_step,
@@ -132,26 +125,39 @@ def build_request(
     )
 
 
-def _score(student: Student, history: History, trained: Trained, config: PGKDConfig) -> Probabilities:
-    """The student's probabilities for the history, from where `evidence.source` says."""
-    if config.evidence.source == "dynamics":
-        return trained.fit.dynamics
-    return student.predict(texts_of(history.rows))
+def _prepare(
+    student: Student, history: History, trained: Trained, task: Task, config: PGKDConfig, kd_step: int
+) -> tuple[TeacherRequest, float]:
+    """The request of a KD step, and the seconds its evidence took."""
+    started = time.perf_counter()
+    scored = score_history(student, history, trained.fit, trained.fresh, task, config, kd_step)
+    seconds = time.perf_counter() - started
+    request = build_request(task, scored, trained.evaluation.report, config, kd_step)
+    log_empty_pools(request.evidence, kd_step)
+    return request, seconds
 
 
-def _ask(teacher: Teacher, screener: Screener, request: TeacherRequest, history: History) -> Asked:
+def _ask(
+    teacher: Teacher, screener: Screener, request: TeacherRequest, history: History, evidence_seconds: float
+) -> Asked:
     started = time.perf_counter()
     reply = teacher.write(request)
     seconds = time.perf_counter() - started
-    return Asked(request, reply, screener.screen(reply.samples, history, reply.shown_texts), seconds)
+    screened = screener.screen(reply.samples, history, reply.shown_texts)
+    return Asked(request, reply, screened, seconds, evidence_seconds)
 
 
-def _train(student: Student, history: History, task: Task, kd_step: int) -> Trained:
+def _train(
+    student: Student, history: History, new_rows: Sequence[HistoryRow], task: Task, config: PGKDConfig, kd_step: int
+) -> Trained:
     started = time.perf_counter()
+    fresh: list[EvidenceItem] = []
+    if new_rows and config.evidence.source == "fresh":
+        fresh = score_rows(new_rows, student.predict(texts_of(new_rows)), task.taxonomy)
     fit = student.fit(history.examples, task.validation, kd_step)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
-    return Trained(fit, evaluation, time.perf_counter() - started)
+    return Trained(fit, evaluation, tuple(fresh), time.perf_counter() - started)
 
 
 def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, history_rows: int) -> StepRecord:
@@ -175,6 +181,7 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
             num_requests=reply.num_requests,
             usage=reply.usage,
             teacher_seconds=asked.seconds,
+            evidence_seconds=asked.evidence_seconds,
         )
     logger.info(
         "KD step %d: validation loss %.4f%s, macro F1 %.3f, %d of %d samples accepted",

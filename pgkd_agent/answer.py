@@ -40,14 +40,11 @@ def answer_schema(labels: Sequence[str], num_samples: int | None = None) -> dict
         labels: Allowed labels, as an enum where there are few enough.
         num_samples: Fix the number of samples; None where the provider does not take array bounds.
     """
-    label: dict[str, Any] = {"type": "string"}
-    if len(labels) <= MAX_ENUM_VALUES:
-        label["enum"] = list(labels)
     samples: dict[str, Any] = {
         "type": "array",
         "items": {
             "type": "object",
-            "properties": {"text": {"type": "string"}, "label": label},
+            "properties": {"text": {"type": "string"}, "label": _label(labels)},
             "required": ["text", "label"],
             "additionalProperties": False,
         },
@@ -60,3 +57,17 @@ def answer_schema(labels: Sequence[str], num_samples: int | None = None) -> dict
         "required": ["samples"],
         "additionalProperties": False,
     }
+
+
+def zero_shot_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """JSON Schema of a zero-shot answer, with the first of the two keys that the paper's prompt names."""
+    return {
+        "type": "object",
+        "properties": {"class_label": _label(labels)},
+        "required": ["class_label"],
+        "additionalProperties": False,
+    }
+
+
+def _label(labels: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(labels)} if len(labels) <= MAX_ENUM_VALUES else {"type": "string"}

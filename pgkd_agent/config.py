@@ -17,16 +17,24 @@ from pgkd_agent.errors import ConfigError
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataSettings(_Settings):
+    dataset: str | None = None
+    """One of the paper's datasets by name (`pgkd datasets`), instead of files of one's own."""
+    data_dir: Path | None = None
+    """Folder with the files of `dataset`; None asks the model hub."""
     text_column: str | None = None
     """Column with the texts; None guesses by name and says so."""
     label_column: str | None = None
     """Column with the labels; None guesses by name and says so."""
     rows: int | None = Field(default=None, ge=2)
     """Labelled rows to draw for training and validation together; None takes all. Paper: 1,000."""
+    test_rows: int | None = Field(default=None, ge=1)
+    """Test rows to draw; None takes all. The same for every seed."""
+    skip_incomplete: bool = False
+    """Leave out rows without a text or a label, aloud, instead of refusing them."""
     validation_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the drawn rows kept for validation. Paper: 0.2."""
     task_description: str = ""
@@ -68,10 +76,14 @@ class TeacherSettings(_Settings):
     """Another server that speaks the OpenAI protocol."""
     mode: Literal["chain", "agent"] = "chain"
     """`chain` puts the report into the prompt, `agent` lets the model ask for it. Paper: chain."""
+    prices: Path | None = None
+    """Price table (YAML) that replaces the one of the package; `schemas/prices.schema.json` has its form."""
     prompt: str | None = None
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
     structured: Literal["auto", "json_schema", "text"] = "auto"
     """Whether the answer's JSON Schema is sent along; `auto` where the provider is known to take it."""
+    max_text_chars: int = Field(default=2000, ge=20)
+    """Longest part of a text shown to the teacher, in characters; about what a student of 512 tokens sees."""
     samples_per_request: int = Field(default=5, ge=1)
     """Samples asked for at a time by variants about one class."""
     temperature: float | None = Field(default=0.8, ge=0)
@@ -93,10 +105,27 @@ class TeacherSettings(_Settings):
         return self.spec.startswith("local:")
 
 
+class ZeroShotSettings(_Settings):
+    """For classification by the teacher itself; provider, server and time-outs are those of `teacher`."""
+
+    prompt: str = "paper"
+    """Variant under `prompts/zero_shot`, or a path. Paper: its Appendix A.2."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """Sampling temperature; None leaves it to the provider."""
+    max_tokens: int = Field(default=100, ge=8)
+    """Longest reply: a label in JSON."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Requests under way at once; None: 1 for local teachers, else 8."""
+
+
 class EvidenceSettings(_Settings):
-    source: Literal["dynamics", "history"] = "dynamics"
+    source: Literal["dynamics", "history", "out_of_fold", "fresh"] = "dynamics"
     """Where the student's rights and wrongs come from: `dynamics`, the mean predicted probability over
-    the fit's epochs, or `history`, its predictions after the fit. Paper: history."""
+    the fit's epochs; `history`, its predictions after the fit; `out_of_fold`, predictions of models that were
+    not trained on the row (`folds` more fits a step); `fresh`, predictions for the last step's samples before
+    they were trained on (in step 1, dynamics). Paper: history."""
+    folds: int = Field(default=3, ge=2)
+    """Parts of the history for `out_of_fold`; a fit on all others predicts each."""
     few_shot: int = Field(default=16, ge=0)
     """Real training rows shown as examples. Paper: 16."""
     correct: int = Field(default=16, ge=0)
@@ -139,6 +168,7 @@ class PGKDConfig(_Settings):
     data: DataSettings = DataSettings()
     student: StudentSettings = StudentSettings()
     teacher: TeacherSettings = TeacherSettings()
+    zero_shot: ZeroShotSettings = ZeroShotSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     guardrails: GuardrailSettings = GuardrailSettings()
     pgkd: PGKDSettings = PGKDSettings()
@@ -176,7 +206,7 @@ def build_config(
     Raises:
         ConfigError: An unknown key or recipe, a value out of range, or a file that is not a mapping.
     """
-    layers = [_read_yaml(file)] if file else []
+    layers = [read_yaml(file)] if file else []
     layers += [_nested(*_split(assignment)) for assignment in assignments]
     layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
     merged: dict[str, Any] = {}
@@ -188,20 +218,25 @@ def build_config(
     try:
         return PGKDConfig.model_validate({**_merge(RECIPES[name], merged), "recipe": name})
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(f"invalid settings: {explain(error)}") from error
 
 
 def to_yaml(config: PGKDConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; `1e-5` is a number.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {file} cannot be read: {error}") from error
+        raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(content or {}, dict):
-        raise ConfigError(f"config file {file} holds a {type(content).__name__}, expected a mapping")
+        raise ConfigError(f"{file} holds a {type(content).__name__}, expected a mapping")
     return content or {}
 
 
@@ -242,21 +277,26 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """All complaints in one line, with the closest setting for an unknown one.
+
+    Args:
+        model: What was validated; None: `PGKDConfig`.
+    """
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {key!r}{_closest(key)}")
+            lines.append(f"unknown setting {key!r}{_closest(key, model or PGKDConfig)}")
         else:
             lines.append(f"{key}: {item['msg'].lower()}, found {item['input']!r}")
-    return "invalid settings: " + "; ".join(lines)
+    return "; ".join(lines)
 
 
-def _closest(key: str) -> str:
+def _closest(key: str, model: type[BaseModel]) -> str:
     from difflib import get_close_matches
 
-    known = list(setting_keys())
+    known = list(setting_keys(model))
     matches = get_close_matches(key, known, n=1)
     return f" (closest: {matches[0]!r})" if matches else ""
 

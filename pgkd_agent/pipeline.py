@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.errors import ConfigError
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
+from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Asked, Teacher
 from pgkd_agent.runs import RunDirectory
-from pgkd_agent.summary import summarize
+from pgkd_agent.summary import RunResult, summarize
 from pgkd_agent.teachers import OpenTeacher, open_teacher, prompt_variant
-from pgkd_agent.types import Evaluation, StepRecord
+from pgkd_agent.types import Evaluation, Example, StepRecord
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -55,9 +57,9 @@ class DistillResult:
         steps: A record per model; `steps[0]` is the plain student.
         best_step: The model that `classifier` is: the one with the lowest validation loss.
         before, after: Plain student and best model on the test rows; None without test rows.
-        seconds: Wall time by part: `teacher`, `student`, `rest`.
+        seconds: Wall time by part: `teacher`, `student`, `evidence`, `rest`.
         run: The run directory, or None.
-        summary: The same as a dictionary, as in the run's `result.json`.
+        summary: The same in short, as in the run's `result.json`.
     """
 
     classifier: StudentClassifier
@@ -70,11 +72,11 @@ class DistillResult:
     after: Evaluation | None
     seconds: dict[str, float]
     run: Path | None
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: RunResult
 
 
 def load_task(
-    train: Any,
+    train: Any = None,
     validation: Any = None,
     test: Any = None,
     labels: Any = None,
@@ -82,25 +84,46 @@ def load_task(
 ) -> Task:
     """Read rows (files, data frames, datasets, lists) and make a task of them, as `config` says.
 
+    Args:
+        train: None takes the preset `config.data.dataset`, whose test rows and labels stand in for those not given.
     Raises:
-        DataError: See `read_examples`, `read_taxonomy` and `prepare_task`.
+        DataError: See `read_examples`, `read_taxonomy`, `load_preset` and `prepare_task`.
+        ConfigError: Neither or both of `train` and a preset.
     """
     config = config or PGKDConfig()
-    columns = (config.data.text_column, config.data.label_column)
+    settings = config.data
+    if (train is None) == (settings.dataset is None):
+        raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
+
+    def read(rows: Any) -> list[Example]:
+        return read_examples(rows, settings.text_column, settings.label_column, settings.skip_incomplete)
+
+    taxonomy = None if labels is None else read_taxonomy(labels)
+    description = settings.task_description
+    held_out: Sequence[Example] = () if test is None else read(test)
+    if settings.dataset is not None:
+        loaded = load_preset(settings.dataset, settings.data_dir)
+        rows: Sequence[Example] = loaded.train
+        taxonomy = taxonomy or loaded.taxonomy
+        held_out = held_out or loaded.test
+        description = description or PRESETS[settings.dataset].task
+    else:
+        rows = read(train)
     return prepare_task(
-        read_examples(train, *columns),
-        None if validation is None else read_examples(validation, *columns),
-        () if test is None else read_examples(test, *columns),
-        taxonomy=None if labels is None else read_taxonomy(labels),
-        rows=config.data.rows,
-        validation_share=config.data.validation_share,
+        rows,
+        None if validation is None else read(validation),
+        held_out,
+        taxonomy=taxonomy,
+        rows=settings.rows,
+        test_rows=settings.test_rows,
+        validation_share=settings.validation_share,
         seed=config.seed,
-        description=config.data.task_description,
+        description=description,
     )
 
 
 def distill(
-    train: Any,
+    train: Any = None,
     validation: Any = None,
     test: Any = None,
     labels: Any = None,
@@ -113,7 +136,8 @@ def distill(
     """Run PGKD.
 
     Args:
-        train: A file (CSV, TSV, JSONL, Parquet), data frame, `Dataset`, or list of mappings or pairs.
+        train: A file (CSV, TSV, JSONL, Parquet), data frame, `Dataset`, or list of mappings or pairs; None takes
+            the preset `config.data.dataset`.
         validation: As `train`; None splits `train`.
         test: As `train`; only ever evaluated, never shown to student or teacher.
         labels: Taxonomy file, list of names, or mapping of name to description; None takes the labels of
@@ -140,33 +164,41 @@ def run(
 ) -> DistillResult:
     """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student."""
     from pgkd_agent.student.loading import check_student, recipe_for
+    from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
     observer = observer or Observer()
     check_student(config.student)
     config = _resolved(config, asdict(recipe_for(config.student)))
     template = load_prompt(prompt_variant(config.teacher))
+    prices = load_prices(config.teacher.prices)
+    student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     directory = None if out is None else RunDirectory.create(Path(out))
-    with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
-        return _run(task, config, template, opened, directory, observer, started)
+    try:
+        if directory:
+            directory.require_space(student.size_bytes)
+        with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
+            return _run(task, config, student, template, opened, prices, directory, observer, started)
+    finally:
+        if directory:
+            directory.remove_if_empty()
 
 
 def _run(
     task: Task,
     config: PGKDConfig,
+    student: TorchStudent,
     template: PromptTemplate,
     teacher: OpenTeacher,
+    prices: PriceTable,
     directory: RunDirectory | None,
     observer: Observer,
     started: float,
 ) -> DistillResult:
-    from pgkd_agent.student.student import TorchStudent
-
-    student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     before: Evaluation | None = None
     if directory:
         meta = _meta(config, task, template, teacher, student)
-        directory.write_start(config, meta, History.of(task.train))
+        directory.write_start(config, meta, task)
 
     def on_step(record: StepRecord, history: History, asked: Asked | None) -> None:
         nonlocal before
@@ -186,9 +218,9 @@ def _run(
     )
     after = before if result.best_step == 0 else _on_test(student, task, observer)
     seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(config, result, before, after, seconds)
+    summary = summarize(config, result, before, after, seconds, teacher.model_id, prices)
     if directory:
-        directory.write_result(summary)
+        directory.write_result(asdict(summary))
     return DistillResult(
         classifier=student.classifier(),
         task=task,
@@ -230,12 +262,13 @@ def _meta(
         "prompt": {"name": template.name, "sha256": template.hash},
         "student": {"name": config.student.name, **student.description},
         "rows": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
-        "taxonomy": [{"name": label.name, "description": label.description} for label in task.taxonomy],
     }
 
 
 def _seconds(steps: Iterable[StepRecord], total: float) -> dict[str, float]:
     records = list(steps)
-    teacher = sum(record.teacher_seconds for record in records)
-    student = sum(record.student_seconds for record in records)
-    return {"teacher": teacher, "student": student, "rest": max(total - teacher - student, 0.0)}
+    parts = {
+        part: sum(getattr(record, f"{part}_seconds") for record in records)
+        for part in ("teacher", "student", "evidence")
+    }
+    return {**parts, "rest": max(total - sum(parts.values()), 0.0)}

@@ -27,20 +27,27 @@ from pgkd_agent.resources import resource_folder
 Role = Literal["system", "human", "assistant"]
 _ROLE_LINE = re.compile(r"^(System|Human|Assistant):[ \t]*$", re.MULTILINE)
 
-VARIABLES = {
+Purpose = Literal["pgkd", "zero_shot"]
+"""A folder of `prompts/`: what a variant is for."""
+
+_COMMON = {
     "taxonomy": "list of {name, description}",
     "task_description": "what the texts are and what the labels mean; may be empty",
-    "num_samples": "samples asked for by this request",
-    "few_shot": "list of real training rows {text, label}",
-    "classification_report": "the student's report on the validation rows, as text",
-    "correct": "list of {text, label, predicted_label}",
-    "misclassified": "list of {text, label, predicted_label}",
-    "hard_negatives": "list of {text, label, predicted_label}, most confident first",
-    "target": "the class asked about, {name, description}; makes the variant one request per class",
+}
+VARIABLES: dict[Purpose, dict[str, str]] = {
+    "pgkd": {
+        **_COMMON,
+        "num_samples": "samples asked for by this request",
+        "few_shot": "list of real training rows {text, label}",
+        "classification_report": "the student's report on the validation rows, as text",
+        "correct": "list of {text, label, predicted_label}",
+        "misclassified": "list of {text, label, predicted_label}",
+        "hard_negatives": "list of {text, label, predicted_label}, most confident first",
+        "target": "the class asked about, {name, description}; makes the variant one request per class",
+    },
+    "zero_shot": {**_COMMON, "text": "the text to classify"},
 }
 """What a template may use, with its meaning."""
-
-FOLDER = "pgkd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class PromptTemplate:
 
     name: str
     source: str
+    purpose: Purpose = "pgkd"
 
     @property
     def hash(self) -> str:
@@ -71,10 +79,11 @@ class PromptTemplate:
             used = frozenset(jinja2.meta.find_undeclared_variables(_environment().parse(self.source)))
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(f"prompt {self.name!r}, line {error.lineno}: {error.message}") from error
-        unknown = sorted(used - VARIABLES.keys())
+        known = VARIABLES[self.purpose]
+        unknown = sorted(used - known.keys())
         if unknown:
             raise PromptError(
-                f"prompt {self.name!r} uses unknown variables: {', '.join(unknown)}; there are: {', '.join(VARIABLES)}"
+                f"prompt {self.name!r} uses unknown variables: {', '.join(unknown)}; there are: {', '.join(known)}"
             )
         return used
 
@@ -110,23 +119,24 @@ class PromptTemplate:
         return parts
 
 
-def load_prompt(variant: str) -> PromptTemplate:
+def load_prompt(variant: str, purpose: Purpose = "pgkd") -> PromptTemplate:
     """Load a variant by name, or a template by path (anything with a slash or `.j2`).
 
     Raises:
         PromptError: There is no such variant or file, or it uses unknown variables.
     """
     is_path = variant.endswith(".j2") or "/" in variant or "\\" in variant
-    path = Path(variant) if is_path else resource_folder("prompts") / FOLDER / f"{variant}.j2"
+    path = Path(variant) if is_path else resource_folder("prompts") / purpose / f"{variant}.j2"
     if not path.is_file():
-        raise PromptError(f"no prompt {variant!r}; variants: {', '.join(list_prompts())}; or a path to a .j2 file")
-    template = PromptTemplate(path.stem, path.read_text(encoding="utf-8"))
+        variants = ", ".join(list_prompts(purpose))
+        raise PromptError(f"no prompt {variant!r}; {purpose} variants: {variants}; or a path to a .j2 file")
+    template = PromptTemplate(path.stem, path.read_text(encoding="utf-8"), purpose)
     _ = template.variables
     return template
 
 
-def list_prompts() -> list[str]:
-    return sorted(path.stem for path in (resource_folder("prompts") / FOLDER).glob("*.j2"))
+def list_prompts(purpose: Purpose = "pgkd") -> list[str]:
+    return sorted(path.stem for path in (resource_folder("prompts") / purpose).glob("*.j2"))
 
 
 def _role(word: str) -> Role:

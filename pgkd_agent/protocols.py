@@ -22,6 +22,10 @@ from pgkd_agent.types import (
 class Student(Protocol):
     """A classifier that can be refitted, and put back to an earlier state."""
 
+    def reset(self) -> None:
+        """Go back to the state before the first fit."""
+        ...
+
     def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss."""
         ...
@@ -53,12 +57,13 @@ class Screener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One round with the teacher; `seconds` is the time the teacher took."""
+    """One round with the teacher; `seconds` the teacher took, `evidence_seconds` the scoring of rows for it."""
 
     request: TeacherRequest
     reply: TeacherReply
     screened: Screened
     seconds: float
+    evidence_seconds: float
 
     @property
     def rows(self) -> tuple[HistoryRow, ...]:

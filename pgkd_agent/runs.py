@@ -1,29 +1,33 @@
 """The run directory: all that a run decided, saw and made, readable while it goes and after a crash.
 
-config.yaml       resolved settings            history.jsonl   training rows with provenance
-meta.json         versions, ids, hashes        rejected.jsonl  rejected samples with rule and reason
-steps.jsonl       a line a step                calls.sqlite    prompts and raw replies
-result.json       the outcome                  models/         best/ and last/, Hugging Face layout
+config.yaml   resolved settings        history.jsonl                 training rows with provenance
+meta.json     versions, ids, hashes    validation.jsonl, test.jsonl  the held-out rows
+steps.jsonl   a line a step            rejected.jsonl                rejected samples with rule and reason
+result.json   the outcome              calls.sqlite                  prompts and raw replies
+                                       models/                       best/ and last/, Hugging Face layout
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from pgkd_agent.config import PGKDConfig, to_yaml
+from pgkd_agent.config import PGKDConfig, build_config, to_yaml
+from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.history import History
 from pgkd_agent.protocols import Asked
-from pgkd_agent.types import StepRecord
+from pgkd_agent.types import Example, Label, StepRecord
 
 RECORDED_PACKAGES = (
     "pgkd-agent",
@@ -48,8 +52,9 @@ class RunDirectory:
         StorageError: The disk is full or refuses.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
         self.path = path
+        self._made = made
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -60,11 +65,31 @@ class RunDirectory:
         """
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"run directory {path} cannot be made: {error.strerror or error}") from error
-        return cls(path)
+        return cls(path, made)
+
+    def remove_if_empty(self) -> None:
+        """Leave nothing behind where a run failed before it had anything to store."""
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+
+    def require_space(self, model_bytes: int) -> None:
+        """Fail before anything is trained where the models will not fit.
+
+        Raises:
+            StorageError: There is no room for best and last model, each with its successor for a moment.
+        """
+        needed, free = 4 * model_bytes, shutil.disk_usage(self.path).free
+        if free < needed:
+            raise StorageError(
+                f"{self.path}: {free / 1e6:.0f} MB free, the run's models need {needed / 1e6:.0f} MB; make room, or "
+                "name a run directory on another disk with --out"
+            )
 
     @property
     def calls(self) -> Path:
@@ -74,10 +99,17 @@ class RunDirectory:
     def best_model(self) -> Path:
         return self.path / "models" / "best"
 
-    def write_start(self, config: PGKDConfig, meta: dict[str, Any], history: History) -> None:
+    def write_start(self, config: PGKDConfig, meta: dict[str, Any], task: Task) -> None:
         self._write("config.yaml", to_yaml(config))
-        self._write_json("meta.json", {**environment(), **meta})
-        self._write("history.jsonl", "".join(_line(asdict(row)) for row in history.rows))
+        labels = [asdict(label) for label in task.taxonomy]
+        meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
+        self._write_json("meta.json", meta)
+        for name, rows in (
+            ("history", History.of(task.train).rows),
+            ("validation", task.validation),
+            ("test", task.test),
+        ):
+            self._write(f"{name}.jsonl", "".join(_line(asdict(row)) for row in rows))
 
     def add_step(self, record: StepRecord, asked: Asked | None, student: Savable) -> None:
         """Store a step; weights before the line that says they are there."""
@@ -121,6 +153,52 @@ class RunDirectory:
                 os.fsync(file.fileno())
 
         _stored(append, target)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run started from, read back."""
+
+    config: PGKDConfig
+    task: Task
+    meta: dict[str, Any]
+
+
+def read_run(path: Path) -> StoredRun:
+    """Read settings, rows and records of a run, also of one that was stopped.
+
+    Raises:
+        StorageError: It is no run directory, or a damaged one.
+    """
+    if not (path / "meta.json").is_file():
+        raise StorageError(f"{path} is no run directory: expected one with a meta.json in it")
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        real = [row for row in read_lines(path / "history.jsonl") if row["kd_step"] == 0]
+        train, validation, test = (
+            tuple(Example(row["text"], row["label"]) for row in rows)
+            for rows in (real, read_lines(path / "validation.jsonl"), read_lines(path / "test.jsonl"))
+        )
+        taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
+        task = Task(train, validation, test, taxonomy, meta["task_description"])
+        return StoredRun(build_config(file=path / "config.yaml"), task, meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
+
+    Raises:
+        StorageError: A line is not JSON.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_text(encoding="utf-8")
+    try:
+        return [json.loads(line) for line in content[: content.rfind("\n") + 1].split("\n") if line]
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
 
 
 def environment() -> dict[str, Any]:

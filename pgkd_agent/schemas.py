@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pgkd_agent.answer import Samples
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.prices import PriceTable
 from pgkd_agent.resources import resource_folder
+from pgkd_agent.summary import RunResult
+
+MODELS: dict[str, Any] = {"config": PGKDConfig, "samples": Samples, "result": RunResult, "prices": PriceTable}
+"""The run's settings, the answer asked of a teacher, `result.json`, and a price table."""
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """File name to schema."""
-    return {
-        "config.schema.json": PGKDConfig.model_json_schema(),
-        "samples.schema.json": Samples.model_json_schema(),
-    }
+def schema_of(name: str) -> dict[str, Any]:
+    """
+    Raises:
+        ConfigError: There is no schema of this name.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"no schema {name!r}; there are: {', '.join(MODELS)}")
+    return TypeAdapter(MODELS[name]).json_schema()
+
+
+def file_name(name: str) -> str:
+    return f"{name}.schema.json"
 
 
 def render(schema: dict[str, Any]) -> str:
@@ -23,5 +37,5 @@ def render(schema: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    for name, schema in schemas().items():
-        (resource_folder("schemas") / name).write_text(render(schema), encoding="utf-8")
+    for name in MODELS:
+        (resource_folder("schemas") / file_name(name)).write_text(render(schema_of(name)), encoding="utf-8")

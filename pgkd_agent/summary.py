@@ -1,17 +1,80 @@
-"""The outcome of a run as plain data: what `result.json` holds and the terminal shows."""
+"""The outcome of a run as records: what `result.json` holds and the terminal shows."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 from pgkd_agent.algorithm import PGKDResult
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.prices import PriceTable
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationLoss:
+    """Mean cross-entropy in nats of the plain student and of the model that was kept."""
+
+    plain: float
+    best: float
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """Plain student and returned model on the test rows."""
+
+    before: Evaluation
+    after: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Samples over all steps; `rejected` by rule, `malformed` were no samples at all."""
+
+    asked: int
+    parsed: int
+    accepted: int
+    malformed: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherUsage:
+    """Calls and tokens; `cost` in the price table's currency, None where the price is not known."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The outcome of a run.
+
+    Attributes:
+        best_step: 0 is the plain student.
+        verdict: Which model was kept, and why.
+        caution: Where the test rows disagree with that choice; else empty.
+        test: None without test rows.
+        seconds: Wall time by part.
+    """
+
+    best_step: int
+    verdict: str
+    caution: str
+    stopped_early: bool
+    kd_steps: int
+    validation_loss: ValidationLoss
+    test: BeforeAfter | None
+    samples: SampleCounts
+    teacher: TeacherUsage
+    seconds: dict[str, float]
+    seed: int
 
 
 def summarize(
@@ -20,32 +83,40 @@ def summarize(
     before: Evaluation | None,
     after: Evaluation | None,
     seconds: dict[str, float],
-) -> dict[str, Any]:
+    teacher: str,
+    prices: PriceTable,
+) -> RunResult:
+    """
+    Args:
+        teacher: Its name in the price table.
+    """
     steps = result.steps
-    rejected = sum((Counter(record.rejected) for record in steps), Counter[str]())
     usage = sum((record.usage for record in steps), TokenUsage())
-    return {
-        "best_step": result.best_step,
-        "verdict": verdict(steps, result.best_step),
-        "caution": caution(before, after),
-        "stopped_early": result.stopped_early,
-        "kd_steps": len(steps) - 1,
-        "validation_loss": {
-            "plain": steps[0].validation.loss,
-            "best": steps[result.best_step].validation.loss,
-        },
-        "test": None if before is None or after is None else {"before": asdict(before), "after": asdict(after)},
-        "samples": {
-            "asked": sum(record.asked for record in steps),
-            "parsed": sum(record.parsed for record in steps),
-            "accepted": sum(record.accepted for record in steps),
-            "malformed": sum(record.malformed for record in steps),
-            "rejected": dict(rejected),
-        },
-        "teacher": {"requests": sum(record.num_requests for record in steps), **asdict(usage)},
-        "seconds": seconds,
-        "seed": config.seed,
-    }
+    return RunResult(
+        best_step=result.best_step,
+        verdict=verdict(steps, result.best_step),
+        caution=caution(before, after),
+        stopped_early=result.stopped_early,
+        kd_steps=len(steps) - 1,
+        validation_loss=ValidationLoss(steps[0].validation.loss, steps[result.best_step].validation.loss),
+        test=None if before is None or after is None else BeforeAfter(before, after),
+        samples=SampleCounts(
+            asked=sum(record.asked for record in steps),
+            parsed=sum(record.parsed for record in steps),
+            accepted=sum(record.accepted for record in steps),
+            malformed=sum(record.malformed for record in steps),
+            rejected=dict(sum((Counter(record.rejected) for record in steps), Counter[str]())),
+        ),
+        teacher=TeacherUsage(
+            requests=sum(record.num_requests for record in steps),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=prices.cost(teacher, usage),
+            currency=prices.currency,
+        ),
+        seconds=seconds,
+        seed=config.seed,
+    )
 
 
 def verdict(steps: Iterable[StepRecord], best_step: int) -> str:

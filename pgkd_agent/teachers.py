@@ -56,7 +56,7 @@ def open_teacher(
         yield OpenTeacher(None, "none")
         return
     if hasattr(given, "write"):
-        yield OpenTeacher(given, type(given).__name__)
+        yield OpenTeacher(given, getattr(given, "model_id", type(given).__name__))
         return
 
     from pgkd_agent.teacher.agent import AgentTeacher

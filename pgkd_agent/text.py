@@ -1,4 +1,4 @@
-"""The one normal form in which texts and labels are compared."""
+"""The one normal form in which texts and labels are compared, and the one way of cutting long ones."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ def normalize(text: str) -> str:
     """Unicode NFKC, case folded, runs of white space as one blank; idempotent."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """The text, or its first characters with an ellipsis in the end: `max_chars` of them in all."""
+    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"

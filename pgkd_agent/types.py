@@ -179,7 +179,10 @@ class FitResult:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One line of the run: model `kd_step` after its fit; step 0 is the plain student."""
+    """One line of the run: model `kd_step` after its fit; step 0 is the plain student.
+
+    `evidence_seconds` went into finding the rows shown to the teacher, before this model was trained.
+    """
 
     kd_step: int
     validation: Evaluation
@@ -195,6 +198,7 @@ class StepRecord:
     usage: TokenUsage = TokenUsage()
     teacher_seconds: float = 0.0
     student_seconds: float = 0.0
+    evidence_seconds: float = 0.0
 
 
 def label_names(taxonomy: Sequence[Label]) -> tuple[str, ...]:

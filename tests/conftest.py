@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read at the import of the hub's client, which would ask, wait and ask again
+
 SECRETS = ("OPENAI", "AZURE", "ANTHROPIC", "AWS_", "LANGSMITH", "LANGCHAIN", "HF_TOKEN")
 
 
@@ -19,8 +21,10 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith(SECRETS):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     monkeypatch.chdir(tmp_path)
     connect = socket.socket.connect
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.config import build_config
+from pgkd_agent.config import PGKDConfig, build_config
 
 DryRun = Annotated[
     bool,
@@ -16,7 +17,9 @@ DryRun = Annotated[
 
 
 def distill(
-    train: options.Train,
+    train: options.Train = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
     val: options.Val = None,
     test: options.Test = None,
     labels: options.Labels = None,
@@ -24,18 +27,14 @@ def distill(
         str | None,
         typer.Option("--teacher", help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME."),
     ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Another server that speaks the OpenAI protocol.")
-    ] = None,
+    base_url: options.BaseUrl = None,
     student: options.StudentName = None,
     rows: options.Rows = None,
     seed: options.Seed = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Most KD steps. [default: 10]")] = None,
     recipe: options.Recipe = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt variant, or a path to a .j2 template.")] = None,
-    description: Annotated[
-        str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")
-    ] = None,
+    description: options.Description = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     out: options.Out = None,
@@ -50,6 +49,8 @@ def distill(
         assignments=set_ or (),
         flags={
             "seed": seed,
+            "data.dataset": dataset,
+            "data.data_dir": data_dir,
             "data.rows": rows,
             "data.text_column": text_column,
             "data.label_column": label_column,
@@ -68,11 +69,13 @@ def distill(
     if dry_run:
         show_dry_run(task, settings)
     else:
-        run_with_display(task, settings, out or options.default_run_directory(train))
+        run_with_display(task, settings, out or _run_directory(train, settings))
 
 
 def train(
-    train: options.Train,
+    train: options.Train = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
     val: options.Val = None,
     test: options.Test = None,
     labels: options.Labels = None,
@@ -93,6 +96,8 @@ def train(
         assignments=set_ or (),
         flags={
             "seed": seed,
+            "data.dataset": dataset,
+            "data.data_dir": data_dir,
             "data.rows": rows,
             "data.text_column": text_column,
             "data.label_column": label_column,
@@ -103,6 +108,11 @@ def train(
     from pgkd_agent.cli.running import run_with_display
     from pgkd_agent.pipeline import load_task
 
-    run_with_display(
-        load_task(train, val, test, labels, settings), settings, out or options.default_run_directory(train)
-    )
+    task = load_task(train, val, test, labels, settings)
+    run_with_display(task, settings, out or _run_directory(train, settings))
+
+
+def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:
+    if train is None:
+        return options.default_path("run", Path(settings.data.dataset or ""))
+    return options.default_path(train.resolve().parent.name or "run", train)

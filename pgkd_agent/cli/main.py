@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import pgkd_agent
-from pgkd_agent.cli import distilling, models, prompts, serving
+from pgkd_agent.cli import classifying, datasets, distilling, evaluating, models, prompts, samples, schemas
 from pgkd_agent.errors import PGKDError
 
 app = typer.Typer(
@@ -24,8 +24,11 @@ app = typer.Typer(
 )
 app.command()(distilling.distill)
 app.command()(distilling.train)
-app.command()(serving.classify)
-app.command()(serving.evaluate)
+app.command()(classifying.classify)
+app.command()(evaluating.evaluate)
+app.command()(datasets.datasets)
+app.command()(schemas.schema)
+app.add_typer(samples.app, name="samples")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
 

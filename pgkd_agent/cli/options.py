@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-Train = Annotated[Path, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
+Train = Annotated[Path | None, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="One of the paper's datasets instead of --train: see pgkd datasets.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with the files of --dataset; else the model hub is asked.")
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Another server that speaks the provider's protocol.")]
+Description = Annotated[
+    str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")
+]
 Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
 Test = Annotated[Path | None, typer.Option("--test", help="Test rows; only for the before/after table.")]
 Labels = Annotated[
@@ -28,7 +38,8 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per f
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 
 
-def default_run_directory(train: Path) -> Path:
+def default_path(kind: str, source: Path) -> Path:
+    """Such as `runs/bank-train-20261125-093000`: where results go unless --out says otherwise."""
     from datetime import datetime
 
-    return Path("runs") / f"{train.parent.name or 'run'}-{train.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{kind}-{source.stem}-{datetime.now():%Y%m%d-%H%M%S}"

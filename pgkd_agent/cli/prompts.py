@@ -8,7 +8,7 @@ import typer
 
 from pgkd_agent.cli import options
 from pgkd_agent.config import build_config
-from pgkd_agent.prompts import list_prompts, load_prompt
+from pgkd_agent.prompts import VARIABLES, list_prompts, load_prompt
 
 app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
 
@@ -17,27 +17,34 @@ Variant = Annotated[str, typer.Argument(help="Name of a variant, or a path to a 
 
 @app.command("list")
 def list_() -> None:
-    """Print the variants, their requests and the variables they use."""
-    for name in list_prompts():
-        template = load_prompt(name)
-        kind = "one request per class" if template.is_per_class else "one request per step"
-        typer.echo(f"{name:<12} {kind}; uses {', '.join(sorted(template.variables))}")
+    """Print the variants of each purpose, their requests and the variables they use."""
+    for purpose in VARIABLES:
+        for name in list_prompts(purpose):
+            template = load_prompt(name, purpose)
+            kind = "step" if purpose == "pgkd" else "text"
+            kind = "class" if template.is_per_class else kind
+            typer.echo(f"{purpose:<10} {name:<10} one request per {kind}; uses {', '.join(sorted(template.variables))}")
 
 
 @app.command()
-def show(variant: Variant) -> None:
+def show(
+    variant: Variant,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="The variant for zero-shot classification.")] = False,
+) -> None:
     """Print the template as it is."""
-    typer.echo(load_prompt(variant).source, nl=False)
+    typer.echo(load_prompt(variant, "zero_shot" if zero_shot else "pgkd").source, nl=False)
 
 
 @app.command()
 def render(
     variant: Variant,
-    train: options.Train,
+    train: options.Train = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
     labels: options.Labels = None,
     rows: options.Rows = None,
     seed: options.Seed = None,
-    description: Annotated[str | None, typer.Option("--description", help="What the texts are.")] = None,
+    description: options.Description = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     set_: options.Set = None,
@@ -48,6 +55,8 @@ def render(
 
     flags = {
         "seed": seed,
+        "data.dataset": dataset,
+        "data.data_dir": data_dir,
         "data.rows": rows,
         "data.text_column": text_column,
         "data.label_column": label_column,

@@ -12,6 +12,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.pipeline import DistillResult, Observer, run
 from pgkd_agent.preview import preview
+from pgkd_agent.protocols import Teacher
 from pgkd_agent.summary import HEADLINE, class_changes
 from pgkd_agent.types import StepRecord
 
@@ -69,39 +70,53 @@ class _Display(Observer):
         )
 
 
-def run_with_display(task: Task, config: PGKDConfig, out: Path) -> None:
+def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher | None = None) -> None:
+    """
+    Args:
+        teacher: Instead of the one in the settings.
+    """
     console = Console()
-    console.print(_what(task, config, out), highlight=False, soft_wrap=True)
+    console.print(
+        _what(task, config, out, "samples as given" if teacher else config.teacher.spec),
+        highlight=False,
+        soft_wrap=True,
+    )
     display = _Display(Console(stderr=True), config.pgkd.num_kd_steps)
     with display.progress:
-        result = run(task, config, out=out, observer=display)
+        result = run(task, config, teacher, out, display)
     _print_result(console, result)
 
 
-def _what(task: Task, config: PGKDConfig, out: Path) -> str:
+def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
     with_rows = len({row.label for row in task.train})
     return (
         f"{len(task.train)} training, {len(task.validation)} validation, {len(task.test)} test rows; "
         f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
         f"student {config.student.name}"
-        + (f", teacher {config.teacher.spec}" if config.pgkd.num_kd_steps else ", no teacher")
+        + (f", teacher {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
         + f", run directory {out}"
     )
 
 
 def _print_result(console: Console, result: DistillResult) -> None:
-    sentences = [sentence for sentence in (result.summary["verdict"], result.summary["caution"]) if sentence]
+    summary = result.summary
+    sentences = [sentence for sentence in (summary.verdict, summary.caution) if sentence]
     console.print("\n" + "; ".join(sentences), highlight=False, soft_wrap=True)
     if result.before and result.after:
         console.print(_before_after(result))
         _print_classes(console, result)
-    samples = result.summary["samples"]
-    if samples["asked"]:
-        usage = result.summary["teacher"]
+    samples, usage = summary.samples, summary.teacher
+    if samples.asked:
         console.print(
-            f"samples: {samples['asked']} asked for, {samples['parsed']} read, {samples['accepted']} accepted; "
-            f"rejected: {_by_rule(samples['rejected']) or 'none'}\n"
-            f"teacher: {usage['requests']} requests, {usage['input_tokens']} tokens in, {usage['output_tokens']} out",
+            f"samples: {samples.asked} asked for, {samples.parsed} read, {samples.accepted} accepted; "
+            f"rejected: {_by_rule(samples.rejected) or 'none'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if usage.requests:
+        cost = "price not known" if usage.cost is None else f"{usage.cost:.4f} {usage.currency}"
+        console.print(
+            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, {cost}",
             highlight=False,
             soft_wrap=True,
         )

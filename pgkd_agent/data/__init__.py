@@ -1,7 +1,19 @@
 """Labelled rows in, a `Task` with disjoint train, validation and test rows out."""
 
-from pgkd_agent.data.reading import read_examples, read_texts
+from pgkd_agent.data.presets import PRESETS, load_preset
+from pgkd_agent.data.reading import read_examples, read_records, read_texts
 from pgkd_agent.data.task import Task, prepare_task
-from pgkd_agent.data.taxonomy import read_taxonomy
+from pgkd_agent.data.taxonomy import Taxonomy, read_taxonomy, taxonomy_of
 
-__all__ = ["Task", "prepare_task", "read_examples", "read_taxonomy", "read_texts"]
+__all__ = [
+    "PRESETS",
+    "Task",
+    "Taxonomy",
+    "load_preset",
+    "prepare_task",
+    "read_examples",
+    "read_records",
+    "read_taxonomy",
+    "read_texts",
+    "taxonomy_of",
+]

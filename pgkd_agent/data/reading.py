@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import codecs
+import contextlib
 import csv
 import json
 import logging
@@ -18,11 +21,17 @@ TEXT_COLUMNS = ("text", "sentence", "content", "query", "utterance", "message", 
 LABEL_COLUMNS = ("label", "intent", "category", "class", "target", "topic", "label_name")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
+ROWS_NAMED = 10
+"""Most row numbers in a message."""
+
 Record = Mapping[str, Any]
 
 
 def read_examples(
-    source: Path | Iterable[Any] | Any, text_column: str | None = None, label_column: str | None = None
+    source: Path | Iterable[Any] | Any,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    skip_incomplete: bool = False,
 ) -> list[Example]:
     """Read labelled rows.
 
@@ -30,28 +39,62 @@ def read_examples(
         source: A file, a pandas DataFrame, a Hugging Face Dataset, or an iterable of mappings,
             `(text, label)` pairs or `Example`s.
         text_column: None guesses among `TEXT_COLUMNS` and says so; likewise `label_column`.
+        skip_incomplete: Drop rows without text or label, aloud, instead of refusing them.
     Raises:
-        DataError: No such file or column, an unreadable line, an empty text or label; rows are named.
+        DataError: No such file or column, an unreadable line, rows without text or label (their numbers are
+            named, from 1, a header not counted), or several labels in one row.
     """
     if not isinstance(source, (str, Path)) and not _is_table(source):
         source = list(source)
         if source and not isinstance(source[0], Mapping):
-            return [_example(*pair, f"row {n}") for n, pair in enumerate(_pairs(source), 1)]
+            return complete_rows(_pairs(source), "the rows", skip_incomplete)
     records, where = _records(source)
     if not records:
         raise DataError(f"{where} holds no rows")
     text = _column(records, text_column, TEXT_COLUMNS, "text", where)
     label = _column(records, label_column, LABEL_COLUMNS, "label", where)
-    return [_example(record.get(text), record.get(label), f"{where}, row {n}") for n, record in enumerate(records, 1)]
+    return complete_rows(((record.get(text), record.get(label)) for record in records), where, skip_incomplete)
+
+
+def complete_rows(pairs: Iterable[tuple[Any, Any]], where: str, skip_incomplete: bool = False) -> list[Example]:
+    """Make examples of (text, label) pairs; see `read_examples` for rows that lack one of them.
+
+    Args:
+        where: The source, for messages.
+    """
+    rows: list[Example] = []
+    lacking: dict[str, list[int]] = {"text": [], "label": []}
+    for number, (raw_text, raw_label) in enumerate(pairs, 1):
+        text, label = _as_text(raw_text), _as_label(raw_label, f"{where}, row {number}")
+        if text and label:
+            rows.append(Example(text, label))
+            continue
+        for role, value in (("text", text), ("label", label)):
+            if not value:
+                lacking[role].append(number)
+    complaint = "; ".join(f"{named_rows(numbers)} without a {role}" for role, numbers in lacking.items() if numbers)
+    if complaint and not skip_incomplete:
+        raise DataError(
+            f"{where}: {complaint}; fill in or remove them, or leave them out with --set data.skip_incomplete=true"
+        )
+    if complaint:
+        logger.warning("%s: left out %s", where, complaint)
+    return rows
 
 
 def read_texts(source: Path, text_column: str | None = None) -> list[str]:
     """Read texts without labels; a `.txt` file holds one a line."""
     if source.suffix == ".txt":
-        return [line for line in _read(source).splitlines() if line.strip()]
+        return [line for line in read_text_file(source).splitlines() if line.strip()]
     records, where = _records(source)
     column = _column(records, text_column, TEXT_COLUMNS, "text", where) if records else ""
     return [str(record.get(column) or "") for record in records]
+
+
+def named_rows(numbers: Sequence[int]) -> str:
+    """Such as `2 rows (7, 12)`."""
+    shown = ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
+    return f"{len(numbers)} row{'s'[: len(numbers) > 1]} ({shown})"
 
 
 def _is_table(source: Any) -> bool:
@@ -69,22 +112,27 @@ def _pairs(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
 def _records(source: Any) -> tuple[list[Record], str]:
     if isinstance(source, (str, Path)):
         path = Path(source)
-        return _read_file(path), str(path)
+        return read_records(path), str(path)
     if hasattr(source, "column_names"):
-        return _dataset_records(source), "the dataset"
+        return dataset_records(source), "the dataset"
     if hasattr(source, "to_dict"):
         return source.to_dict("records"), "the data frame"
     return list(source), "the rows"
 
 
-def _dataset_records(dataset: Any) -> list[Record]:
+def dataset_records(dataset: Any) -> list[Record]:
     """Rows of a `datasets.Dataset`, class ids turned into the names its features know."""
     features = getattr(dataset, "features", None) or {}
     named = {column: feature.int2str for column, feature in features.items() if hasattr(feature, "int2str")}
     return [{key: named[key](value) if key in named else value for key, value in record.items()} for record in dataset]
 
 
-def _read_file(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[Record]:
+    """The rows of a file as mappings, by its suffix.
+
+    Raises:
+        DataError: No such file, an unknown format, or one that cannot be read.
+    """
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     suffix = path.suffix.lower()
@@ -97,18 +145,45 @@ def _read_file(path: Path) -> list[Record]:
     raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}")
 
 
-def _read(path: Path) -> str:
+def read_text_file(path: Path) -> str:
+    """The whole file as text, a byte order mark left out.
+
+    Raises:
+        DataError: It cannot be read, is not UTF-8, or holds NUL bytes; the line is named.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it first, e.g. with iconv") from error
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; the file looks like "
+            f"{_likely_encoding(content)}: save it as UTF-8 (iconv -f {_likely_encoding(content)} -t UTF-8)"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(
+            f"{path}, line {line}: a NUL byte; the file is UTF-16, binary or damaged: save it as UTF-8 text"
+        )
+    return text
+
+
+def _likely_encoding(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:  # five bytes mean nothing in Windows-1252
+        return "ISO-8859-1"
+    return "WINDOWS-1252"
 
 
 def _read_jsonl(path: Path) -> list[Record]:
     records: list[Record] = []
-    for number, line in enumerate(_read(path).split("\n"), 1):
+    for number, line in enumerate(read_text_file(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -122,16 +197,27 @@ def _read_jsonl(path: Path) -> list[Record]:
 
 
 def _read_delimited(path: Path, delimiter: str) -> list[Record]:
-    lines = _read(path).replace("\r\n", "\n").split("\n")
+    header, *lines = csv_lines(path, delimiter) or [[]]
+    records: list[Record] = []
+    for number, fields in enumerate(lines, 1):
+        if len(fields) > len(header):
+            raise DataError(f"{path}, row {number} has more fields than the header; quote texts with separators")
+        records.append(dict(zip(header, fields, strict=False)))
+    return records
+
+
+def csv_lines(path: Path, delimiter: str = ",") -> list[list[str]]:
+    """The fields of every line that is not empty, quoted line breaks kept.
+
+    Raises:
+        DataError: See `read_text_file`; or the quotes do not match.
+    """
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the default 128 KiB
+    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
     try:
-        rows = list(csv.DictReader((line + "\n" for line in lines), delimiter=delimiter, strict=True))
+        return [row for row in csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True) if row]
     except csv.Error as error:
         raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if None in row:
-            raise DataError(f"{path}, row {number} has more fields than the header; quote texts with separators")
-    return rows  # type: ignore[return-value]
 
 
 def _read_parquet(path: Path) -> list[Record]:
@@ -163,16 +249,25 @@ def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str
     )
 
 
-def _example(text: Any, label: Any, where: str) -> Example:
-    if isinstance(label, (list, tuple, set, dict)):
-        raise DataError(f"{where}: the label is a {type(label).__name__}; several labels a row are not supported")
-    text, label = _as_text(text), _as_text(label)
-    for role, value in (("text", text), ("label", label)):
-        if not value:
-            raise DataError(f"{where} has no {role}; fill it in or remove the row")
-    return Example(text, label)
+def _as_label(value: Any, where: str) -> str:
+    """A label as text; one that is a list, or a text that spells a Python or JSON list, is refused."""
+    if hasattr(value, "tolist"):  # numpy, as Parquet and data frames give it
+        value = value.tolist()
+    if isinstance(value, str) and value.strip().startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value.strip())
+    if isinstance(value, (list, tuple, set, dict)):
+        raise DataError(
+            f"{where}: the label is a {type(value).__name__}; several labels a row (multi-label) are not supported: "
+            "keep one label a row, or train one classifier a label"
+        )
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of integers with a gap is read as floats
+    return _as_text(value)
 
 
 def _as_text(value: Any) -> str:
-    """Numbers become their digits; a missing value (None, or a float that is NaN) becomes empty."""
-    return "" if value is None or value != value else str(value).strip()
+    """Numbers become their digits; a missing value (None, NaN, or pandas' NA) becomes empty."""
+    if value is None or type(value).__name__ == "NAType":
+        return ""
+    return "" if value != value else str(value).strip()

@@ -34,6 +34,7 @@ def prepare_task(
     *,
     taxonomy: Taxonomy | None = None,
     rows: int | None = None,
+    test_rows: int | None = None,
     validation_share: float = 0.2,
     seed: int = 0,
     description: str = "",
@@ -44,6 +45,9 @@ def prepare_task(
     rows are all training rows; else they are split. A text that also occurs in validation or test is
     dropped from train, one of validation that occurs in test from validation; both are counted in the log.
 
+    Args:
+        test_rows: Test rows to draw, the same for every seed; None takes all.
+
     Raises:
         DataError: A label outside the taxonomy, or too few rows to train and validate.
     """
@@ -51,6 +55,8 @@ def prepare_task(
     for name, part in (("train", train), ("validation", validation or ()), ("test", test)):
         check_labels(part, taxonomy, name)
     drawn = _without(train, test, "train", "test")
+    if test_rows is not None:
+        test = sample_rows(test, test_rows, rng(0, 0, "test_rows"))
     if rows is not None:
         if rows > len(drawn):
             logger.warning("asked for %d rows, only %d are there", rows, len(drawn))

@@ -11,11 +11,17 @@ from typing import Any
 
 import yaml
 
+from pgkd_agent.data.reading import named_rows, read_text_file
 from pgkd_agent.errors import DataError
 from pgkd_agent.text import normalize
 from pgkd_agent.types import Example, Label, label_names
 
 Taxonomy = tuple[Label, ...]
+
+LOOKS_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil"})
+"""What other programs write where there was no label, in normal form."""
+
+LABEL_SUFFIXES = (".json", ".yaml", ".yml", ".txt")
 
 
 def read_taxonomy(source: Path | Iterable[Any]) -> Taxonomy:
@@ -23,7 +29,7 @@ def read_taxonomy(source: Path | Iterable[Any]) -> Taxonomy:
 
     Args:
         source: A `.json` or `.yaml` file with a list of names, a list of
-            `{"name", "description"}`, or a mapping of name to description; or a text file with a name
+            `{"name", "description"}`, or a mapping of name to description; or a `.txt` file with a name
             a line; or the same shapes in memory.
     Raises:
         DataError: No such file, another shape, or names that `check_taxonomy` refuses.
@@ -42,8 +48,20 @@ def read_taxonomy(source: Path | Iterable[Any]) -> Taxonomy:
     return check_taxonomy([_label(item, where) for item in items], where)
 
 
-def taxonomy_of(rows: Iterable[Example]) -> Taxonomy:
-    """All labels of the rows, sorted by name."""
+def taxonomy_of(rows: Sequence[Example]) -> Taxonomy:
+    """All labels of the rows, sorted by name.
+
+    Raises:
+        DataError: See `check_taxonomy`; or a label looks like a missing value, which only a taxonomy that is given
+            may contain.
+    """
+    missing = [number for number, row in enumerate(rows, 1) if normalize(row.label) in LOOKS_MISSING]
+    if missing:
+        raise DataError(
+            f"the labelled rows: label {rows[missing[0] - 1].label!r} looks like a missing value, in "
+            f"{named_rows(missing)}; "
+            "correct the rows or, if it is a class, name all classes with --labels"
+        )
     return check_taxonomy([Label(name) for name in sorted({row.label for row in rows})], "the labelled rows")
 
 
@@ -78,11 +96,14 @@ def check_labels(rows: Iterable[Example], taxonomy: Taxonomy, where: str) -> Non
 
 
 def _load(path: Path) -> Any:
+    suffix = path.suffix.lower()
+    if suffix not in LABEL_SUFFIXES:
+        raise DataError(f"{path}: unknown format {suffix!r}; expected {', '.join(LABEL_SUFFIXES)}")
+    text = read_text_file(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix in (".json", ".yaml", ".yml"):
-            return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        if suffix in (".json", ".yaml", ".yml"):
+            return json.loads(text) if suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 

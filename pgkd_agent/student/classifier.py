@@ -54,6 +54,7 @@ class StudentClassifier(Runnable[str, Prediction]):
         Raises:
             ConfigError: The folder is missing or holds no sequence classifier.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from pgkd_agent.student.loading import choose_device
@@ -65,7 +66,7 @@ class StudentClassifier(Runnable[str, Prediction]):
             with quiet_transformers():
                 model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
         return cls(model.to(choose_device(device)), tokenizer, batch_size=batch_size)
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from pgkd_agent import embedded
 from pgkd_agent.config import StudentSettings
@@ -61,13 +68,19 @@ def load_config(name: str) -> Any:
 
 
 def check_student(settings: StudentSettings) -> None:
-    """Fail now, before a teacher is opened, for an unknown student, one without pad token, or an absent device.
+    """Fail now, before a teacher is opened, for a student that cannot be trained, or an absent device.
 
     Raises:
-        ConfigError: See `load_config`, `load_tokenizer` and `choose_device`.
+        ConfigError: See `load_config`, `load_tokenizer` and `choose_device`; or an architecture that does not
+            classify texts.
     """
     choose_device(settings.device)
-    load_config(settings.name)
+    config = load_config(settings.name)
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ConfigError(
+            f"student {settings.name!r} is a {config.model_type} model, which has no sequence classifier; take an "
+            "encoder such as bert-base-uncased or minilm"
+        )
     load_tokenizer(settings.name)
 
 
@@ -92,14 +105,16 @@ def load_tokenizer(name: str) -> Any:
 def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.device) -> Any:
     """Load the encoder with a fresh classification head, drawn from `seed`.
 
-    The attention is `eager` on the CPU: the backward pass of the fused kernel is slow on short texts
-    there. The label map goes into the model's config, so that `transformers` alone can use it.
+    Only a head that was trained for exactly these labels, in this order, is kept. The attention is `eager` on the
+    CPU: the backward pass of the fused kernel is slow on short texts there. The label map goes into the model's
+    config, so that `transformers` alone can use it.
     """
     names = label_names(taxonomy)
     torch.manual_seed(seed)
+    source, old = resolve_source(name), load_config(name)
     model = _from_pretrained(
         AutoModelForSequenceClassification,
-        resolve_source(name),
+        source,
         name,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
@@ -109,7 +124,28 @@ def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.
         attn_implementation="eager" if device.type == "cpu" else "sdpa",
         dtype=torch.float32,
     )
+    if any("ForSequenceClassification" in architecture for architecture in old.architectures or ()):
+        model = _for_these_labels(model, old, names, source, name, seed)
     return model.to(device)
+
+
+def _for_these_labels(model: Any, old: Any, names: tuple[str, ...], source: str, name: str, seed: int) -> Any:
+    """Keep the head of a classifier of the same labels; make a fresh one where the labels are others.
+
+    A head of another size is fresh already: transformers drops what does not fit.
+    """
+    old_names = tuple(old.id2label.get(index) for index in range(old.num_labels))
+    if old_names == names:
+        logger.info("student %s: a classifier of these labels, training goes on from its head", name)
+        return model
+    logger.info("student %s: a classifier of %d other labels, its head is replaced", name, len(old_names))
+    if len(old_names) != len(names):
+        return model
+    encoder = _from_pretrained(AutoModel, source, name, dtype=torch.float32)
+    torch.manual_seed(seed)
+    fresh = AutoModelForSequenceClassification.from_config(model.config)
+    fresh.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    return fresh
 
 
 def choose_device(name: str) -> torch.device:
@@ -146,12 +182,12 @@ def _from_pretrained(factory: Any, source: str, name: str, **kwargs: Any) -> Any
         with quiet_transformers():
             try:
                 return factory.from_pretrained(source, local_files_only=True, **kwargs)
-            except (OSError, ValueError):
+            except (OSError, ValueError, SafetensorError):
                 if Path(source).is_dir():
                     raise
                 logger.info("fetching student %s from the model hub", name)
                 return factory.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(
             f"student {name!r} cannot be loaded: it is neither a usable local folder nor to be had from the "
             f"model hub ({str(error).splitlines()[0]}); without a hub take --student minilm "

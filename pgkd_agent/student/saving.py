@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from pgkd_agent.errors import StorageError
 from pgkd_agent.student.quiet import quiet_transformers
 
@@ -33,7 +35,7 @@ def save_classifier(model: Any, tokenizer: Any, max_length: int, folder: Path) -
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError) as error:  # safetensors reports a full disk as its own RuntimeError
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         if old.exists() and not folder.exists():
             old.rename(folder)

@@ -70,9 +70,13 @@ class TorchStudent:
         self._initial: Weights = copy_weights(self._model)
         self._encoded: dict[str, list[int]] = {}
 
+    def reset(self) -> None:
+        """Go back to the pretrained weights and the head as it was drawn."""
+        self.restore(self._initial)
+
     def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         if self._from_scratch:
-            self.restore(self._initial)
+            self.reset()
         result = fit(
             self._model,
             self._tokenizer,
@@ -101,6 +105,11 @@ class TorchStudent:
     def classifier(self) -> StudentClassifier:
         """The current weights as a Runnable; later fits change it too."""
         return StudentClassifier(self._model, self._tokenizer, max_length=self._max_length)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the weights as they are saved."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._initial.values())
 
     @property
     def description(self) -> dict[str, Any]:

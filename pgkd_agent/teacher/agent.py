@@ -15,7 +15,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherOutputError
 from pgkd_agent.prompts import Message, PromptTemplate
 from pgkd_agent.teacher.call_log import Call, CallLog
-from pgkd_agent.teacher.chain import finish_reason, token_usage
+from pgkd_agent.teacher.calling import finish_reason, token_usage
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.failures import call_with_retries
 from pgkd_agent.teacher.requests import plan_prompt_requests

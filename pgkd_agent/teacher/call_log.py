@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ class CallLog:
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self._path = path
+        self._lock = threading.Lock()  # a connection may be used by many threads, but by one at a time
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False)
             self._connection.execute(_SCHEMA)
@@ -86,7 +88,7 @@ class CallLog:
         }
         columns, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
         try:
-            with self._connection:
+            with self._lock, self._connection:
                 self._connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row)
         except sqlite3.Error as error:
             raise StorageError(f"call log {self._path} cannot be written: {error}") from error

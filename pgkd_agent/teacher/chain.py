@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.answer import CONTRACT_LINE, answer_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherOutputError
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.seeding import derive_seed
-from pgkd_agent.teacher.call_log import Call, CallLog
+from pgkd_agent.teacher.call_log import CallLog
+from pgkd_agent.teacher.calling import Caller, CallId, RawReply
 from pgkd_agent.teacher.factory import ChatTeacher
-from pgkd_agent.teacher.failures import call_with_retries
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
@@ -28,14 +24,7 @@ logger = logging.getLogger(__name__)
 OnRequest = Callable[[int, int, int], None]
 """(KD step, requests answered, requests planned)."""
 
-_MESSAGE_TYPES: dict[str, type[BaseMessage]] = {
-    "system": SystemMessage,
-    "human": HumanMessage,
-    "assistant": AIMessage,
-}
-
-
-NO_USAGE = TokenUsage()
+NO_REPLY = RawReply("", "", TokenUsage(), 0.0)
 UNPARSED = ParsedReply((), 0)
 
 
@@ -47,9 +36,7 @@ class Turn:
     attempt: int
     request: PromptRequest
     messages: tuple[Message, ...] = ()
-    reply: str = ""
-    finish_reason: str = ""
-    usage: TokenUsage = NO_USAGE
+    reply: RawReply = NO_REPLY
     parsed: ParsedReply = UNPARSED
 
 
@@ -72,7 +59,7 @@ class ChainTeacher:
         self._chat = chat
         self._template = template
         self._config = config
-        self._log = log or CallLog()
+        self._caller = Caller(chat, template.hash, log or CallLog(), config.seed, config.teacher.max_attempts)
         self._on_request = on_request
         self._ever_parsed = False
         self.chain: Runnable[Turn, Turn] = (
@@ -102,7 +89,7 @@ class ChainTeacher:
             num_requests=len(turns),
             num_malformed=sum(turn.parsed.num_malformed for turn in turns),
             shown_texts=frozenset().union(*(prompt.shown_texts for prompt in planned)),
-            usage=sum((turn.usage for turn in turns), TokenUsage()),
+            usage=sum((turn.reply.usage for turn in turns), TokenUsage()),
         )
         self._check(reply, turns)
         return reply
@@ -117,7 +104,7 @@ class ChainTeacher:
             if turn.parsed.samples:
                 break
             logger.warning("KD step %d, request %d: no sample could be read", kd_step, request.index)
-            messages = (*turn.messages, Message("assistant", turn.reply or "(empty)"), _complaint(turn))
+            messages = (*turn.messages, Message("assistant", turn.reply.text or "(empty)"), _complaint(turn))
         return turns
 
     def _render(self, turn: Turn) -> Turn:
@@ -131,82 +118,32 @@ class ChainTeacher:
         return replace(turn, messages=tuple(messages))
 
     def _call(self, turn: Turn) -> Turn:
-        settings = self._call_settings(turn)
-        model = self._chat.model.bind(**settings)
-        messages = [_MESSAGE_TYPES[message.role](content=message.content) for message in turn.messages]
-        started = time.perf_counter()
-        answer = call_with_retries(
-            lambda: model.invoke(messages),
-            self._config.teacher.max_attempts,
-            f"teacher {self._chat.model_id}",
-        )
-        turn = replace(turn, reply=answer.text, finish_reason=finish_reason(answer), usage=token_usage(answer))
-        self._log.append(
-            Call(
-                turn.kd_step,
-                turn.request.index,
-                turn.attempt,
-                self._chat.model_id,
-                self._template.hash,
-                settings,
-                turn.messages,
-                turn.reply,
-                turn.finish_reason,
-                turn.usage,
-                time.perf_counter() - started,
-            )
-        )
-        return turn
-
-    def _call_settings(self, turn: Turn) -> dict[str, Any]:
-        """What varies from call to call: the seed, the schema, and a length in a field of its own."""
-        can = self._chat.capabilities
-        settings: dict[str, Any] = {}
-        body: dict[str, Any] = {}
-        if can.seed:
-            purpose = f"request/{turn.request.index}/{turn.attempt}"
-            settings["seed"] = derive_seed(self._config.seed, turn.kd_step, purpose)
-        if can.structured == "json_schema":
-            schema = answer_schema(turn.request.labels, turn.request.num_samples if can.array_bounds else None)
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "samples", "strict": True, "schema": schema},
-            }
-        if can.max_tokens_field:
-            body["max_tokens"] = getattr(self._chat.model, "max_tokens", None)
-        return {**settings, "extra_body": body} if body else settings
+        bound = self._chat.capabilities.array_bounds
+        schema = answer_schema(turn.request.labels, turn.request.num_samples if bound else None)
+        call_id = CallId(turn.kd_step, turn.request.index, turn.attempt)
+        return replace(turn, reply=self._caller.call(turn.messages, call_id, schema))
 
     def _parse(self, turn: Turn) -> Turn:
-        if turn.finish_reason in ("length", "max_tokens"):
+        if turn.reply.is_cut_off:
             logger.info(
                 "KD step %d, request %d: reply cut off, its whole samples are kept",
                 turn.kd_step,
                 turn.request.index,
             )
-        return replace(turn, parsed=parse_samples(turn.reply, turn.request.target))
+        return replace(turn, parsed=parse_samples(turn.reply.text, turn.request.target))
 
     def _check(self, reply: TeacherReply, turns: Sequence[Turn]) -> None:
         self._ever_parsed = self._ever_parsed or bool(reply.samples)
         if not self._ever_parsed:
             raise TeacherOutputError(
                 f"teacher {self._chat.model_id} gave no readable sample in {len(turns)} replies; expected "
-                f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply[:200]!r}; '
+                f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply.text[:200]!r}; '
                 "try another model, --prompt per_class, or --set teacher.structured=json_schema",
-                tuple(turn.reply for turn in turns),
+                tuple(turn.reply.text for turn in turns),
             )
 
 
-def finish_reason(answer: AIMessage) -> str:
-    metadata = answer.response_metadata
-    return str(metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("stopReason") or "")
-
-
-def token_usage(answer: AIMessage) -> TokenUsage:
-    usage = answer.usage_metadata
-    return TokenUsage(usage["input_tokens"], usage["output_tokens"]) if usage else TokenUsage()
-
-
 def _complaint(turn: Turn) -> Message:
-    cut = " It was cut off: write shorter texts." if turn.finish_reason in ("length", "max_tokens") else ""
+    cut = " It was cut off: write shorter texts." if turn.reply.is_cut_off else ""
     contract = CONTRACT_LINE.format(num_samples=turn.request.num_samples)
     return Message("human", f"No sample could be read from that answer.{cut} {contract}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from pgkd_agent import embedded
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
-from pgkd_agent.teacher.failures import Kind, classify, unavailable
+from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, unavailable
 
 Structured = Literal["json_schema", "text"]
 
@@ -27,16 +28,18 @@ class Capabilities:
         seed: Whether sampling can be seeded.
         array_bounds: Whether the schema may fix the number of samples.
         max_tokens_field: The server reads `max_tokens` only, not `max_completion_tokens`.
+        prefix_cache: llama.cpp's `cache_prompt`: what begins like the call before is not read again.
     """
 
     structured: Structured = "text"
     seed: bool = False
     array_bounds: bool = False
     max_tokens_field: bool = False
+    prefix_cache: bool = False
 
 
 CAPABILITIES = {
-    "local": Capabilities("json_schema", seed=True, array_bounds=True, max_tokens_field=True),
+    "local": Capabilities("json_schema", seed=True, array_bounds=True, max_tokens_field=True, prefix_cache=True),
     "openai": Capabilities("json_schema", seed=True),
     "openai-compatible": Capabilities("json_schema", seed=True, max_tokens_field=True),
 }
@@ -54,7 +57,8 @@ class ChatTeacher:
 
 
 def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
-    """Build the chat model, and find out now whether it can be reached. No call is made.
+    """Build the chat model, and find out now whether it can be reached: `openai` and `local` without a call, any
+    other provider with one of a few tokens.
 
     Args:
         max_tokens: Longest reply, in tokens.
@@ -72,6 +76,8 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         return _local(name, settings, max_tokens)
     if provider == "openai":
         return _openai(name, settings, max_tokens)
+    if provider == "bedrock_converse":
+        return _bedrock(name, settings, max_tokens)
     return _any(settings, max_tokens)
 
 
@@ -132,6 +138,33 @@ def _chat_openai(settings: TeacherSettings, max_tokens: int, **kwargs: Any) -> B
     )
 
 
+def _bedrock(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """Amazon Bedrock through its Converse API; region and credentials come from the environment or AWS' own files."""
+    import boto3
+    from langchain_aws import ChatBedrockConverse
+
+    session = boto3.Session()
+    region = session.region_name
+    if region is None:
+        raise TeacherUnavailableError(f"teacher {settings.spec}: no AWS region; set AWS_REGION, e.g. us-east-1")
+    if session.get_credentials() is None and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
+        raise TeacherUnavailableError(
+            f"teacher {settings.spec}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, or AWS_BEARER_TOKEN_BEDROCK"
+        )
+    model = ChatBedrockConverse(
+        model_id=name,
+        region_name=region,
+        temperature=settings.temperature,
+        max_tokens=max_tokens,
+        timeout=math.ceil(settings.timeout),
+        max_retries=0,
+        endpoint_url=settings.base_url,
+    )
+    _check_answers(model, settings)
+    return ChatTeacher(model, settings.spec, _chosen("bedrock_converse", settings))
+
+
 def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     from langchain.chat_models import init_chat_model
 
@@ -145,6 +178,7 @@ def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise ConfigError(f"teacher {settings.spec}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # each provider has its own way to say that credentials are missing
         raise unavailable(error, f"teacher {settings.spec}") from error
+    _check_answers(model, settings)
     return ChatTeacher(model, settings.spec, _chosen(settings.spec.partition(":")[0], settings))
 
 
@@ -152,7 +186,18 @@ def _chosen(provider: str, settings: TeacherSettings) -> Capabilities:
     own = CAPABILITIES.get(provider, Capabilities())
     if settings.structured == "auto":
         return own
-    return Capabilities(settings.structured, own.seed, own.array_bounds, own.max_tokens_field)
+    return replace(own, structured=settings.structured)
+
+
+def _check_answers(model: BaseChatModel, settings: TeacherSettings) -> None:
+    """Ask for one word: there is no free way to learn that a key, a region and a model's name go together.
+
+    Raises:
+        TeacherUnavailableError: The provider refuses, or cannot be reached.
+    """
+    call_with_retries(
+        lambda: model.invoke("Answer with the word ok."), settings.max_attempts, f"teacher {settings.spec}"
+    )
 
 
 def _check_reachable(model: Any, spec: str) -> None:

@@ -49,8 +49,9 @@ def classify(error: BaseException) -> Kind:
 
     `insufficient_quota` arrives as a retryable 429, so the code is looked at before the status.
     """
-    status = getattr(error, "status_code", None)
-    code = getattr(error, "code", None) or _aws_code(error)
+    aws_status, aws_code = _aws(error)
+    status = getattr(error, "status_code", None) or aws_status
+    code = getattr(error, "code", None) or aws_code
     name = type(error).__name__
     if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_CODES:
         return Kind.AUTH
@@ -87,7 +88,8 @@ def call_with_retries(call: Callable[[], T], max_attempts: int, what: str) -> T:
 def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     kind = classify(error)
     remedy = {
-        Kind.AUTH: "check the provider's API key in the environment (OPENAI_API_KEY, AWS credentials, ...)",
+        Kind.AUTH: "check the credentials in the environment (OPENAI_API_KEY, AWS_ACCESS_KEY_ID, ...), and that the "
+        "account may use this model",
         Kind.QUOTA: "raise the quota or pay the account; repeating will not help",
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
         Kind.REJECTED: "check the model's name and the settings it is called with",
@@ -96,12 +98,12 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     return TeacherUnavailableError(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
 
 
-def _aws_code(error: BaseException) -> str | None:
+def _aws(error: BaseException) -> tuple[int | None, str | None]:
+    """HTTP status and error code of a botocore error."""
     response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        code: str | None = response.get("Error", {}).get("Code")
-        return code
-    return None
+    if not isinstance(response, dict):
+        return None, None
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), response.get("Error", {}).get("Code")
 
 
 def _say(state: tenacity.RetryCallState) -> None:

@@ -1,4 +1,4 @@
-"""Read samples out of a raw reply, each on its own: one bad sample never costs the others.
+"""Read raw replies: samples, each on its own, so that one bad sample never costs the others, and zero-shot answers.
 
 Accepted are `{"samples": [...]}`, a bare list, several lists or objects, and JSON lines, with prose, code
 fences or a `<think>` block around them. Of a reply that was cut off, the whole samples are kept and the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,12 @@ TEXT_KEYS = (
     "headline",
     "title",
 )
+ANSWER_KEYS = ("class_label", "class_names", "class_name", "label", "class", "category")
+"""Keys of a zero-shot answer, the paper's first."""
 LABEL_KEYS = ("label", "class", "category", "intent", "topic", "class_label", "gold_label", "correct_label")
 
 _THINKING = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+_PAIR = re.compile(r'"(\w+)"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 _OPENING = re.compile(r"[\[{]")
 _DECODER = json.JSONDecoder(strict=False)  # models put raw line breaks into strings
 
@@ -63,15 +66,45 @@ def parse_samples(raw: str, default_label: str | None = None) -> ParsedReply:
     return ParsedReply(tuple(samples), malformed)
 
 
+def parse_label(raw: str, resolve: Callable[[str], str | None]) -> str | None:
+    """Read the one label of a zero-shot answer.
+
+    Every value under `ANSWER_KEYS` counts that resolves to a label, in an object or in bare pairs as the paper's
+    prompt spells them; without such a key, the whole answer may be the label. Different labels cancel out.
+
+    Args:
+        resolve: From a written label to one of the taxonomy, or None.
+    """
+    text = _THINKING.sub("", raw)
+    found = {label for written in _answers(text) if (label := resolve(written))}
+    if not found and (label := resolve(text.strip().strip("`*\"'.").strip())):
+        return label
+    return found.pop() if len(found) == 1 else None
+
+
+def _answers(text: str) -> Iterator[str]:
+    values = list(_json_values(text)) or [{key: json.loads(value) for key, value in _PAIR.findall(text)}]
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                by_lower = {key.lower(): entry for key, entry in item.items()}
+                for key in ANSWER_KEYS:
+                    entry = by_lower.get(key)
+                    parts = entry if isinstance(entry, list) else [entry]
+                    yield from (str(part) for part in parts if isinstance(part, (str, int)))
+
+
 def _json_values(text: str) -> Iterator[Any]:
     """All outermost arrays and objects that are complete; of an incomplete one, its complete parts."""
     position = 0
     while opening := _OPENING.search(text, position):
         try:
             value, position = _DECODER.raw_decode(text, opening.start())
-        except (json.JSONDecodeError, RecursionError):
+        except json.JSONDecodeError:
             position = opening.end()
             continue
+        except RecursionError:  # a thousand brackets deep there is no sample, and each start costs as much again
+            return
         yield value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pgkd_agent.config import PGKDConfig
@@ -12,6 +12,7 @@ from pgkd_agent.metrics import format_report
 from pgkd_agent.planning import PlannedRequest, plan_requests
 from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.seeding import rng
+from pgkd_agent.text import shorten
 from pgkd_agent.types import Evidence, EvidenceItem, Example, Label, TeacherRequest, label_names
 
 
@@ -35,7 +36,7 @@ class PromptRequest:
 
 def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
     if not template.is_per_class:
-        return [_whole(request)]
+        return [_whole(request, config.teacher.max_text_chars)]
     planned = plan_requests(
         request.report,
         request.num_samples,
@@ -45,7 +46,8 @@ def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, conf
     return [_about_class(request, plan, index, config) for index, plan in enumerate(planned)]
 
 
-def _whole(request: TeacherRequest) -> PromptRequest:
+def _whole(request: TeacherRequest, max_chars: int) -> PromptRequest:
+    rows = _rows(request.few_shot, request.evidence, max_chars)
     return PromptRequest(
         index=0,
         num_samples=request.num_samples,
@@ -54,9 +56,9 @@ def _whole(request: TeacherRequest) -> PromptRequest:
         values={
             **_common(request, request.num_samples),
             "classification_report": format_report(request.report),
-            **_rows(request.few_shot, request.evidence),
+            **rows,
         },
-        shown_texts=_texts(request.few_shot, request.evidence),
+        shown_texts=_texts(rows),
     )
 
 
@@ -71,6 +73,7 @@ def _about_class(request: TeacherRequest, plan: PlannedRequest, index: int, conf
         min(settings.hard_negatives, settings.per_class),
     )
     evidence = evidence_of_class(request.scored, plan.label, limits, random)
+    rows = _rows(shots, evidence, config.teacher.max_text_chars)
     target = next(label for label in request.taxonomy if label.name == plan.label)
     return PromptRequest(
         index=index,
@@ -81,9 +84,9 @@ def _about_class(request: TeacherRequest, plan: PlannedRequest, index: int, conf
             **_common(request, plan.num_samples),
             "target": _label(target),
             "classification_report": format_report(request.report, label=plan.label),
-            **_rows(shots, evidence),
+            **rows,
         },
-        shown_texts=_texts(shots, evidence),
+        shown_texts=_texts(rows),
     )
 
 
@@ -95,23 +98,24 @@ def _common(request: TeacherRequest, num_samples: int) -> dict[str, Any]:
     }
 
 
-def _rows(few_shot: Iterable[Example], evidence: Evidence) -> dict[str, Any]:
+def _rows(few_shot: Iterable[Example], evidence: Evidence, max_chars: int) -> dict[str, list[dict[str, str]]]:
+    """Few-shot rows and evidence as the template gets them, texts cut at `max_chars`."""
     return {
-        "few_shot": [asdict(row) for row in few_shot],
-        "correct": [_evidence_row(item) for item in evidence.correct],
-        "misclassified": [_evidence_row(item) for item in evidence.misclassified],
-        "hard_negatives": [_evidence_row(item) for item in evidence.hard_negatives],
+        "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
+        "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
+        "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
+        "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
     }
 
 
-def _evidence_row(item: EvidenceItem) -> dict[str, str]:
-    return {"text": item.text, "label": item.gold_label, "predicted_label": item.predicted_label}
+def _evidence_row(item: EvidenceItem, max_chars: int) -> dict[str, str]:
+    text = shorten(item.text, max_chars)
+    return {"text": text, "label": item.gold_label, "predicted_label": item.predicted_label}
 
 
 def _label(label: Label) -> dict[str, str]:
     return {"name": label.name, "description": label.description}
 
 
-def _texts(few_shot: Iterable[Example], evidence: Evidence) -> frozenset[str]:
-    pools = (*evidence.correct, *evidence.misclassified, *evidence.hard_negatives)
-    return frozenset([row.text for row in few_shot] + [item.text for item in pools])
+def _texts(rows: dict[str, list[dict[str, str]]]) -> frozenset[str]:
+    return frozenset(row["text"] for pool in rows.values() for row in pool)

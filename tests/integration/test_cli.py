@@ -84,50 +84,12 @@ def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: P
     assert not (files / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "exit_code", "message"),
-    [
-        (["--train", "nowhere.csv"], 2, "no such file: nowhere.csv"),
-        (["--train", "train.jsonl", "--set", "student.learningrate=1"], 2, "closest: 'student.learning_rate'"),
-        (["--train", "train.jsonl", "--text-column", "body"], 2, "no column 'body'; it has: text, label"),
-        (["--train", "train.jsonl", "--teacher", "openai:m"], 3, "OPENAI_API_KEY"),
-        (["--train", "train.jsonl", "--teacher", "openai:m", "--base-url", "http://127.0.0.1:9/v1"], 3, "base URL"),
-        (["--train", "train.jsonl", "--teacher", "local:smollm2"], 2, "pgkd models get smollm2"),
-        (["--train", "train.jsonl", "--teacher", "openai:m", "--recipe", "best"], 2, "unknown recipe 'best'"),
-    ],
-)
-def test_mistakes_end_with_their_code_and_one_readable_block(
-    files: Path,
-    tiny_student: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    exit_code: int,
-    message: str,
-) -> None:
-    monkeypatch.setenv("PGKD_HOME", str(files / "no-models"))
-    done = pgkd("distill", *arguments, *quick(tiny_student))
-    assert done.returncode == exit_code, done.stderr
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-
-
-def test_a_divergence_is_exit_4(files: Path, tiny_student: Path) -> None:
-    done = pgkd(
-        "train", "--train", files / "train.jsonl", "--student", tiny_student, "--set", "student.learning_rate=1e30"
-    )
-    assert done.returncode == 4 and "lower learning rate" in " ".join(done.stderr.split())
-
-
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_refuses_is_exit_5(files: Path, tiny_student: Path) -> None:
-    (files / "file").write_text("")
-    done = pgkd("train", "--train", files / "train.jsonl", "--out", files / "file" / "run", *quick(tiny_student))
-    assert done.returncode == 5 and "cannot be made" in " ".join(done.stderr.split())
-
-
 def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
     listed = pgkd("prompts", "list").stdout
-    assert "paper        one request per step" in listed and "per_class    one request per class" in listed
+    assert "pgkd       paper      one request per step" in listed
+    assert "pgkd       per_class  one request per class" in listed
+    assert "zero_shot  paper      one request per text; uses taxonomy, text" in listed
+    assert "Text-to-classifiy" in pgkd("prompts", "show", "paper", "--zero-shot").stdout
     assert "You are a Teacher model for a Student LM" in pgkd("prompts", "show", "paper").stdout
     rendered = pgkd("prompts", "render", "paper", "--train", files / "train.jsonl").stdout
     assert "please generate 32 training samples" in rendered
@@ -136,5 +98,40 @@ def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
 def test_help_names_the_commands_and_exit_codes() -> None:
     done = pgkd("--help")
     assert done.returncode == 0
-    for word in ("distill", "train", "classify", "evaluate", "prompts", "models", "5 disk"):
+    for word in ("distill", "train", "classify", "evaluate", "datasets", "samples", "prompts", "models", "5 disk"):
         assert word in done.stdout
+
+
+def test_a_teacher_is_evaluated_by_itself_over_the_labels_of_the_whole_file(files: Path) -> None:
+    with serve(lambda _call, _body: completion('{"class_label": "Fruit"}')) as server:
+        command = ("evaluate", "--teacher", "openai:m", "--base-url", server.base_url, files / "test.jsonl")
+        done = pgkd(*command, "--rows", "5", "--seed", "1", "--out", "answers.jsonl")
+        assert done.returncode == 0, done.stderr
+        assert "5 rows, 4 classes, teacher openai:m, prompt 'paper', answers in answers.jsonl" in done.stderr
+        assert "unresolved answers, counted as wrong: 0 of 5" in done.stdout and "over 5 rows" in done.stdout
+        again = json.loads(pgkd(*command, "--rows", "5", "--seed", "1", "--out", "answers.jsonl", "--json").stdout)
+        assert again["asked"] == 0 and again["report"]["n_rows"] == 5
+    assert len(server.requests) == 5
+    wrong = pgkd("evaluate", files / "test.jsonl")
+    assert wrong.returncode == 2 and "pgkd evaluate MODEL FILE" in wrong.stderr
+
+
+def test_samples_go_out_and_come_back(files: Path, tiny_student: Path) -> None:
+    with serve(lambda _call, _body: completion(REPLY)) as server:
+        pgkd(
+            "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--base-url", server.base_url,
+            "--steps", "1", "--out", "run", *quick(tiny_student),
+        )  # fmt: skip
+    exported = pgkd("samples", "export", "run", "--out", "samples.csv")
+    assert exported.stdout == "samples.csv: 1 accepted\n"
+    done = pgkd("samples", "import", "run", "samples.csv", "--out", "again")
+    assert done.returncode == 0, done.stderr
+    assert "1 samples approved, 0 not" in done.stdout and "teacher samples as given" in done.stdout
+    assert (files / "again" / "models" / "best" / "config.json").is_file()
+
+
+def test_datasets_and_schemas_are_printed() -> None:
+    listed = pgkd("datasets").stdout
+    assert "amzn_reviews: " in listed and "no copy known: --data-dir is needed" in listed
+    assert "could not be tried" in listed
+    assert json.loads(pgkd("schema", "config").stdout)["title"] == "PGKDConfig"

@@ -17,10 +17,12 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, DataError, TeacherOutputError, TeacherUnavailableError
 from pgkd_agent.metrics import format_report
 from pgkd_agent.prompts import list_prompts
+from pgkd_agent.summary import TeacherUsage
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example
 from tests.integration.conftest import TOPICS, sentences, tiny_config
-from tests.integration.openai_server import Answer, completion, failure, serve
+from tests.integration.loopback import Answer
+from tests.integration.openai_server import completion, failure, serve
 
 TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 
@@ -98,7 +100,7 @@ def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -
     with ScriptedChatModel([copies, copies]) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
     assert [step.epochs for step in result.steps[1:]] == [0, 0]
-    assert result.best_step == 0 and "not one sample" in result.summary["verdict"]
+    assert result.best_step == 0 and "not one sample" in result.summary.verdict
     assert len(result.history) == len(TRAIN)
 
 
@@ -174,7 +176,7 @@ def test_a_real_openai_client_over_http(tiny_student: Path, tmp_path: Path, monk
         config = openai_config(tiny_student, server.base_url)
         result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
     assert [step.accepted for step in result.steps] == [0, 2, 2]
-    assert result.summary["teacher"] == {"requests": 2, "input_tokens": 200, "output_tokens": 40}
+    assert result.summary.teacher == TeacherUsage(2, 200, 40, cost=None, currency="USD")
     body, later = server.requests
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["samples"]["items"]["properties"]["label"]["enum"] == sorted(TOPICS)
@@ -292,8 +294,8 @@ def test_the_embedded_teacher_end_to_end(smollm2: Path, tiny_student: Path, tmp_
     config = tiny_config(tiny_student, **flags)
     result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
     assert len(result.steps) == 3
-    assert result.summary["samples"]["parsed"] > 0
-    assert result.summary["teacher"]["output_tokens"] > 0
+    assert result.summary.samples.parsed > 0
+    assert result.summary.teacher.output_tokens > 0
     with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:
         prompts = [row[0] for row in calls.execute("SELECT messages FROM calls WHERE kd_step = 1 AND attempt = 0")]
     calls.close()

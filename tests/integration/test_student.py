@@ -187,3 +187,44 @@ def test_a_small_encoder_gets_its_own_recipe(tiny_student: Path) -> None:
     own = recipe_for(StudentSettings(name=str(tiny_student)))
     assert (own.learning_rate, own.train_batch_size) == (1.5e-4, 32)
     assert recipe_for(StudentSettings(name=str(tiny_student), learning_rate=2e-5)).learning_rate == 2e-5
+
+
+def other_classifier(folder: Path, tiny_student: Path, names: list[str]) -> Path:
+    """The tiny student saved as a classifier of these labels, its head all ones."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_student, num_labels=len(names), id2label=dict(enumerate(names)), ignore_mismatched_sizes=True
+    )
+    torch.nn.init.ones_(model.classifier.weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_student).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (list(TOPICS), True),
+        (["w", "x", "y", "z"], False),
+        (list(reversed(TOPICS)), False),
+        (["one", "two", "three"], False),
+    ],
+)
+def test_only_a_head_of_the_same_labels_is_kept(
+    tiny_student: Path, tmp_path: Path, names: list[str], kept: bool
+) -> None:
+    folder = other_classifier(tmp_path / "other", tiny_student, names)
+    config = tiny_config(folder).student
+    weights, again, base = (
+        TorchStudent(settings, TAXONOMY, seed=1).snapshot()
+        for settings in (config, config, tiny_config(tiny_student).student)
+    )
+    head = weights["classifier.weight"]
+    assert head.shape == (4, 32) and bool((head == 1).all()) == kept
+    assert torch.equal(head, again["classifier.weight"])
+    for name, tensor in weights.items():
+        if name.startswith("bert."):
+            assert torch.equal(tensor, base[name]), name  # the encoder is that of the file
+    labels = TorchStudent(config, TAXONOMY, seed=1).classifier().labels
+    assert labels == tuple(TOPICS)

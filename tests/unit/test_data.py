@@ -72,8 +72,8 @@ def test_numbers_are_labels_and_other_column_names_are_announced(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,label\nhello,x\nworld,\n", "row 2 has no label"),
-        ("a.csv", "text,label\n  ,x\n", "row 1 has no text"),
+        ("a.csv", "text,label\nhello,x\nworld,\n", r"1 row \(2\) without a label"),
+        ("a.csv", "text,label\n  ,x\n", r"1 row \(1\) without a text"),
         ("a.csv", "text,label\na,b,c\n", "row 1 has more fields"),
         ("a.csv", 'text,label\n"a,b\n', "not valid CSV"),
         ("a.csv", "text,label\n", "holds no rows"),
@@ -83,7 +83,7 @@ def test_numbers_are_labels_and_other_column_names_are_announced(
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1: expected an object"),
         ("a.jsonl", '{"text": "a", "label": ["b", "c"]}\n', "several labels"),
-        ("a.jsonl", '{"text": "a", "label": null}\n', "row 1 has no label"),
+        ("a.jsonl", '{"text": "a", "label": null}\n', r"1 row \(1\) without a label"),
         ("a.parquet", "no parquet", "not a readable Parquet"),
         ("a.xlsx", "x", "unknown format '.xlsx'"),
     ],
@@ -91,6 +91,34 @@ def test_numbers_are_labels_and_other_column_names_are_announced(
 def test_bad_files_are_named_with_the_place(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_examples(write(tmp_path / name, content))
+
+
+def test_incomplete_rows_may_be_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path / "a.csv", "text,label\na,x\nb,\n,y\nc,y\n")
+    assert read_examples(file, skip_incomplete=True) == [Example("a", "x"), Example("c", "y")]
+    assert "left out 1 row (3) without a text; 1 row (2) without a label" in caplog.text
+
+
+def test_only_the_first_of_many_row_numbers_are_named() -> None:
+    rows: list[tuple[str, Any]] = [("a", None)] * 30
+    with pytest.raises(DataError, match=r"30 rows \(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\.\) without a label"):
+        read_examples(rows)
+
+
+def test_labels_as_other_libraries_give_them() -> None:
+    import numpy
+    import pandas
+
+    given = [3.0, numpy.int64(4), numpy.float64(5.0), 2.5, True, "[draft]", "[1"]
+    assert [row.label for row in read_examples([("a", label) for label in given])] == [
+        "3", "4", "5", "2.5", "True", "[draft]", "[1",
+    ]  # fmt: skip
+    for missing in (None, float("nan"), pandas.NA, pandas.NaT, numpy.float64("nan")):
+        with pytest.raises(DataError, match="without a label"):
+            read_examples([("a", missing)])
+    for several in (["x"], numpy.array(["x", "y"]), "['x', 'y']", '["x"]', {"name": "x"}):
+        with pytest.raises(DataError, match="multi-label"):
+            read_examples([("a", several)])
 
 
 def test_texts_without_labels(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from pgkd_agent.teacher.parsing import parse_samples
+from pgkd_agent.guardrails import LabelResolver
+from pgkd_agent.teacher.parsing import parse_label, parse_samples
+from pgkd_agent.types import Label
 
 TEXTS = ["plain", "with {braces} and [brackets]", 'a "quote" \\ and\nbreak', "été 日本 🏀", "}, {", '"label": "x"']
 REPLY = json.dumps({"samples": [{"text": text, "label": f"l{n}"} for n, text in enumerate(TEXTS)]}, ensure_ascii=False)
@@ -74,3 +76,32 @@ def test_nothing_readable_is_nothing_and_soon(raw: str) -> None:
     started = time.perf_counter()
     assert pairs(raw) == []
     assert time.perf_counter() - started < 60  # quadratic scanning would take many minutes
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ('{"class_label": "card_arrival"}', "card_arrival"),
+        ('{"class_label": 3, "class_names": "Card arrival"}', "card_arrival"),
+        ('{"class_label": "", "class_names": "card-arrival"}', "card_arrival"),
+        ('{"class_label": "card_arrival", "class_names": "something else"}', "card_arrival"),
+        ('"class_label": 7, "class_names": "card arrival"', "card_arrival"),  # as the paper's prompt spells it
+        ('"class_label": "card_arrival", "class_names": ""', "card_arrival"),
+        ('Sure!\n```json\n{"Class_Label": "12", "class_names": ["x"]}\n```', "12"),
+        ('{"class_label": 12}', "12"),
+        ('[{"class_label": "card_arrival"}]', "card_arrival"),
+        ('<think>{"class_label": "12"}</think>{"class_label": "card_arrival"}', "card_arrival"),
+        ("card arrival", "card_arrival"),
+        ("`card_arrival`.", "card_arrival"),
+        ('"None"', "None"),
+        ('{"class_label": "card_arrival", "class_names": "12"}', None),  # two different labels
+        ('{"class_names": ["card_arrival", "12"]}', None),
+        ('{"class_label": null, "class_names": ""}', None),
+        ('{"class_label": "lost"}', None),
+        ("It is about card arrival, I think", None),
+        ("", None),
+    ],
+)
+def test_one_label_of_the_taxonomy_or_none(reply: str, label: str | None) -> None:
+    resolve = LabelResolver([Label("card_arrival"), Label("12"), Label("None")])
+    assert parse_label(reply, resolve) == label

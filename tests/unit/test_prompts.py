@@ -108,3 +108,27 @@ def test_mistakes_in_a_template_are_named(tmp_path: Path) -> None:
 def test_a_template_cannot_reach_the_machine() -> None:
     with pytest.raises(PromptError, match="unsafe"):
         PromptTemplate("evil", "{{ taxonomy.__class__.__mro__ }}").render(VALUES)
+
+
+ZERO_SHOT = """You are an AI assistant, and you are tasked to perform topic classification starting from text. You are \
+asked to classify text in topics categories. You are only allowed to choose one of the following categories:
+
+- sports
+- arts: painting, theatre
+
+Please provide only one category for each text in JSON format. For example: "class_label": , "class_names": "" Please \
+do not repeat or return the content back again, just provide the category in the defined format. \
+Text-to-classifiy: They {won} <b>"""
+
+
+def test_the_zero_shot_prompt_of_the_paper_word_for_word() -> None:
+    values = {**{name: VALUES[name] for name in ("taxonomy", "task_description")}, "text": "They {won} <b>"}
+    (message,) = load_prompt("paper", "zero_shot").render(values)
+    assert (message.role, message.content) == ("human", ZERO_SHOT)
+
+
+def test_a_purpose_has_variables_of_its_own() -> None:
+    with pytest.raises(PromptError, match="unknown variables: few_shot; there are: taxonomy, task_description, text"):
+        _ = PromptTemplate("mine", "{{ few_shot }}", "zero_shot").variables
+    with pytest.raises(PromptError, match="zero_shot variants: paper"):
+        load_prompt("per_class", "zero_shot")

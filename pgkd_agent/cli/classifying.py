@@ -1,4 +1,4 @@
-"""`pgkd classify` and `pgkd evaluate`: a saved model at work."""
+"""`pgkd classify`: a saved model at work."""
 
 from __future__ import annotations
 
@@ -41,34 +41,6 @@ def classify(
                 "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
             }
             typer.echo(json.dumps(row, ensure_ascii=False))
-
-
-def evaluate(
-    model: Model,
-    file: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    batch_size: options.BatchSize = 64,
-    device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Print the classification report of a model over labelled rows."""
-    from dataclasses import asdict
-
-    from pgkd_agent.data import read_examples
-    from pgkd_agent.data.taxonomy import check_labels
-    from pgkd_agent.metrics import evaluate as evaluate_rows
-    from pgkd_agent.metrics import format_report
-    from pgkd_agent.student.classifier import StudentClassifier
-
-    rows = read_examples(file, text_column, label_column)
-    classifier = StudentClassifier.load(model, device, batch_size)
-    check_labels(rows, classifier.taxonomy, str(file))
-    evaluation = evaluate_rows(classifier.probabilities([row.text for row in rows]), rows, classifier.taxonomy)
-    if as_json:
-        typer.echo(json.dumps(asdict(evaluation), ensure_ascii=False))
-    else:
-        typer.echo(f"{format_report(evaluation.report)}\nloss {evaluation.loss:.4f}")
 
 
 def _stdin() -> Iterator[str]:

@@ -1,0 +1,146 @@
+"""`pgkd evaluate`: the report of a model, or of a teacher that classifies by itself, over labelled rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgkd_agent.cli import options
+
+if TYPE_CHECKING:
+    from pgkd_agent.config import PGKDConfig
+    from pgkd_agent.types import Example
+
+
+def evaluate(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="[MODEL] FILE", help="A model and labelled rows; with --teacher, rows."),
+    ],
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Evaluate this LLM by itself (zero-shot), instead of a model.")
+    ] = None,
+    labels: options.Labels = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Evaluate this many rows, drawn by --seed.")] = None,
+    seed: options.Seed = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    base_url: options.BaseUrl = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
+    ] = None,
+    description: options.Description = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File for the teacher's answers; one that was left by a stopped run is continued."),
+    ] = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    batch_size: options.BatchSize = 64,
+    device: options.Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Print the classification report over labelled rows, of a model or of a teacher that classifies by itself."""
+    from pgkd_agent.config import build_config
+    from pgkd_agent.data import read_examples
+    from pgkd_agent.data.splitting import sample_rows
+    from pgkd_agent.errors import ConfigError
+    from pgkd_agent.seeding import rng
+
+    if len(paths) != (1 if teacher else 2):
+        raise ConfigError(
+            "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
+            "pgkd evaluate --teacher SPEC FILE"
+        )
+    settings = build_config(
+        file=config,
+        assignments=set_ or (),
+        flags={
+            "seed": seed,
+            "data.text_column": text_column,
+            "data.label_column": label_column,
+            "data.task_description": description,
+            "teacher.spec": teacher,
+            "teacher.base_url": base_url,
+            "zero_shot.prompt": prompt,
+        },
+    )
+    data = settings.data
+    examples = read_examples(paths[-1], data.text_column, data.label_column, data.skip_incomplete)
+    chosen = sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows")) if rows else examples
+    if teacher:
+        _evaluate_teacher(paths[-1], examples, chosen, labels, settings, out, as_json)
+    else:
+        _evaluate_model(paths[0], chosen, str(paths[-1]), batch_size, device, as_json)
+
+
+def _evaluate_model(model: Path, rows: list[Example], where: str, batch_size: int, device: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from pgkd_agent.data.taxonomy import check_labels
+    from pgkd_agent.metrics import evaluate as evaluate_rows
+    from pgkd_agent.metrics import format_report
+    from pgkd_agent.student.classifier import StudentClassifier
+
+    classifier = StudentClassifier.load(model, device, batch_size)
+    check_labels(rows, classifier.taxonomy, where)
+    evaluation = evaluate_rows(classifier.probabilities([row.text for row in rows]), rows, classifier.taxonomy)
+    if as_json:
+        typer.echo(json.dumps(asdict(evaluation), ensure_ascii=False))
+    else:
+        typer.echo(f"{format_report(evaluation.report)}\nloss {evaluation.loss:.4f}")
+
+
+def _evaluate_teacher(
+    file: Path,
+    all_rows: list[Example],
+    rows: list[Example],
+    labels: Path | None,
+    config: PGKDConfig,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """The taxonomy is that of the whole file, so that fewer rows are not an easier task."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from pgkd_agent.data import read_taxonomy, taxonomy_of
+    from pgkd_agent.data.taxonomy import check_labels
+    from pgkd_agent.metrics import format_report
+    from pgkd_agent.zero_shot import evaluate_zero_shot
+
+    taxonomy = read_taxonomy(labels) if labels else taxonomy_of(all_rows)
+    check_labels(rows, taxonomy, str(file))
+    out = out or options.default_path("zero-shot", file).with_suffix(".jsonl")
+    typer.echo(
+        f"{len(rows)} rows, {len(taxonomy)} classes, teacher {config.teacher.spec}, "
+        f"prompt {config.zero_shot.prompt!r}, answers in {out}",
+        err=True,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("asking", total=len(rows))
+
+        def show(answered: int, unresolved: int) -> None:
+            progress.update(bar, completed=answered, description=f"asking, {unresolved} unresolved")
+
+        result = evaluate_zero_shot(rows, taxonomy, config, out, show)
+    if as_json:
+        typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
+        return
+    seconds = f"{result.seconds:.0f} s for {result.asked} rows" if result.asked else "all answers were there already"
+    typer.echo(
+        f"{format_report(result.report)}\n"
+        f"unresolved answers, counted as wrong: {len(result.unresolved)} of {len(rows)}\n"
+        f"teacher: {result.usage.input_tokens} tokens in, {result.usage.output_tokens} out; {seconds}"
+    )

@@ -1,0 +1,92 @@
+"""`ZeroShotClassifier`: the teacher names the label itself, without a student (the paper's Appendix A.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+
+from langchain_core.runnables import Runnable, RunnableLambda
+
+from pgkd_agent.answer import zero_shot_schema
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.guardrails import LabelResolver
+from pgkd_agent.prompts import Message, PromptTemplate
+from pgkd_agent.teacher.call_log import CallLog
+from pgkd_agent.teacher.calling import Caller, CallId, RawReply
+from pgkd_agent.teacher.factory import ChatTeacher
+from pgkd_agent.teacher.parsing import parse_label
+from pgkd_agent.text import shorten
+from pgkd_agent.types import Label, label_names
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotAnswer:
+    """`label` is None where the reply does not resolve to one label of the taxonomy."""
+
+    label: str | None
+    reply: RawReply
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    row: int
+    text: str
+    messages: tuple[Message, ...] = ()
+
+
+class ZeroShotClassifier:
+    """Asks a chat model for the label of a text.
+
+    Args:
+        config: Its `zero_shot` section, seed and `teacher.max_attempts`.
+        log: Where every call is recorded.
+    """
+
+    def __init__(
+        self,
+        chat: ChatTeacher,
+        template: PromptTemplate,
+        taxonomy: Sequence[Label],
+        task_description: str,
+        config: PGKDConfig,
+        log: CallLog | None = None,
+    ) -> None:
+        self._template = template
+        self._taxonomy = [{"name": label.name, "description": label.description} for label in taxonomy]
+        self._task_description = task_description
+        self._max_chars = config.teacher.max_text_chars
+        self._schema = zero_shot_schema(label_names(taxonomy))
+        self._resolve = LabelResolver(taxonomy)
+        self._caller = Caller(chat, template.hash, log or CallLog(), config.seed, config.teacher.max_attempts)
+        self.chain: Runnable[_Question, ZeroShotAnswer] = RunnableLambda(self._render) | RunnableLambda(self._answer)
+
+    def classify(self, texts: Mapping[int, str], max_concurrency: int) -> Iterator[tuple[int, ZeroShotAnswer]]:
+        """Yield (row number, answer) as answers come in, in no particular order.
+
+        Args:
+            texts: By row number; the number also seeds the sampling, so that a part of the rows asked again
+                gets the same requests.
+        Raises:
+            TeacherUnavailableError: The provider failed for good; requests not yet sent are dropped.
+        """
+        with ThreadPoolExecutor(max_concurrency) as pool:
+            rows = {pool.submit(self.chain.invoke, _Question(row, text)): row for row, text in texts.items()}
+            try:
+                for done in as_completed(rows):
+                    yield rows[done], done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _render(self, question: _Question) -> _Question:
+        values = {
+            "taxonomy": self._taxonomy,
+            "task_description": self._task_description,
+            "text": shorten(question.text, self._max_chars),
+        }
+        return replace(question, messages=tuple(self._template.render(values)))
+
+    def _answer(self, question: _Question) -> ZeroShotAnswer:
+        reply = self._caller.call(question.messages, CallId(0, question.row), self._schema, same_beginning=True)
+        return ZeroShotAnswer(parse_label(reply.text, self._resolve), reply)

@@ -1,0 +1,173 @@
+"""Evaluate a teacher that classifies by itself over labelled rows, keeping every answer as it comes in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Taxonomy
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.metrics import classification_report
+from pgkd_agent.prompts import PromptTemplate, load_prompt
+from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
+
+CONCURRENCY = 8
+"""Requests under way at once to a teacher that is not local."""
+
+OUTSIDE = -1
+"""Class id of an unresolved answer: wrong for every gold label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotResult:
+    """Over all rows, those answered in an earlier run with the same file included.
+
+    Attributes:
+        unresolved: Numbers, from 1, of the rows whose answer names no label, or more than one; they count as wrong.
+        usage: Tokens of all answers.
+        seconds: Wall time of this run's calls; 0 where none was needed.
+        asked: Rows asked in this run.
+    """
+
+    report: ClassificationReport
+    unresolved: tuple[int, ...]
+    usage: TokenUsage
+    seconds: float
+    asked: int
+
+
+def evaluate_zero_shot(
+    rows: Sequence[Example],
+    taxonomy: Taxonomy,
+    config: PGKDConfig,
+    answers: Path,
+    on_answer: Callable[[int, int], None] = lambda answered, unresolved: None,
+) -> ZeroShotResult:
+    """Ask the teacher for the label of every row.
+
+    Args:
+        rows: Labels within the taxonomy.
+        answers: JSON lines with the answers. A file that a stopped evaluation of the same rows left is continued.
+        on_answer: Told the rows answered and the unresolved ones among them after each answer.
+    Raises:
+        ConfigError: The file belongs to other rows, another teacher or another prompt; nothing in it is touched.
+        TeacherError: See `build_teacher`; or the provider failed for good: the answers so far are in the file.
+    """
+    from pgkd_agent.teacher.factory import build_teacher
+    from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
+
+    settings = config.zero_shot
+    template = load_prompt(settings.prompt, "zero_shot")
+    store = _Answers(answers, _identity(rows, taxonomy, config, template))
+    left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
+    started = time.perf_counter()
+    if left:
+        teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
+        chat = build_teacher(teacher, settings.max_tokens)
+        try:
+            classifier = ZeroShotClassifier(chat, template, taxonomy, config.data.task_description, config)
+            concurrency = settings.max_concurrency or (1 if config.teacher.is_local else CONCURRENCY)
+            for number, answer in classifier.classify(left, concurrency):
+                row, reply = rows[number - 1], answer.reply
+                store.add(
+                    {
+                        "row": number,
+                        "text": row.text,
+                        "label": row.label,
+                        "predicted": answer.label,
+                        "reply": reply.text,
+                        "input_tokens": reply.usage.input_tokens,
+                        "output_tokens": reply.usage.output_tokens,
+                        "seconds": round(reply.seconds, 3),
+                    }
+                )
+                on_answer(len(store.by_row), len(store.unresolved))
+        finally:
+            chat.close()
+    seconds = time.perf_counter() - started if left else 0.0
+    index = {name: position for position, name in enumerate(label_names(taxonomy))}
+    predicted = [index.get(store.by_row[number]["predicted"], OUTSIDE) for number in range(1, len(rows) + 1)]
+    usage = sum((TokenUsage(row["input_tokens"], row["output_tokens"]) for row in store.by_row.values()), TokenUsage())
+    return ZeroShotResult(
+        report=classification_report([index[row.label] for row in rows], predicted, taxonomy),
+        unresolved=tuple(sorted(store.unresolved)),
+        usage=usage,
+        seconds=seconds,
+        asked=len(left),
+    )
+
+
+def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, template: PromptTemplate) -> Any:
+    """What has to be the same for answers to belong together."""
+    import hashlib
+
+    content = json.dumps([[row.text, row.label] for row in rows], ensure_ascii=False)
+    identity = {
+        "teacher": config.teacher.spec,
+        "structured": config.teacher.structured,
+        "temperature": config.zero_shot.temperature,
+        "seed": config.seed,
+        "prompt": template.name,
+        "prompt_sha256": template.hash,
+        "task_description": config.data.task_description,
+        "rows": len(rows),
+        "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "taxonomy": [[label.name, label.description] for label in taxonomy],
+    }
+    return json.loads(json.dumps(identity))
+
+
+class _Answers:
+    """The file with the answers: one line that says whose they are, then one a row, on disk as they come."""
+
+    def __init__(self, path: Path, identity: Any) -> None:
+        self._path = path
+        self.by_row: dict[int, dict[str, Any]] = {}
+        self.unresolved: set[int] = set()
+        if path.exists():
+            self._read(identity)
+        else:
+            self._append(identity)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._append(row)
+        self._count(row)
+
+    def _count(self, row: dict[str, Any]) -> None:
+        self.by_row[row["row"]] = row
+        if row["predicted"] is None:
+            self.unresolved.add(row["row"])
+
+    def _read(self, identity: Any) -> None:
+        try:
+            content = self._path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]  # a stopped run may have left half a line
+            first, *rest = map(json.loads, whole.splitlines())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self._path} exists and holds no zero-shot answers; name another --out") from error
+        if first != identity:
+            other = sorted(key for key in identity if not isinstance(first, dict) or first.get(key) != identity[key])
+            raise ConfigError(
+                f"{self._path} holds the answers of another evaluation (different: {', '.join(other)}); "
+                "name another --out"
+            )
+        for row in rest:
+            self._count(row)
+        if len(whole) < len(content):
+            with self._path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def _append(self, row: Any) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{self._path} cannot be written: {error.strerror or error}; what was stored before is kept"
+            ) from error

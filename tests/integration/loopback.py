@@ -1,0 +1,62 @@
+"""An HTTP server on loopback that answers JSON with a function of the request."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def serve_json(answer: Callable[[Request], Answer]) -> Iterator[str]:
+    """Serve while the block lasts; yields the address, such as `http://127.0.0.1:PORT`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._respond(b"")
+
+        def do_POST(self) -> None:
+            self._respond(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _respond(self, body: bytes) -> None:
+            reply = answer(Request(self.command, self.path, self.headers, body))
+            content = json.dumps(reply.content).encode()
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()

@@ -1,0 +1,110 @@
+"""`pgkd evaluate --teacher`: a real client against a loopback server, answers kept as they come."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgkd_agent.config import PGKDConfig, build_config
+from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.types import Example, Label
+from pgkd_agent.zero_shot import ZeroShotResult, evaluate_zero_shot
+from tests.integration.loopback import Answer
+from tests.integration.openai_server import OpenAIServer, completion, failure, serve
+
+TAXONOMY = (Label("fruit"), Label("garden tools", "what one digs with"), Label("weather"))
+ROWS = [
+    Example("an apple", "fruit"),
+    Example("a spade", "garden tools"),
+    Example("rain", "weather"),
+    Example("a pear", "fruit"),
+]
+REPLIES = {
+    "an apple": '{"class_label": 0, "class_names": "Fruit"}',
+    "a spade": '"class_label": "garden_tools", "class_names": ""',
+    "rain": '{"class_label": "snow"}',
+    "a pear": "weather",
+}
+
+
+def config(server: OpenAIServer, **flags: Any) -> PGKDConfig:
+    base = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url, "teacher.structured": "text"}
+    return build_config(flags={**base, "zero_shot.max_concurrency": 2, **flags})
+
+
+def asked(body: dict[str, Any]) -> str:
+    prompt: str = body["messages"][0]["content"]
+    return prompt.rpartition("Text-to-classifiy: ")[2]
+
+
+def answer(_call: int, body: dict[str, Any]) -> Answer:
+    return completion(REPLIES[asked(body)])
+
+
+def evaluate(server: OpenAIServer, out: Path, **flags: Any) -> ZeroShotResult:
+    return evaluate_zero_shot(ROWS, TAXONOMY, config(server, **flags), out)
+
+
+def test_either_key_counts_and_an_unresolved_answer_is_wrong_and_reported(tmp_path: Path) -> None:
+    with serve(answer) as server:
+        result = evaluate(server, tmp_path / "answers.jsonl")
+    assert result.unresolved == (3,)
+    assert result.report.accuracy == 0.5 and result.report.n_rows == 4
+    assert result.report.of("weather").recall == 0 and result.report.of("garden tools").f1 == 1
+    assert result.usage.input_tokens == 400 and result.asked == 4
+    assert {body["temperature"] for body in server.requests} == {0.0}
+    prompt = server.requests[0]["messages"][0]["content"]
+    assert "- garden tools: what one digs with" in prompt and "You are an AI assistant, and you are tasked" in prompt
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()][1:]
+    assert {row["row"]: row["predicted"] for row in rows} == {1: "fruit", 2: "garden tools", 3: None, 4: "weather"}
+
+
+def test_a_schema_goes_along_where_the_provider_takes_one(tmp_path: Path) -> None:
+    with serve(answer) as server:
+        evaluate(server, tmp_path / "answers.jsonl", **{"teacher.structured": "auto"})
+    schema = server.requests[0]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["class_label"]["enum"] == ["fruit", "garden tools", "weather"]
+
+
+def test_a_stopped_evaluation_keeps_its_answers_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+
+    def refuses_later(call: int, body: dict[str, Any]) -> Answer:
+        return answer(call, body) if call < 2 else failure(401, "key revoked")
+
+    with serve(refuses_later) as server, pytest.raises(TeacherUnavailableError, match="credentials"):
+        evaluate(server, out, **{"zero_shot.max_concurrency": 1})
+    assert len(out.read_text().splitlines()) == 3
+    with out.open("a") as file:
+        file.write('{"row": 3, "predi')  # stopped within a line
+    with serve(answer) as server:
+        with pytest.raises(ConfigError, match=r"another evaluation \(different: seed, temperature"):
+            evaluate(server, out, **{"zero_shot.temperature": 1, "seed": 5})
+        result = evaluate(server, out)
+    assert sorted(map(asked, server.requests)) == ["a pear", "rain"]
+    assert result.asked == 2 and result.unresolved == (3,) and result.report.n_rows == 4
+    again = evaluate(server, out)  # the server is gone, and nobody asks it
+    assert again.asked == 0 and again.report == result.report
+
+
+def test_as_many_requests_are_under_way_as_allowed(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def together(call: int, body: dict[str, Any]) -> Answer:
+        both.wait()  # breaks unless two requests are here at the same time
+        return answer(call, body)
+
+    with serve(together) as server:
+        assert evaluate(server, tmp_path / "answers.jsonl").asked == 4
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    out = tmp_path / "notes.txt"
+    out.write_text("my notes\n")
+    with serve(answer) as server, pytest.raises(ConfigError, match="no zero-shot answers"):
+        evaluate(server, out)
+    assert out.read_text() == "my notes\n" and server.requests == []
