@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgkd_agent.data.reading import Record, complete_rows, csv_lines, read_examples, read_records, read_text_file
+from pgkd_agent.data.reading import (
+    Record,
+    complete_rows,
+    csv_lines,
+    read_examples,
+    read_json_lines,
+    read_records,
+    read_text_file,
+)
 from pgkd_agent.data.splitting import stratified_split
 from pgkd_agent.data.taxonomy import Taxonomy, read_taxonomy, taxonomy_of
 from pgkd_agent.errors import DataError
@@ -56,8 +64,8 @@ def huffpost_json(folder: Path) -> LabelledSet | None:
     path = find(folder, "News_Category_Dataset*.json")
     if not path:
         return None
-    records = [*_json_lines(path)]
-    rows = complete_rows(((row.get("headline"), row.get("category")) for row in records), str(path), True)
+    pairs = ((row.get("headline"), row.get("category")) for row in read_json_lines(path))
+    rows = complete_rows(pairs, str(path), True)
     return split_off_test(rows, 0.2)  # the paper: 160,000 to 40,000
 
 
@@ -82,7 +90,7 @@ def imdb_files(folder: Path) -> LabelledSet | None:
 
 def inshorts_csv(folder: Path) -> LabelledSet | None:
     """`inshort_news_data-*.csv`: headline, article and category; the files repeat many articles."""
-    paths = sorted(folder.glob("inshort_news_data-*.csv")) or sorted(folder.glob("*/inshort_news_data-*.csv"))
+    paths = find_all(folder, "inshort_news_data-*.csv")
     if not paths:
         return None
     rows: list[Example] = []
@@ -121,8 +129,13 @@ def unique_texts(rows: Iterable[Example]) -> list[Example]:
 
 
 def find(folder: Path, pattern: str) -> Path | None:
-    """The first match in the folder, else in one of its subfolders."""
-    return next((path for glob in (pattern, f"*/{pattern}") for path in sorted(folder.glob(glob))), None)
+    """The first of `find_all`."""
+    return next(iter(find_all(folder, pattern)), None)
+
+
+def find_all(folder: Path, pattern: str) -> list[Path]:
+    """Matches in the folder, else in its subfolders, sorted."""
+    return sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
 
 
 def _topic_rows(path: Path, names: Sequence[str]) -> list[Example]:
@@ -135,17 +148,6 @@ def _topic_rows(path: Path, names: Sequence[str]) -> list[Example]:
             raise DataError(f"{path}, row {number}: class {label!r}, expected a number from 1 to {len(names)}")
         rows.append((" ".join(parts).replace("\\n", " "), names[int(label) - 1]))  # written as backslash and n
     return complete_rows(rows, str(path), True)
-
-
-def _json_lines(path: Path) -> Iterator[Record]:
-    import json
-
-    for number, line in enumerate(read_text_file(path).split("\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number} is not JSON: {error.msg}") from error
 
 
 def _amzn_rows(path: Path) -> list[Example]:

@@ -137,7 +137,7 @@ def read_records(path: Path) -> list[Record]:
         raise DataError(f"no such file: {path}")
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        return _read_jsonl(path)
+        return read_json_lines(path)
     if suffix in (".csv", ".tsv"):
         return _read_delimited(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet":
@@ -181,7 +181,12 @@ def _likely_encoding(content: bytes) -> str:
     return "WINDOWS-1252"
 
 
-def _read_jsonl(path: Path) -> list[Record]:
+def read_json_lines(path: Path) -> list[Record]:
+    """The objects of a file with one a line, empty lines left out.
+
+    Raises:
+        DataError: See `read_text_file`; or a line is no JSON object.
+    """
     records: list[Record] = []
     for number, line in enumerate(read_text_file(path).split("\n"), 1):
         if not line.strip():

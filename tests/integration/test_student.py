@@ -10,10 +10,10 @@ import torch
 
 from pgkd_agent.config import PGKDConfig, StudentSettings
 from pgkd_agent.errors import ConfigError, StorageError, StudentDivergedError
-from pgkd_agent.student.batching import encode, training_batches
+from pgkd_agent.student.batching import encode, pad, training_batches
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.inference import predict_logits
-from pgkd_agent.student.loading import check_student, choose_device, recipe_for, use_bf16
+from pgkd_agent.student.loading import check_student, choose_device, load_tokenizer, recipe_for, use_bf16
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, Label
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -228,3 +228,14 @@ def test_only_a_head_of_the_same_labels_is_kept(
             assert torch.equal(tensor, base[name]), name  # the encoder is that of the file
     labels = TorchStudent(config, TAXONOMY, seed=1).classifier().labels
     assert labels == tuple(TOPICS)
+
+
+def test_batches_have_few_lengths_and_none_beyond_what_the_student_takes(tiny_student: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_student))
+    cpu = torch.device("cpu")
+    lengths = {pad(tokenizer, [[1] * n, [1]], cpu)["input_ids"].shape[1] for n in range(1, 61)}
+    assert lengths == set(range(8, 65, 8))
+    tokenizer.model_max_length = 61
+    batch = pad(tokenizer, [[1] * 61, [1] * 3], cpu)
+    assert batch["input_ids"].shape == (2, 61)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [61, 3]
