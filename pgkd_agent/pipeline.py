@@ -16,7 +16,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
-from pgkd_agent.prices import PriceTable, load_prices
+from pgkd_agent.prices import load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Asked, Teacher
 from pgkd_agent.runs import RunDirectory
@@ -173,52 +173,23 @@ def run(
     template = load_prompt(prompt_variant(config.teacher))
     prices = load_prices(config.teacher.prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
+    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     directory = None if out is None else RunDirectory.create(Path(out))
+    listener = _Listener(task, student, directory, observer)
     try:
         if directory:
             directory.require_space(student.size_bytes)
         with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
-            return _run(task, config, student, template, opened, prices, directory, observer, started)
+            if directory:
+                directory.write_start(config, _meta(config, task, template, opened, student), task)
+            result = run_pgkd(task, student, opened.teacher, screener, config, listener)
     finally:
         if directory:
             directory.remove_if_empty()
-
-
-def _run(
-    task: Task,
-    config: PGKDConfig,
-    student: TorchStudent,
-    template: PromptTemplate,
-    teacher: OpenTeacher,
-    prices: PriceTable,
-    directory: RunDirectory | None,
-    observer: Observer,
-    started: float,
-) -> DistillResult:
-    before: Evaluation | None = None
-    if directory:
-        meta = _meta(config, task, template, teacher, student)
-        directory.write_start(config, meta, task)
-
-    def on_step(record: StepRecord, history: History, asked: Asked | None) -> None:
-        nonlocal before
-        if directory:
-            directory.add_step(record, asked, student)
-        observer.on_step(record)
-        if record.kd_step == 0:
-            before = _on_test(student, task, observer)
-
-    result = run_pgkd(
-        task,
-        student,
-        teacher.teacher,
-        Guardrails(config.guardrails, task.taxonomy, _held_out(task)),
-        config,
-        on_step,
-    )
-    after = before if result.best_step == 0 else _on_test(student, task, observer)
+    before = listener.before
+    after = before if result.best_step == 0 else listener.on_test()
     seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(config, result, before, after, seconds, teacher.model_id, prices)
+    summary = summarize(config, result, before, after, seconds, opened.model_id, prices)
     if directory:
         directory.write_result(asdict(summary))
     return DistillResult(
@@ -236,21 +207,36 @@ def _run(
     )
 
 
+class _Listener:
+    """Stores each step, tells the observer, and keeps what the plain student does on the test rows."""
+
+    def __init__(self, task: Task, student: TorchStudent, directory: RunDirectory | None, observer: Observer) -> None:
+        self._task = task
+        self._student = student
+        self._directory = directory
+        self._observer = observer
+        self.before: Evaluation | None = None
+
+    def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None:
+        if self._directory:
+            self._directory.add_step(record, asked, self._student)
+        self._observer.on_step(record)
+        if record.kd_step == 0:
+            self.before = self.on_test()
+
+    def on_test(self) -> Evaluation | None:
+        """The student as it is now on the test rows; None where there are none."""
+        test = self._task.test
+        if not test:
+            return None
+        self._observer.on_test(len(test))
+        return evaluate(self._student.predict(texts_of(test)), test, self._task.taxonomy)
+
+
 def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:
     """The settings with everything decided that None left open."""
     teacher = config.teacher.model_copy(update={"prompt": prompt_variant(config.teacher)})
     return config.model_copy(update={"student": config.student.model_copy(update=recipe), "teacher": teacher})
-
-
-def _on_test(student: TorchStudent, task: Task, observer: Observer) -> Evaluation | None:
-    if not task.test:
-        return None
-    observer.on_test(len(task.test))
-    return evaluate(student.predict(texts_of(task.test)), task.test, task.taxonomy)
-
-
-def _held_out(task: Task) -> Iterable[str]:
-    return texts_of((*task.validation, *task.test))
 
 
 def _meta(
