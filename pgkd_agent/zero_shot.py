@@ -123,18 +123,22 @@ def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, t
 
 
 class _Answers:
-    """The file with the answers: one line that says whose they are, then one a row, on disk as they come."""
+    """The file with the answers: one line that says whose they are, then one a row, on disk as they come.
+
+    It is made with the first answer, so that nothing is left where a teacher cannot be reached.
+    """
 
     def __init__(self, path: Path, identity: Any) -> None:
         self._path = path
+        self._identity = identity
         self.by_row: dict[int, dict[str, Any]] = {}
         self.unresolved: set[int] = set()
         if path.exists():
             self._read(identity)
-        else:
-            self._append(identity)
 
     def add(self, row: dict[str, Any]) -> None:
+        if not self._path.exists():
+            self._append(self._identity)
         self._append(row)
         self._count(row)
 

@@ -21,7 +21,7 @@ Description = Annotated[
 Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
 Test = Annotated[Path | None, typer.Option("--test", help="Test rows; only for the before/after table.")]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Taxonomy (JSON, YAML or text); else all labels of --train.")
+    Path | None, typer.Option("--labels", help="Taxonomy (JSON, YAML or text); else all labels of the rows.")
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts.")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the labels.")]

@@ -102,6 +102,12 @@ def test_as_many_requests_are_under_way_as_allowed(tmp_path: Path) -> None:
         assert evaluate(server, tmp_path / "answers.jsonl").asked == 4
 
 
+def test_a_teacher_that_cannot_be_reached_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(TeacherUnavailableError, match="base URL"):
+        evaluate(OpenAIServer("http://127.0.0.1:9/v1"), tmp_path / "answers.jsonl")
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     out = tmp_path / "notes.txt"
     out.write_text("my notes\n")
