@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig, build_config
     from pgkd_agent.data import Task
     from pgkd_agent.errors import PGKDError
-    from pgkd_agent.pipeline import DistillResult, Observer, distill
+    from pgkd_agent.pipeline import DistillResult, Observer, distill, resume
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.types import Example, Label
 
@@ -30,6 +30,7 @@ _HOME = {
     "Task": "pgkd_agent.data",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
+    "resume": "pgkd_agent.pipeline",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Task",
     "build_config",
     "distill",
+    "resume",
 ]
 
 

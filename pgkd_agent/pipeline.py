@@ -19,7 +19,7 @@ from pgkd_agent.metrics import evaluate
 from pgkd_agent.prices import load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Asked, Teacher
-from pgkd_agent.runs import RunDirectory
+from pgkd_agent.runs import RunDirectory, read_run
 from pgkd_agent.summary import RunResult, summarize
 from pgkd_agent.teachers import OpenTeacher, open_teacher, prompt_variant
 from pgkd_agent.types import Evaluation, Example, StepRecord
@@ -163,6 +163,37 @@ def run(
     observer: Observer | None = None,
 ) -> DistillResult:
     """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student."""
+    return _run(task, config, teacher, None if out is None else Path(out), observer, resumed=False)
+
+
+def resume(
+    path: Path | str, teacher: BaseChatModel | Teacher | None = None, observer: Observer | None = None
+) -> DistillResult:
+    """Continue a run that was stopped, by replay: the student is trained again, answered calls are not repeated.
+
+    The result is that of the undisturbed run, on the same machine with the same number of threads. A finished run is
+    replayed without a call.
+
+    Args:
+        teacher: As it was given to `distill`; None where it was named in the settings.
+    Raises:
+        ConfigError: The run used an agent, whose calls cannot be replayed.
+        StorageError: It is no run directory, or a damaged one; or a step comes out differently here.
+    """
+    stored = read_run(Path(path))
+    if stored.config.teacher.mode == "agent" and not hasattr(teacher, "write"):
+        raise ConfigError(f"{path} used teacher.mode agent, whose calls cannot be replayed; start a new run")
+    return _run(stored.task, stored.config, teacher, Path(path), observer, resumed=True)
+
+
+def _run(
+    task: Task,
+    config: PGKDConfig,
+    teacher: BaseChatModel | Teacher | None,
+    out: Path | None,
+    observer: Observer | None,
+    resumed: bool,
+) -> DistillResult:
     from pgkd_agent.student.loading import check_student, recipe_for
     from pgkd_agent.student.student import TorchStudent
 
@@ -174,13 +205,13 @@ def run(
     prices = load_prices(config.teacher.prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
-    directory = None if out is None else RunDirectory.create(Path(out))
+    directory = None if out is None else RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
     listener = _Listener(task, student, directory, observer)
     try:
         if directory:
             directory.require_space(student.size_bytes)
-        with open_teacher(teacher, template, task, config, directory, observer.on_request) as opened:
-            if directory:
+        with open_teacher(teacher, template, task, config, directory, observer.on_request, check=not resumed) as opened:
+            if directory and not resumed:
                 directory.write_start(config, _meta(config, task, template, opened, student), task)
             result = run_pgkd(task, student, opened.teacher, screener, config, listener)
     finally:

@@ -41,6 +41,10 @@ RECORDED_PACKAGES = (
 )
 
 
+SAME_LOSS = 1e-6
+"""Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
+
+
 class Savable(Protocol):
     def save(self, folder: Path) -> None: ...
 
@@ -52,9 +56,10 @@ class RunDirectory:
         StorageError: The disk is full or refuses.
     """
 
-    def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] = (), losses: Sequence[float] = ()) -> None:
         self.path = path
         self._made = made
+        self._stored_losses = losses
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -71,6 +76,20 @@ class RunDirectory:
         except OSError as error:
             raise StorageError(f"run directory {path} cannot be made: {error.strerror or error}") from error
         return cls(path, made)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """Open a run that was stopped: steps that are stored whole stay, rows of a step that is not are dropped.
+
+        Raises:
+            StorageError: A file is damaged, or the disk refuses.
+        """
+        losses = [step["validation"]["loss"] for step in read_lines(path / "steps.jsonl")]
+        directory = cls(path, losses=losses)
+        for name in ("steps", "history", "rejected"):
+            rows = [row for row in read_lines(path / f"{name}.jsonl") if row["kd_step"] < max(len(losses), 1)]
+            directory._write(f"{name}.jsonl", "".join(map(_line, rows)))
+        return directory
 
     def remove_if_empty(self) -> None:
         """Leave nothing behind where a run failed before it had anything to store."""
@@ -100,19 +119,27 @@ class RunDirectory:
         return self.path / "models" / "best"
 
     def write_start(self, config: PGKDConfig, meta: dict[str, Any], task: Task) -> None:
+        """Store what the run starts from; `meta.json` comes last, so that a directory with one is whole."""
         self._write("config.yaml", to_yaml(config))
-        labels = [asdict(label) for label in task.taxonomy]
-        meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
-        self._write_json("meta.json", meta)
         for name, rows in (
             ("history", History.of(task.train).rows),
             ("validation", task.validation),
             ("test", task.test),
         ):
             self._write(f"{name}.jsonl", "".join(_line(asdict(row)) for row in rows))
+        labels = [asdict(label) for label in task.taxonomy]
+        meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
+        self._write_json("meta.json", meta)
 
     def add_step(self, record: StepRecord, asked: Asked | None, student: Savable) -> None:
-        """Store a step; weights before the line that says they are there."""
+        """Store a step; weights before the line that says they are there. A step that is stored is only compared.
+
+        Raises:
+            StorageError: The disk refuses; or a replayed step came out differently.
+        """
+        if record.kd_step < len(self._stored_losses):
+            self._compare(record)
+            return
         student.save(self.path / "models" / "last")
         if record.is_best:
             student.save(self.best_model)
@@ -123,6 +150,15 @@ class RunDirectory:
                 ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
             )
         self._append("steps.jsonl", [asdict(record)])
+
+    def _compare(self, record: StepRecord) -> None:
+        stored = self._stored_losses[record.kd_step]
+        if abs(record.validation.loss - stored) > SAME_LOSS:
+            raise StorageError(
+                f"{self.path}: step {record.kd_step} came out differently (validation loss "
+                f"{record.validation.loss:.6f}, stored {stored:.6f}), so the run cannot be continued here; use the "
+                "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
+            )
 
     def write_result(self, result: dict[str, Any]) -> None:
         self._write_json("result.json", result)

@@ -46,9 +46,12 @@ def open_teacher(
     config: PGKDConfig,
     directory: RunDirectory | None,
     on_request: OnRequest | None,
+    check: bool = True,
 ) -> Iterator[OpenTeacher]:
     """Build it, log its calls into the run directory, and close it in the end.
 
+    Args:
+        check: Whether to find out first that it answers.
     Raises:
         ConfigError, TeacherUnavailableError: See `build_teacher`.
     """
@@ -66,7 +69,7 @@ def open_teacher(
     from pgkd_agent.tools import classification_report_tool
 
     if given is None:
-        chat = build_teacher(config.teacher, reply_tokens(template, task, config))
+        chat = build_teacher(config.teacher, reply_tokens(template, task, config), check)
     else:
         chat = ChatTeacher(given, type(given).__name__)
     log = CallLog(directory.calls if directory else ":memory:")

@@ -9,6 +9,7 @@ import typer
 
 from pgkd_agent.cli import options
 from pgkd_agent.config import PGKDConfig, build_config
+from pgkd_agent.errors import ConfigError
 
 DryRun = Annotated[
     bool,
@@ -41,8 +42,15 @@ def distill(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     dry_run: DryRun = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Continue a run that was stopped; rows and settings are those of the run."),
+    ] = None,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
+    if resume is not None:
+        _resume(resume, [name for name, value in locals().items() if value and name not in ("resume", "dry_run")])
+        return
     settings = build_config(
         recipe=recipe,
         file=config,
@@ -110,6 +118,15 @@ def train(
 
     task = load_task(train, val, test, labels, settings)
     run_with_display(task, settings, out or _run_directory(train, settings))
+
+
+def _resume(run: Path, others: list[str]) -> None:
+    if others:
+        options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
+        raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
+    from pgkd_agent.cli.running import resume_with_display
+
+    resume_with_display(run)
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.pipeline import DistillResult, Observer, run
+from pgkd_agent.pipeline import DistillResult, Observer, resume, run
 from pgkd_agent.preview import preview
 from pgkd_agent.protocols import Teacher
+from pgkd_agent.runs import read_run
 from pgkd_agent.summary import HEADLINE, class_changes
 from pgkd_agent.types import StepRecord
 
@@ -84,6 +85,17 @@ def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher
     display = _Display(Console(stderr=True), config.pgkd.num_kd_steps)
     with display.progress:
         result = run(task, config, teacher, out, display)
+    _print_result(console, result)
+
+
+def resume_with_display(out: Path) -> None:
+    stored = read_run(out)
+    console = Console()
+    what = _what(stored.task, stored.config, out, stored.config.teacher.spec)
+    console.print(f"{what}\nreplaying what is stored", highlight=False, soft_wrap=True)
+    display = _Display(Console(stderr=True), stored.config.pgkd.num_kd_steps)
+    with display.progress:
+        result = resume(out, observer=display)
     _print_result(console, result)
 
 

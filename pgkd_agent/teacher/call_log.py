@@ -1,12 +1,16 @@
-"""Every model call of a run in SQLite: prompt, raw reply, finish reason, usage, latency. No credentials."""
+"""Every model call of a run in SQLite: prompt, raw reply, finish reason, usage, latency. No credentials.
+
+It is the audit and the point to resume from: a question that was answered before is not asked again.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from pgkd_agent.types import TokenUsage
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
     at TEXT NOT NULL,
     kd_step INTEGER NOT NULL,
     request_index INTEGER NOT NULL,
@@ -35,9 +40,12 @@ CREATE TABLE IF NOT EXISTS calls (
 """
 
 
+NO_USAGE = TokenUsage()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One answered call; `settings` are the sampling settings and schema it was sent with."""
+    """One call; `settings` are the sampling settings and schema it was sent with. Not yet answered without the rest."""
 
     kd_step: int
     request_index: int
@@ -46,10 +54,23 @@ class Call:
     prompt_hash: str
     settings: dict[str, Any]
     messages: Sequence[Message]
-    reply: str
-    finish_reason: str
-    usage: TokenUsage
-    seconds: float
+    reply: str = ""
+    finish_reason: str = ""
+    usage: TokenUsage = NO_USAGE
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Of all that decides the reply: two identical requests of one step differ in their index."""
+        asked = (
+            self.model,
+            self.settings,
+            [asdict(message) for message in self.messages],
+            self.kd_step,
+            self.request_index,
+            self.attempt,
+        )
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 class CallLog:
@@ -67,12 +88,14 @@ class CallLog:
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False)
             self._connection.execute(_SCHEMA)
+            self._connection.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
             self._connection.commit()
         except sqlite3.Error as error:
             raise StorageError(f"call log {path} cannot be opened: {error}") from error
 
     def append(self, call: Call) -> None:
         row = {
+            "key": call.key,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kd_step": call.kd_step,
             "request_index": call.request_index,
@@ -92,6 +115,21 @@ class CallLog:
                 self._connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row)
         except sqlite3.Error as error:
             raise StorageError(f"call log {self._path} cannot be written: {error}") from error
+
+    def find(self, asked: Call) -> Call | None:
+        """The logged call for the same question, or None.
+
+        Args:
+            asked: A call without its reply.
+        """
+        columns = "reply, finish_reason, input_tokens, output_tokens, seconds"
+        with self._lock:
+            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (asked.key,)).fetchone()
+        if row is None:
+            return None
+        reply, finish_reason, input_tokens, output_tokens, seconds = row
+        usage = TokenUsage(input_tokens, output_tokens)
+        return replace(asked, reply=reply, finish_reason=finish_reason, usage=usage, seconds=seconds)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the order they were written, columns as in the table."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -67,7 +67,7 @@ class Caller:
         schema: Mapping[str, Any] | None = None,
         same_beginning: bool = False,
     ) -> RawReply:
-        """Send the messages; the reply is in the log before it is returned.
+        """Send the messages, unless their reply is in the log; it is there before it is returned.
 
         Args:
             schema: JSON Schema of the answer; not sent where the provider takes none.
@@ -76,27 +76,37 @@ class Caller:
             TeacherUnavailableError: The provider failed for good.
         """
         settings = self._settings(call_id, schema, same_beginning)
+        call = Call(
+            call_id.kd_step,
+            call_id.request_index,
+            call_id.attempt,
+            self._chat.model_id,
+            self._prompt_hash,
+            {**settings, **self._sampling()},
+            tuple(messages),
+        )
+        if logged := self._log.find(call):
+            return RawReply(logged.reply, logged.finish_reason, logged.usage, logged.seconds)
         model = self._chat.model.bind(**settings)
         sent = [_MESSAGE_TYPES[message.role](content=message.content) for message in messages]
         started = time.perf_counter()
         answer = call_with_retries(lambda: model.invoke(sent), self._max_attempts, f"teacher {self._chat.model_id}")
         reply = RawReply(answer.text, finish_reason(answer), token_usage(answer), time.perf_counter() - started)
         self._log.append(
-            Call(
-                call_id.kd_step,
-                call_id.request_index,
-                call_id.attempt,
-                self._chat.model_id,
-                self._prompt_hash,
-                settings,
-                tuple(messages),
-                reply.text,
-                reply.finish_reason,
-                reply.usage,
-                reply.seconds,
+            replace(
+                call,
+                reply=reply.text,
+                finish_reason=reply.finish_reason,
+                usage=reply.usage,
+                seconds=reply.seconds,
             )
         )
         return reply
+
+    def _sampling(self) -> dict[str, Any]:
+        """What the model was built with that decides its replies."""
+        model = self._chat.model
+        return {name: getattr(model, name, None) for name in ("temperature", "max_tokens")}
 
     def _settings(self, call_id: CallId, schema: Mapping[str, Any] | None, same_beginning: bool) -> dict[str, Any]:
         """What varies from call to call: the seed, the schema, and a length in a field of its own."""

@@ -56,12 +56,13 @@ class ChatTeacher:
     close: Callable[[], None] = lambda: None
 
 
-def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+def build_teacher(settings: TeacherSettings, max_tokens: int, check: bool = True) -> ChatTeacher:
     """Build the chat model, and find out now whether it can be reached: `openai` and `local` without a call, any
     other provider with one of a few tokens.
 
     Args:
         max_tokens: Longest reply, in tokens.
+        check: Whether to find out; False where it may be that no call is needed.
     Raises:
         ConfigError: No provider prefix, an unknown provider, or a local model that is not there.
         TeacherUnavailableError: A missing key, or a server that cannot be reached or refuses the key.
@@ -75,10 +76,11 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     if provider == "local":
         return _local(name, settings, max_tokens)
     if provider == "openai":
-        return _openai(name, settings, max_tokens)
-    if provider == "bedrock_converse":
-        return _bedrock(name, settings, max_tokens)
-    return _any(settings, max_tokens)
+        return _openai(name, settings, max_tokens, check)
+    teacher = _bedrock(name, settings, max_tokens) if provider == "bedrock_converse" else _any(settings, max_tokens)
+    if check:
+        _check_answers(teacher.model, settings)
+    return teacher
 
 
 def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
@@ -112,7 +114,7 @@ def local_model_file(name: str) -> Path:
     return path
 
 
-def _openai(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+def _openai(name: str, settings: TeacherSettings, max_tokens: int, check: bool) -> ChatTeacher:
     key = os.environ.get("OPENAI_API_KEY")
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if not key and not base_url:
@@ -121,7 +123,8 @@ def _openai(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeache
         )
     model = _chat_openai(settings, max_tokens, model=name, base_url=base_url, api_key=key or "none")
     teacher = ChatTeacher(model, settings.spec, _chosen("openai-compatible" if base_url else "openai", settings))
-    _check_reachable(model, settings.spec)
+    if check:
+        _check_reachable(model, settings.spec)
     return teacher
 
 
@@ -161,7 +164,6 @@ def _bedrock(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeach
         max_retries=0,
         endpoint_url=settings.base_url,
     )
-    _check_answers(model, settings)
     return ChatTeacher(model, settings.spec, _chosen("bedrock_converse", settings))
 
 
@@ -178,7 +180,6 @@ def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise ConfigError(f"teacher {settings.spec}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # each provider has its own way to say that credentials are missing
         raise unavailable(error, f"teacher {settings.spec}") from error
-    _check_answers(model, settings)
     return ChatTeacher(model, settings.spec, _chosen(settings.spec.partition(":")[0], settings))
 
 

@@ -130,6 +130,20 @@ def test_samples_go_out_and_come_back(files: Path, tiny_student: Path) -> None:
     assert (files / "again" / "models" / "best" / "config.json").is_file()
 
 
+def test_a_finished_run_is_resumed_without_a_call(files: Path, tiny_student: Path) -> None:
+    with serve(lambda _call, _body: completion(REPLY)) as server:
+        first = pgkd(
+            "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--base-url", server.base_url,
+            "--steps", "1", "--out", "run", *quick(tiny_student),
+        )  # fmt: skip
+    again = pgkd("distill", "--resume", "run")
+    assert again.returncode == 0, again.stderr
+    assert "replaying what is stored" in again.stdout
+    assert first.stdout.splitlines()[3] == again.stdout.splitlines()[4]  # the verdict
+    mixed = pgkd("distill", "--resume", "run", "--steps", "5", "--set", "seed=2")
+    assert mixed.returncode == 2 and "leave out --steps, --set" in mixed.stderr
+
+
 def test_datasets_and_schemas_are_printed() -> None:
     listed = pgkd("datasets").stdout
     assert "amzn_reviews: " in listed and "no copy known: --data-dir is needed" in listed

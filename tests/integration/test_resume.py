@@ -1,0 +1,198 @@
+"""A run that is killed goes on where it was: nothing is paid twice, and the result is that of the undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.pipeline import DistillResult, distill, resume
+from pgkd_agent.testing import ScriptedChatModel
+from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
+from tests.integration.loopback import Answer
+from tests.integration.openai_server import OpenAIServer, completion, serve
+from tests.integration.test_distill import FIRST, SECOND, rows_of
+
+TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
+STEPS = 2
+REQUESTS_PER_STEP = 2
+
+
+def write_samples(_call: int, body: dict[str, Any]) -> Answer:
+    """Samples that depend on the seed of the request alone, as a seeded model's do."""
+    chosen = random.Random(body["seed"])
+    label = body["response_format"]["json_schema"]["schema"]["properties"]["samples"]["items"]["properties"]["label"]
+    samples = []
+    for _ in range(2):
+        words = chosen.sample(FILLER, 6) + chosen.sample(TOPICS[label["enum"][0]], 2)
+        samples.append({"text": " ".join(words), "label": label["enum"][0]})
+    return completion(json.dumps({"samples": samples}))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    with serve(write_samples) as running:
+        yield running
+
+
+def run_config(student: Path, server: OpenAIServer) -> PGKDConfig:
+    return tiny_config(
+        student,
+        **{
+            "teacher.spec": "openai:m",
+            "teacher.base_url": server.base_url,
+            "teacher.structured": "json_schema",
+            "teacher.prompt": "per_class",
+            "teacher.samples_per_request": 2,
+            "pgkd.num_kd_steps": STEPS,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    server: OpenAIServer, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DistillResult, Path]:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    return distill(TRAIN, VALIDATION, TEST, config=run_config(tiny_student, server), out=out), out
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pgkd_agent import pipeline
+from pgkd_agent.runs import RunDirectory
+from pgkd_agent.teacher import chain
+from pgkd_agent.student import saving, student
+from tests.integration import test_resume
+from tests.integration.openai_server import OpenAIServer
+
+where, at, tiny, url, out = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+
+class Killer(pipeline.Observer):
+    def on_step(self, record):
+        if where == "after step" and record.kd_step == at:
+            die()
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+count = 0
+def die_at(real, when=lambda *_: True):
+    def call(*arguments, **options):
+        global count
+        if when(*arguments):
+            count += 1
+            if count > at:
+                die()
+        return real(*arguments, **options)
+    return call
+
+if where == "before parsing":
+    chain.parse_samples = die_at(chain.parse_samples)
+if where == "before the step's line":
+    RunDirectory._append = die_at(RunDirectory._append, lambda self, name, rows: name == "steps.jsonl")
+if where == "while a model is saved":
+    saving.shutil.rmtree = die_at(saving.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
+rows = (test_resume.TRAIN, test_resume.VALIDATION, test_resume.TEST)
+config = test_resume.run_config(Path(tiny), OpenAIServer(url))
+pipeline.distill(*rows, config=config, out=out, observer=Killer())
+sys.exit("was not killed")
+"""
+
+POINTS = [
+    ("after step", 0),
+    ("after step", 1),
+    ("after step", 2),
+    ("before parsing", 0),
+    ("before parsing", 3),
+    ("before the step's line", 0),
+    ("before the step's line", 2),
+    ("while a model is saved", 1),
+]
+
+
+@pytest.mark.parametrize(("where", "at"), POINTS)
+def test_killed_and_resumed(
+    undisturbed: tuple[DistillResult, Path],
+    server: OpenAIServer,
+    tiny_student: Path,
+    tmp_path: Path,
+    where: str,
+    at: int,
+) -> None:
+    before = len(server.requests)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, where, str(at), str(tiny_student), server.base_url, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert killed.returncode == -9, killed.stderr
+    result = resume(tmp_path / "run")
+    assert len(server.requests) - before == STEPS * REQUESTS_PER_STEP  # each was paid once
+    same_outcome(result, tmp_path / "run", undisturbed)
+
+
+def same_outcome(result: DistillResult, run: Path, undisturbed: tuple[DistillResult, Path]) -> None:
+    expected, other = undisturbed
+    assert result.best_step == expected.best_step and result.history == expected.history
+    assert [step.validation for step in result.steps] == [step.validation for step in expected.steps]
+    assert result.summary.teacher == expected.summary.teacher and result.after == expected.after
+    for name in ("history.jsonl", "rejected.jsonl", "validation.jsonl"):
+        assert rows_of(run / name) == rows_of(other / name), name
+    assert [row["kd_step"] for row in rows_of(run / "steps.jsonl")] == list(range(STEPS + 1))
+    for model in ("best", "last"):
+        ours, theirs = (load_file(path / "models" / model / "model.safetensors") for path in (run, other))
+        assert all(ours[name].equal(theirs[name]) for name in theirs), model
+
+
+def test_a_finished_run_is_replayed_without_a_call_and_without_a_teacher(
+    undisturbed: tuple[DistillResult, Path], tiny_student: Path, tmp_path: Path
+) -> None:
+    with serve(write_samples) as server:
+        distill(TRAIN, VALIDATION, TEST, config=run_config(tiny_student, server), out=tmp_path / "run")
+    stored = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.jsonl")}
+    result = resume(tmp_path / "run")  # the server is gone
+    same_outcome(result, tmp_path / "run", undisturbed)
+    assert stored == {path: path.read_bytes() for path in stored}
+
+
+def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(
+    server: OpenAIServer, tiny_student: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    distill(TRAIN, VALIDATION, TEST, config=run_config(tiny_student, server), out=run)
+    steps = rows_of(run / "steps.jsonl")
+    steps[0]["validation"]["loss"] += 0.001
+    (run / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    history, calls = (run / "history.jsonl").read_bytes(), len(server.requests)
+    with pytest.raises(StorageError, match="step 0 came out differently"):
+        resume(run)
+    assert (run / "history.jsonl").read_bytes() == history and len(server.requests) == calls
+
+
+def test_what_cannot_be_resumed_says_so(config: PGKDConfig, tiny_student: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="is no run directory"):
+        resume(tmp_path)
+    agent = tiny_config(tiny_student, **{"teacher.mode": "agent", "teacher.prompt": None, "pgkd.num_kd_steps": 0})
+    distill(TRAIN, VALIDATION, config=agent, out=tmp_path / "agent")
+    with pytest.raises(ConfigError, match="calls cannot be replayed"):
+        resume(tmp_path / "agent")
+
+
+def test_a_chat_model_of_ones_own_is_given_again(config: PGKDConfig, tmp_path: Path) -> None:
+    with ScriptedChatModel([FIRST, SECOND]) as teacher:
+        first = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
+    with ScriptedChatModel([]) as teacher:
+        assert resume(tmp_path / "run", teacher=teacher).history == first.history
