@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -16,7 +18,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_WAIT = 30.0
-"""Seconds between two tries."""
+"""Seconds between two tries, where the provider does not say how long to wait."""
+LONGEST_RETRY_AFTER = 300.0
+"""Seconds that a provider may ask us to wait; a run should not hang for hours on one call."""
 
 
 class Kind(StrEnum):
@@ -65,15 +69,17 @@ def classify(error: BaseException) -> Kind:
 
 
 def call_with_retries(call: Callable[[], T], max_attempts: int, what: str) -> T:
-    """Call, and again after a passing failure, with exponential waits and jitter.
+    """Call, and again after a passing failure: after the time that the provider names, else with exponential waits
+    and jitter.
 
     Raises:
-        TeacherUnavailableError: Another kind of failure, or the last try failed too.
+        TeacherUnavailableError: Another kind of failure, the last try failed too, or the provider asks for a wait
+            of more than `LONGEST_RETRY_AFTER`.
     """
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(max_attempts),
-        wait=tenacity.wait_exponential_jitter(initial=1, max=LONGEST_WAIT),
-        retry=tenacity.retry_if_exception(lambda error: classify(error) is Kind.PASSING),
+        wait=_wait,
+        retry=tenacity.retry_if_exception(_is_worth_another_try),
         before_sleep=_say,
         reraise=True,
     )
@@ -85,6 +91,38 @@ def call_with_retries(call: Callable[[], T], max_attempts: int, what: str) -> T:
         raise unavailable(error, what) from error
 
 
+def retry_after(error: BaseException) -> float | None:
+    """Seconds that the provider asks to wait (its header `Retry-After`, a number or a date); None where it does not."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    else:
+        headers = getattr(response, "headers", {})
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):  # neither a number nor a date with a time zone
+        return None
+
+
+def _is_worth_another_try(error: BaseException) -> bool:
+    return classify(error) is Kind.PASSING and (retry_after(error) or 0) <= LONGEST_RETRY_AFTER
+
+
+_backoff = tenacity.wait_exponential_jitter(initial=1, max=LONGEST_WAIT)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = retry_after(error) if state.outcome and (error := state.outcome.exception()) else None
+    return _backoff(state) if asked is None else asked
+
+
 def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     kind = classify(error)
     remedy = {
@@ -94,6 +132,8 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
         Kind.REJECTED: "check the model's name and the settings it is called with",
     }[kind]
+    if (seconds := retry_after(error)) is not None:
+        remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
     text = (str(error).splitlines() or [""])[0][:300]
     return TeacherUnavailableError(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
 

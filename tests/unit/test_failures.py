@@ -1,0 +1,124 @@
+"""From a provider's exception to what is done about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+
+from pgkd_agent.errors import PromptError, TeacherUnavailableError
+from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, retry_after
+
+
+def aws(code: str, status: int = 400, **headers: str) -> ClientError:
+    metadata: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    return ClientError({"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": metadata}, "Converse")
+
+
+class Http(Exception):
+    """Shaped like the errors of the OpenAI client and its kin."""
+
+    def __init__(self, status: int, code: str | None = None, **headers: str) -> None:
+        super().__init__(f"status {status}")
+        self.status_code = status
+        self.code = code
+        self.response = SimpleNamespace(headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Http(401), Kind.AUTH),
+        (Http(403), Kind.AUTH),
+        (Http(429), Kind.PASSING),
+        (Http(429, "insufficient_quota"), Kind.QUOTA),
+        (Http(408), Kind.PASSING),
+        (Http(500), Kind.PASSING),
+        (Http(503), Kind.PASSING),
+        (Http(404, "model_not_found"), Kind.REJECTED),
+        (Http(400, "context_length_exceeded"), Kind.REJECTED),
+        (aws("ThrottlingException", 429), Kind.PASSING),
+        (aws("ModelNotReadyException", 429), Kind.PASSING),
+        (aws("InternalServerException", 500), Kind.PASSING),
+        (aws("ModelTimeoutException", 408), Kind.PASSING),
+        (aws("AccessDeniedException", 403), Kind.AUTH),
+        (aws("UnrecognizedClientException", 403), Kind.AUTH),
+        (aws("ExpiredTokenException", 403), Kind.AUTH),
+        (aws("ServiceQuotaExceededException", 400), Kind.QUOTA),
+        (aws("ValidationException", 400), Kind.REJECTED),
+        (NoCredentialsError(), Kind.AUTH),
+        (EndpointConnectionError(endpoint_url="x"), Kind.PASSING),
+        (ReadTimeoutError(endpoint_url="x"), Kind.PASSING),
+        (ConnectionResetError(), Kind.PASSING),
+        (TimeoutError(), Kind.PASSING),
+        (ValueError("bad"), Kind.REJECTED),
+    ],
+)
+def test_kinds(error: Exception, kind: Kind) -> None:
+    assert classify(error) is kind
+
+
+def test_how_long_the_provider_asks_to_wait() -> None:
+    assert retry_after(Http(429, retry_after="7")) == 7
+    assert retry_after(Http(429, retry_after="1.5")) == 1.5
+    assert retry_after(aws("ThrottlingException", 429, **{"retry-after": "3"})) == 3
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert retry_after(Http(503, retry_after=in_a_minute)) == pytest.approx(60, abs=2)
+    assert retry_after(Http(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT")) == 0
+    for without in (Http(429), Http(429, retry_after="soon"), aws("ThrottlingException"), TimeoutError()):
+        assert retry_after(without) is None
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", seconds.append)
+    return seconds
+
+
+class Provider:
+    """Raises the errors in turn, then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+def test_waits_as_long_as_asked_and_else_a_little_longer_each_time(slept: list[float]) -> None:
+    provider = Provider(Http(429, retry_after="42"), Http(500), Http(500))
+    assert call_with_retries(provider, 4, "teacher m") == "answer"
+    assert slept[0] == 42 and 1 <= slept[1] <= 5 and 2 <= slept[2] <= 6
+
+
+@pytest.mark.parametrize(
+    ("errors", "attempts", "calls", "message"),
+    [
+        ([Http(500)] * 5, 3, 3, "server error"),
+        ([Http(429, retry_after="4000")], 3, 1, "asks to wait 4000 s"),
+        ([Http(401)], 3, 1, "credentials missing or refused"),
+        ([Http(429, "insufficient_quota")], 3, 1, "quota used up"),
+        ([Http(400)], 3, 1, "check the model's name"),
+    ],
+)
+def test_what_is_not_tried_again(
+    slept: list[float], errors: list[Exception], attempts: int, calls: int, message: str
+) -> None:
+    provider = Provider(*errors)
+    with pytest.raises(TeacherUnavailableError, match=message):
+        call_with_retries(provider, attempts, "teacher m")
+    assert provider.calls == calls and len(slept) == calls - 1
+
+
+def test_an_error_of_our_own_is_not_dressed_up() -> None:
+    with pytest.raises(PromptError):
+        call_with_retries(Provider(PromptError("x")), 3, "teacher m")
