@@ -6,6 +6,7 @@
     ├── PromptError                 a template that cannot be found or rendered   exit 2
     ├── TeacherError                                                              exit 3
     │   ├── TeacherUnavailableError provider, network, credentials
+    │   │   └── TeacherContextError a prompt longer than the model takes
     │   └── TeacherOutputError      replies without a single valid sample
     ├── StudentDivergedError        a loss that is not finite                     exit 4
     └── StorageError                disk, permissions, a damaged run directory    exit 5
@@ -40,6 +41,10 @@ class TeacherError(PGKDError):
 
 class TeacherUnavailableError(TeacherError):
     """The provider cannot be reached or refuses us; trying again will not help by itself."""
+
+
+class TeacherContextError(TeacherUnavailableError):
+    """The prompt is longer than the model's context."""
 
 
 class TeacherOutputError(TeacherError):

@@ -10,13 +10,13 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.answer import CONTRACT_LINE, answer_schema
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import TeacherOutputError
+from pgkd_agent.errors import TeacherContextError, TeacherOutputError
 from pgkd_agent.prompts import Message, PromptTemplate
 from pgkd_agent.teacher.call_log import CallLog
 from pgkd_agent.teacher.calling import Caller, CallId, RawReply
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
-from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests
+from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests, shrunk
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -99,13 +99,35 @@ class ChainTeacher:
         turns: list[Turn] = []
         messages: tuple[Message, ...] = ()
         for attempt in range(self._config.teacher.max_attempts):
-            turn = self.chain.invoke(Turn(kd_step, attempt, request, messages))
+            turn = self._ask_to_fit(Turn(kd_step, attempt, request, messages))
             turns.append(turn)
             if turn.parsed.samples:
                 break
             logger.warning("KD step %d, request %d: no sample could be read", kd_step, request.index)
             messages = (*turn.messages, Message("assistant", turn.reply.text or "(empty)"), _complaint(turn))
         return turns
+
+    def _ask_to_fit(self, turn: Turn) -> Turn:
+        """Ask once; a prompt that is too long is shortened until it fits.
+
+        Raises:
+            TeacherContextError: It is too long with all rows left out.
+        """
+        while True:
+            try:
+                return self.chain.invoke(turn)
+            except TeacherContextError:
+                smaller = shrunk(turn.request)
+                if smaller is None:
+                    raise
+                request, dropped = smaller
+                logger.warning(
+                    "KD step %d, request %d: prompt too long for the teacher, left out %s",
+                    turn.kd_step,
+                    request.index,
+                    dropped,
+                )
+                turn = replace(turn, request=request, messages=())  # without the talk before, where there was any
 
     def _render(self, turn: Turn) -> Turn:
         if turn.messages:

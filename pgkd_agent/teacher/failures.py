@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 import tenacity
+from langchain_core.exceptions import ContextOverflowError
 
-from pgkd_agent.errors import PGKDError, TeacherUnavailableError
+from pgkd_agent.errors import PGKDError, TeacherContextError, TeacherUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Kind(StrEnum):
     AUTH = "credentials missing or refused"
     QUOTA = "quota used up"
     PASSING = "rate limit, time-out, connection or server error"
+    CONTEXT = "prompt longer than the model's context"
     REJECTED = "request rejected"
 
 
@@ -37,6 +39,7 @@ _AUTH_CODES = {
     "InvalidSignatureException",
     "NoCredentialsError",
 }
+_CONTEXT_SIGNS = ("context_length_exceeded", "exceed_context_size_error", "available context size")
 _PASSING_CODES = {"ThrottlingException", "ModelNotReadyException", "ServiceUnavailableException"}
 _PASSING_TYPES = (
     "ConnectionError",
@@ -57,6 +60,9 @@ def classify(error: BaseException) -> Kind:
     status = getattr(error, "status_code", None) or aws_status
     code = getattr(error, "code", None) or aws_code
     name = type(error).__name__
+    said = f"{code} {error}"
+    if isinstance(error, ContextOverflowError) or any(sign in said for sign in _CONTEXT_SIGNS):
+        return Kind.CONTEXT
     if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_CODES:
         return Kind.AUTH
     if code in ("insufficient_quota", "ServiceQuotaExceededException"):
@@ -130,12 +136,15 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
         "account may use this model",
         Kind.QUOTA: "raise the quota or pay the account; repeating will not help",
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
+        Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4, teacher.max_text_chars=500) or take a model with a "
+        "larger context (of a local one: --set teacher.context_tokens=8192)",
         Kind.REJECTED: "check the model's name and the settings it is called with",
     }[kind]
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
     text = (str(error).splitlines() or [""])[0][:300]
-    return TeacherUnavailableError(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
+    kind_of_error = TeacherContextError if kind is Kind.CONTEXT else TeacherUnavailableError
+    return kind_of_error(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
 
 
 def _aws(error: BaseException) -> tuple[int | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pgkd_agent.config import PGKDConfig
@@ -24,6 +24,7 @@ class PromptRequest:
         labels: What the answer may be labelled with.
         target: The class asked about; None for a prompt over all classes.
         shown_texts: Texts of rows in `values`.
+        shorter_reports: What may stand in for the report where the prompt is too long, longest first.
     """
 
     index: int
@@ -32,6 +33,34 @@ class PromptRequest:
     target: str | None
     values: dict[str, Any]
     shown_texts: frozenset[str]
+    shorter_reports: tuple[str, ...] = ()
+
+
+SHRINKING_ORDER = ("few_shot", "correct", "misclassified", "hard_negatives")
+"""Pools in the order in which rows are left out of a prompt that is too long: the student's mistakes go last."""
+
+WORST_CLASSES = (20, 5)
+"""Classes left in the shorter reports."""
+
+
+def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
+    """Leave out half of one pool, the largest, earlier ones first among equals; then shorten the report.
+
+    Returns:
+        The smaller request and what was left out of it; None where nothing more can go.
+    """
+    values = request.values
+    pool = max(SHRINKING_ORDER, key=lambda name: len(values[name]))
+    rows = values[pool]
+    if rows:
+        kept = rows[: len(rows) // 2]
+        dropped = f"{len(rows) - len(kept)} of {len(rows)} rows of {pool}"
+        return replace(request, values={**values, pool: kept}), dropped
+    if request.shorter_reports:
+        shorter, *rest = request.shorter_reports
+        changed = {**values, "classification_report": shorter}
+        return replace(request, values=changed, shorter_reports=tuple(rest)), "all but the worst classes of the report"
+    return None
 
 
 def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
@@ -59,6 +88,9 @@ def _whole(request: TeacherRequest, max_chars: int) -> PromptRequest:
             **rows,
         },
         shown_texts=_texts(rows),
+        shorter_reports=tuple(
+            format_report(request.report, worst=worst) for worst in WORST_CLASSES if worst < len(request.taxonomy)
+        ),
     )
 
 

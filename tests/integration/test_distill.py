@@ -14,7 +14,13 @@ from langchain_core.messages import AIMessage, ToolMessage
 import pgkd_agent
 from pgkd_agent import StudentClassifier, distill
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import ConfigError, DataError, TeacherOutputError, TeacherUnavailableError
+from pgkd_agent.errors import (
+    ConfigError,
+    DataError,
+    TeacherContextError,
+    TeacherOutputError,
+    TeacherUnavailableError,
+)
 from pgkd_agent.metrics import format_report
 from pgkd_agent.prompts import list_prompts
 from pgkd_agent.summary import TeacherUsage
@@ -213,6 +219,47 @@ def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytes
         with pytest.raises(TeacherUnavailableError, match="quota used up"):
             distill(TRAIN, VALIDATION, config=openai_config(tiny_student, server.base_url))
         assert len(server.requests) == 1
+
+
+def test_a_prompt_beyond_the_context_is_shortened_and_that_is_said(
+    tiny_student: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = 2700
+
+    def short_of_memory(_call: int, body: dict[str, Any]) -> Answer:
+        if len(body["messages"][0]["content"]) > limit:
+            return failure(400, "This model's maximum context length is 4 tokens", "context_length_exceeded")
+        return completion(FIRST)
+
+    with serve(short_of_memory) as server:
+        config = openai_config(tiny_student, server.base_url, **{"pgkd.num_kd_steps": 1, "teacher.prompt": "paper"})
+        result = distill(TRAIN, VALIDATION, config=config)
+    assert result.steps[1].accepted == 2 and len(server.requests) > 1
+    assert "prompt too long for the teacher, left out 8 of 16 rows of few_shot" in caplog.text
+    assert "fruit" in server.requests[-1]["messages"][0]["content"]
+
+    limit = 10
+    with (
+        serve(short_of_memory) as server,
+        pytest.raises(TeacherContextError, match="take a model with a larger context"),
+    ):
+        distill(TRAIN, VALIDATION, config=openai_config(tiny_student, server.base_url))
+
+
+@pytest.mark.local_model
+def test_the_embedded_teacher_gets_a_prompt_that_fits(
+    smollm2: Path, tiny_student: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = {
+        "teacher.spec": f"local:{smollm2}",
+        "teacher.prompt": "paper",
+        "teacher.structured": "auto",
+        "teacher.max_tokens": 64,
+        "teacher.context_tokens": 768,
+        "pgkd.num_kd_steps": 1,
+    }
+    result = distill(TRAIN, VALIDATION, config=tiny_config(tiny_student, **flags))
+    assert len(result.steps) == 2 and "prompt too long for the teacher, left out" in caplog.text
 
 
 class _NoFit:

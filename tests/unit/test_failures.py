@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from langchain_core.exceptions import ContextOverflowError
 
 from pgkd_agent.errors import PromptError, TeacherUnavailableError
 from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, retry_after
@@ -29,6 +30,10 @@ class Http(Exception):
         self.response = SimpleNamespace(headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
+class OpenAIContextOverflow(ContextOverflowError):
+    """As the clients of all providers raise it, each with a class of its own."""
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -40,7 +45,9 @@ class Http(Exception):
         (Http(500), Kind.PASSING),
         (Http(503), Kind.PASSING),
         (Http(404, "model_not_found"), Kind.REJECTED),
-        (Http(400, "context_length_exceeded"), Kind.REJECTED),
+        (OpenAIContextOverflow("too long"), Kind.CONTEXT),
+        (ValueError("request (900 tokens) exceeds the available context size (512 tokens)"), Kind.CONTEXT),
+        (Http(400, "context_length_exceeded"), Kind.CONTEXT),
         (aws("ThrottlingException", 429), Kind.PASSING),
         (aws("ModelNotReadyException", 429), Kind.PASSING),
         (aws("InternalServerException", 500), Kind.PASSING),

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pgkd_agent.config import build_config
 from pgkd_agent.planning import plan_requests, shrunk_f1
 from pgkd_agent.prompts import load_prompt
-from pgkd_agent.teacher.requests import plan_prompt_requests
-from pgkd_agent.types import Evidence, Example, TeacherRequest
+from pgkd_agent.teacher.requests import plan_prompt_requests, shrunk
+from pgkd_agent.types import Evidence, Example, Label, TeacherRequest
 from tests.unit.builders import TAXONOMY, item, report
 
 REPORT = report(a=(0.1, 20), b=(0.95, 20), c=(0.0, 0))
@@ -24,6 +24,7 @@ REQUEST = TeacherRequest(
     scored=SCORED,
     train=tuple(Example(f"{label} row {n}", label) for label in "abc" for n in range(9)),
 )
+MANY = (*TAXONOMY, *(Label(f"class {n}") for n in range(30)))
 CONFIG = build_config(flags={"teacher.samples_per_request": 4, "evidence.per_class": 3})
 PER_CLASS = load_prompt("per_class")
 
@@ -75,3 +76,28 @@ def test_requests_derive_from_seed_and_step() -> None:
 def test_the_paper_prompt_is_one_request_over_all_classes() -> None:
     (request,) = plan_prompt_requests(REQUEST, load_prompt("paper"), CONFIG)
     assert (request.num_samples, request.labels, request.target) == (11, ("a", "b", "c"), None)
+
+
+def test_a_prompt_is_shortened_in_a_fixed_order_until_nothing_can_go() -> None:
+    config = build_config(flags={"evidence.few_shot": 4})
+    shown = replace(REQUEST, few_shot=REQUEST.train[:4], evidence=Evidence(SCORED[:2], SCORED[2:6], SCORED[6:8]))
+    (request,) = plan_prompt_requests(replace(shown, taxonomy=MANY), load_prompt("paper"), config)
+    left_out = []
+    while smaller := shrunk(request):
+        request, what = smaller
+        left_out.append(what)
+    assert left_out == [
+        "2 of 4 rows of few_shot",
+        "2 of 4 rows of misclassified",
+        "1 of 2 rows of few_shot",
+        "1 of 2 rows of correct",
+        "1 of 2 rows of misclassified",
+        "1 of 2 rows of hard_negatives",
+        "1 of 1 rows of few_shot",
+        "1 of 1 rows of correct",
+        "1 of 1 rows of misclassified",
+        "1 of 1 rows of hard_negatives",
+        "all but the worst classes of the report",
+        "all but the worst classes of the report",
+    ]
+    assert request.values["taxonomy"] and request.values["num_samples"] == REQUEST.num_samples
