@@ -49,7 +49,8 @@ def distill(
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     if resume is not None:
-        _resume(resume, [name for name, value in locals().items() if value and name not in ("resume", "dry_run")])
+        given = [name for name, value in locals().items() if value is not None and value is not False]
+        _resume(resume, [name for name in given if name != "resume"])
         return
     settings = build_config(
         recipe=recipe,
