@@ -194,12 +194,11 @@ def _run(
     observer: Observer | None,
     resumed: bool,
 ) -> DistillResult:
-    from pgkd_agent.student.loading import check_student, recipe_for
+    from pgkd_agent.student.loading import recipe_for
     from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
     observer = observer or Observer()
-    check_student(config.student)
     config = _resolved(config, asdict(recipe_for(config.student)))
     template = load_prompt(prompt_variant(config.teacher))
     prices = load_prices(config.teacher.prices)

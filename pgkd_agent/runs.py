@@ -180,15 +180,7 @@ class RunDirectory:
         _stored(write, target)
 
     def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        target = self.path / name
-
-        def append() -> None:
-            with target.open("a", encoding="utf-8") as file:
-                file.write("".join(map(_line, rows)))
-                file.flush()
-                os.fsync(file.fileno())
-
-        _stored(append, target)
+        append_lines(self.path / name, rows)
 
 
 @dataclass(frozen=True)
@@ -235,6 +227,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in content[: content.rfind("\n") + 1].split("\n") if line]
     except ValueError as error:
         raise StorageError(f"{path} is damaged: {error}") from error
+
+
+def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append to a JSON lines file, made with its folder where it is not there; on disk when this returns.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+
+    def append() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, rows)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    _stored(append, target)
 
 
 def environment() -> dict[str, Any]:

@@ -46,7 +46,10 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: It is no run directory, or a damaged one.
     """
-    meta = read_run(run).meta
+    return _samples(run, read_run(run).meta)
+
+
+def _samples(run: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
     accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     rejected = read_lines(run / "rejected.jsonl")
@@ -72,7 +75,8 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
 
     if target.exists():
         raise ConfigError(f"{target} exists already; name another one, or remove it")
-    rows = samples_of(run)
+    stored = read_run(run)
+    rows = _samples(run, stored.meta)
     if not rows:
         raise ConfigError(f"{run} has no samples of a teacher yet")
     datasets.disable_progress_bars()
@@ -88,7 +92,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
         elif target.suffix:
             raise ConfigError(f"{target}: unknown format {target.suffix!r}; take .csv, .jsonl, .parquet or a folder")
         else:
-            _write_folder(table, rows, target, len(read_run(run).task.taxonomy))
+            _write_folder(table, rows, target, len(stored.task.taxonomy))
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
     return Counter(row["status"] for row in rows)

@@ -44,7 +44,7 @@ def score_history(
         probabilities = _out_of_fold(student, history.examples, folds, task, kd_step)
     else:
         probabilities = fit.dynamics
-    return score_rows(history.examples, probabilities, task.taxonomy)
+    return score_rows(history.rows, probabilities, task.taxonomy)
 
 
 def stratified_folds(rows: Sequence[Example], folds: int, random: random.Random) -> list[list[int]]:

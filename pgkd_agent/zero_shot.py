@@ -11,9 +11,10 @@ from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Taxonomy
-from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics import classification_report
 from pgkd_agent.prompts import PromptTemplate, load_prompt
+from pgkd_agent.runs import append_lines
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
 
 CONCURRENCY = 8
@@ -137,9 +138,7 @@ class _Answers:
             self._read(identity)
 
     def add(self, row: dict[str, Any]) -> None:
-        if not self._path.exists():
-            self._append(self._identity)
-        self._append(row)
+        append_lines(self._path, [row] if self._path.exists() else [self._identity, row])
         self._count(row)
 
     def _count(self, row: dict[str, Any]) -> None:
@@ -165,13 +164,3 @@ class _Answers:
         if len(whole) < len(content):
             with self._path.open("r+b") as file:
                 file.truncate(len(whole))
-
-    def _append(self, row: Any) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise StorageError(
-                f"{self._path} cannot be written: {error.strerror or error}; what was stored before is kept"
-            ) from error

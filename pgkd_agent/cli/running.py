@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -76,26 +77,22 @@ def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher
     Args:
         teacher: Instead of the one in the settings.
     """
-    console = Console()
-    console.print(
-        _what(task, config, out, "samples as given" if teacher else config.teacher.spec),
-        highlight=False,
-        soft_wrap=True,
-    )
-    display = _Display(Console(stderr=True), config.pgkd.num_kd_steps)
-    with display.progress:
-        result = run(task, config, teacher, out, display)
-    _print_result(console, result)
+    what = _what(task, config, out, "samples as given" if teacher else config.teacher.spec)
+    _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display))
 
 
 def resume_with_display(out: Path) -> None:
     stored = read_run(out)
+    what = _what(stored.task, stored.config, out, stored.config.teacher.spec) + "\nreplaying what is stored"
+    _show(what, stored.config.pgkd.num_kd_steps, lambda display: resume(out, observer=display))
+
+
+def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult]) -> None:
     console = Console()
-    what = _what(stored.task, stored.config, out, stored.config.teacher.spec)
-    console.print(f"{what}\nreplaying what is stored", highlight=False, soft_wrap=True)
-    display = _Display(Console(stderr=True), stored.config.pgkd.num_kd_steps)
+    console.print(what, highlight=False, soft_wrap=True)
+    display = _Display(Console(stderr=True), num_kd_steps)
     with display.progress:
-        result = resume(out, observer=display)
+        result = job(display)
     _print_result(console, result)
 
 

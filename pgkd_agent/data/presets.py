@@ -141,16 +141,6 @@ PRESETS = {preset.name: preset for preset in _TABLE}
 PREPARED = "train.jsonl, test.jsonl and labels.json"
 
 
-def preset(name: str) -> Preset:
-    """
-    Raises:
-        DataError: No preset has this name.
-    """
-    if name not in PRESETS:
-        raise DataError(f"no dataset {name!r}; there are: {', '.join(PRESETS)}; or name a file with --train")
-    return PRESETS[name]
-
-
 def load_preset(name: str, folder: Path | str | None = None) -> LabelledSet:
     """Read one of the paper's datasets.
 
@@ -160,7 +150,9 @@ def load_preset(name: str, folder: Path | str | None = None) -> LabelledSet:
     Raises:
         DataError: An unknown name, files that are missing or not as expected, or a hub that does not answer.
     """
-    chosen = preset(name)
+    if name not in PRESETS:
+        raise DataError(f"no dataset {name!r}; there are: {', '.join(PRESETS)}; or name a file with --train")
+    chosen = PRESETS[name]
     if folder is None:
         return _from_hub(chosen)
     if not Path(folder).is_dir():

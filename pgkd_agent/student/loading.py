@@ -62,26 +62,15 @@ def load_config(name: str) -> Any:
     """The model's configuration: from the local cache when it is there, else from the hub.
 
     Raises:
-        ConfigError: Not found in either, or no configuration of a text encoder.
+        ConfigError: Not found in either, no configuration of a model, or of one that does not classify texts.
     """
-    return _from_pretrained(AutoConfig, resolve_source(name), name)
-
-
-def check_student(settings: StudentSettings) -> None:
-    """Fail now, before a teacher is opened, for a student that cannot be trained, or an absent device.
-
-    Raises:
-        ConfigError: See `load_config`, `load_tokenizer` and `choose_device`; or an architecture that does not
-            classify texts.
-    """
-    choose_device(settings.device)
-    config = load_config(settings.name)
+    config = _from_pretrained(AutoConfig, resolve_source(name), name)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ConfigError(
-            f"student {settings.name!r} is a {config.model_type} model, which has no sequence classifier; take an "
+            f"student {name!r} is a {config.model_type} model, which has no sequence classifier; take an "
             "encoder such as bert-base-uncased or minilm"
         )
-    load_tokenizer(settings.name)
+    return config
 
 
 def recipe_for(settings: StudentSettings) -> TrainingRecipe:

@@ -14,7 +14,7 @@ from pgkd_agent.answer import Samples
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherOutputError
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import Call, CallLog
+from pgkd_agent.teacher.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.calling import finish_reason, token_usage
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.failures import call_with_retries
@@ -107,21 +107,8 @@ class AgentTeacher:
         for message in transcript[len(prompt) :]:
             if isinstance(message, AIMessage):
                 reply = message.text or str(message.tool_calls)
-                self._log.append(
-                    Call(
-                        kd_step,
-                        0,
-                        index,
-                        self._chat.model_id,
-                        self._template.hash,
-                        {"mode": "agent"},
-                        tuple(seen),
-                        reply,
-                        finish_reason(message),
-                        token_usage(message),
-                        seconds,
-                    )
-                )
+                call = Call(kd_step, 0, index, self._chat.model_id, self._template.hash, {"mode": "agent"}, tuple(seen))
+                self._log.append(call, RawReply(reply, finish_reason(message), token_usage(message), seconds))
                 seen.append(Message("assistant", reply))
                 index += 1
             elif isinstance(message, ToolMessage):

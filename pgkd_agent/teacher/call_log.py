@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,23 @@ CREATE TABLE IF NOT EXISTS calls (
 """
 
 
-NO_USAGE = TokenUsage()
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """What came back, as it came."""
+
+    text: str
+    finish_reason: str
+    usage: TokenUsage
+    seconds: float
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self.finish_reason in ("length", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; `settings` are the sampling settings and schema it was sent with. Not yet answered without the rest."""
+    """What is asked; `settings` are the sampling settings and schema that are sent along."""
 
     kd_step: int
     request_index: int
@@ -54,10 +65,6 @@ class Call:
     prompt_hash: str
     settings: dict[str, Any]
     messages: Sequence[Message]
-    reply: str = ""
-    finish_reason: str = ""
-    usage: TokenUsage = NO_USAGE
-    seconds: float = 0.0
 
     @property
     def key(self) -> str:
@@ -93,7 +100,7 @@ class CallLog:
         except sqlite3.Error as error:
             raise StorageError(f"call log {path} cannot be opened: {error}") from error
 
-    def append(self, call: Call) -> None:
+    def append(self, call: Call, reply: RawReply) -> None:
         row = {
             "key": call.key,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -104,10 +111,10 @@ class CallLog:
             "prompt_hash": call.prompt_hash,
             "settings": json.dumps(call.settings, ensure_ascii=False),
             "messages": json.dumps([asdict(message) for message in call.messages], ensure_ascii=False),
-            "reply": call.reply,
-            "finish_reason": call.finish_reason,
-            **asdict(call.usage),
-            "seconds": call.seconds,
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            **asdict(reply.usage),
+            "seconds": reply.seconds,
         }
         columns, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
         try:
@@ -116,20 +123,15 @@ class CallLog:
         except sqlite3.Error as error:
             raise StorageError(f"call log {self._path} cannot be written: {error}") from error
 
-    def find(self, asked: Call) -> Call | None:
-        """The logged call for the same question, or None.
-
-        Args:
-            asked: A call without its reply.
-        """
+    def find(self, call: Call) -> RawReply | None:
+        """The reply to the same question, or None where it was not asked yet."""
         columns = "reply, finish_reason, input_tokens, output_tokens, seconds"
         with self._lock:
-            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (asked.key,)).fetchone()
+            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (call.key,)).fetchone()
         if row is None:
             return None
-        reply, finish_reason, input_tokens, output_tokens, seconds = row
-        usage = TokenUsage(input_tokens, output_tokens)
-        return replace(asked, reply=reply, finish_reason=finish_reason, usage=usage, seconds=seconds)
+        text, finish_reason, input_tokens, output_tokens, seconds = row
+        return RawReply(text, finish_reason, TokenUsage(input_tokens, output_tokens), seconds)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the order they were written, columns as in the table."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from pgkd_agent.prompts import Message
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.teacher.call_log import Call, CallLog
+from pgkd_agent.teacher.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.failures import call_with_retries
 from pgkd_agent.types import TokenUsage
@@ -30,18 +30,6 @@ class CallId:
     kd_step: int
     request_index: int
     attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RawReply:
-    text: str
-    finish_reason: str
-    usage: TokenUsage
-    seconds: float
-
-    @property
-    def is_cut_off(self) -> bool:
-        return self.finish_reason in ("length", "max_tokens")
 
 
 class Caller:
@@ -86,21 +74,13 @@ class Caller:
             tuple(messages),
         )
         if logged := self._log.find(call):
-            return RawReply(logged.reply, logged.finish_reason, logged.usage, logged.seconds)
+            return logged
         model = self._chat.model.bind(**settings)
         sent = [_MESSAGE_TYPES[message.role](content=message.content) for message in messages]
         started = time.perf_counter()
         answer = call_with_retries(lambda: model.invoke(sent), self._max_attempts, f"teacher {self._chat.model_id}")
         reply = RawReply(answer.text, finish_reason(answer), token_usage(answer), time.perf_counter() - started)
-        self._log.append(
-            replace(
-                call,
-                reply=reply.text,
-                finish_reason=reply.finish_reason,
-                usage=reply.usage,
-                seconds=reply.seconds,
-            )
-        )
+        self._log.append(call, reply)
         return reply
 
     def _sampling(self) -> dict[str, Any]:

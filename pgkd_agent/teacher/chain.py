@@ -12,8 +12,8 @@ from pgkd_agent.answer import CONTRACT_LINE, answer_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherContextError, TeacherOutputError
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import CallLog
-from pgkd_agent.teacher.calling import Caller, CallId, RawReply
+from pgkd_agent.teacher.call_log import CallLog, RawReply
+from pgkd_agent.teacher.calling import Caller, CallId
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests, shrunk

@@ -12,8 +12,8 @@ from pgkd_agent.answer import zero_shot_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import CallLog
-from pgkd_agent.teacher.calling import Caller, CallId, RawReply
+from pgkd_agent.teacher.call_log import CallLog, RawReply
+from pgkd_agent.teacher.calling import Caller, CallId
 from pgkd_agent.teacher.factory import ChatTeacher
 from pgkd_agent.teacher.parsing import parse_label
 from pgkd_agent.text import shorten

@@ -13,7 +13,7 @@ from pgkd_agent.errors import ConfigError, StorageError, StudentDivergedError
 from pgkd_agent.student.batching import encode, pad, training_batches
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.inference import predict_logits
-from pgkd_agent.student.loading import check_student, choose_device, load_tokenizer, recipe_for, use_bf16
+from pgkd_agent.student.loading import choose_device, load_tokenizer, recipe_for, use_bf16
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, Label
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -174,7 +174,7 @@ def test_a_failed_save_keeps_the_old_model(
 def test_unknown_students(name: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PGKD_HOME", str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match=message):
-        check_student(StudentSettings(name=name))
+        TorchStudent(StudentSettings(name=name), TAXONOMY, seed=1)
 
 
 def test_device_and_precision_choices() -> None:

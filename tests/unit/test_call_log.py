@@ -8,19 +8,23 @@ import pytest
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.prompts import Message
-from pgkd_agent.teacher.call_log import Call, CallLog
+from pgkd_agent.teacher.call_log import Call, CallLog, RawReply
 from pgkd_agent.types import TokenUsage
 
 
 def call(index: int) -> Call:
     messages = (Message("human", f"été {index}"),)
-    return Call(1, index, 0, "m", "hash", {"seed": index}, messages, f"reply {index}", "stop", TokenUsage(3, 4), 0.5)
+    return Call(1, index, 0, "m", "hash", {"seed": index}, messages)
+
+
+def reply(index: int) -> RawReply:
+    return RawReply(f"reply {index}", "stop", TokenUsage(3, 4), 0.5)
 
 
 def test_calls_of_many_threads_are_all_there_and_on_disk(tmp_path: Path) -> None:
     log = CallLog(tmp_path / "calls.sqlite")
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda index: log.append(call(index)), range(400)))
+        list(pool.map(lambda index: log.append(call(index), reply(index)), range(400)))
     rows = {row["request_index"]: row for row in log}
     assert len(rows) == 400 and rows[7]["reply"] == "reply 7" and "été 7" in rows[7]["messages"]
     assert (rows[7]["input_tokens"], rows[7]["output_tokens"]) == (3, 4)
@@ -36,4 +40,4 @@ def test_a_log_that_cannot_be_opened_or_written_is_a_storage_error(tmp_path: Pat
     log = CallLog()
     log.close()
     with pytest.raises(StorageError, match="cannot be written"):
-        log.append(call(1))
+        log.append(call(1), reply(1))
