@@ -16,7 +16,7 @@ from pgkd_agent.metrics import evaluate
 from pgkd_agent.protocols import Asked, Screener, StepListener, Student, Teacher
 from pgkd_agent.scoring import score_history
 from pgkd_agent.seeding import rng
-from pgkd_agent.types import ClassificationReport, Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest
+from pgkd_agent.types import Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest, WrittenSample
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +97,18 @@ class Trained:
 
 def build_request(
     task: Task,
+    history: History,
     scored: Sequence[EvidenceItem],
-    report: ClassificationReport,
+    evaluation: Evaluation,
     config: PGKDConfig,
     kd_step: int,
 ) -> TeacherRequest:
     """Select what the teacher is shown of the student.
 
     Args:
-        scored: The rows that evidence is drawn from.
-        report: Of the student on the validation rows.
+        scored: The rows that evidence is drawn from; where they are those of the history, also what became of
+            earlier samples.
+        evaluation: Of the student on the validation rows.
     """
     settings = config.evidence
     limits = EvidenceLimits(settings.correct, settings.misclassified, settings.hard_negatives)
@@ -115,13 +117,25 @@ def build_request(
         num_samples=config.pgkd.pgkd_batch_size,
         taxonomy=task.taxonomy,
         task_description=task.description,
-        report=report,
+        report=evaluation.report,
         evidence=select_evidence(scored, limits, rng(config.seed, kd_step, "evidence")),
         few_shot=tuple(
             balanced_sample(task.train, settings.few_shot, rng(config.seed, kd_step, "few_shot"), lambda row: row.label)
         ),
         scored=tuple(scored),
         train=task.train,
+        confusions=evaluation.confusions,
+        written=_written(history, scored),
+    )
+
+
+def _written(history: History, scored: Sequence[EvidenceItem]) -> tuple[WrittenSample, ...]:
+    if len(scored) != len(history):  # only the newest samples were scored, before they were trained on
+        return ()
+    return tuple(
+        WrittenSample(row.text, row.label, row.kd_step, item.predicted_label)
+        for row, item in zip(history.rows, scored, strict=True)
+        if not row.is_real
     )
 
 
@@ -132,7 +146,7 @@ def _prepare(
     started = time.perf_counter()
     scored = score_history(student, history, trained.fit, trained.fresh, task, config, kd_step)
     seconds = time.perf_counter() - started
-    request = build_request(task, scored, trained.evaluation.report, config, kd_step)
+    request = build_request(task, history, scored, trained.evaluation, config, kd_step)
     log_empty_pools(request.evidence, kd_step)
     return request, seconds
 

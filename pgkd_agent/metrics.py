@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from pgkd_agent.types import (
     ClassificationReport,
     ClassMetrics,
+    Confusion,
     Evaluation,
     Example,
     Label,
@@ -31,7 +33,11 @@ def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Se
     with np.errstate(divide="ignore"):
         losses = -np.log(probabilities[np.arange(len(gold)), gold])
     predicted = probabilities.argmax(axis=1)
-    return Evaluation(loss=float(losses.mean()), report=classification_report(gold, predicted, taxonomy))
+    return Evaluation(
+        loss=float(losses.mean()),
+        report=classification_report(gold, predicted, taxonomy),
+        confusions=_confusions(gold, predicted, label_names(taxonomy)),
+    )
 
 
 def classification_report(
@@ -56,6 +62,13 @@ def classification_report(
         weighted_f1=float(np.average(f1, weights=support)),
         n_rows=len(gold),
     )
+
+
+def _confusions(gold: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> tuple[Confusion, ...]:
+    wrong = gold != predicted
+    counts = Counter(zip(gold[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    frequent_first = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(Confusion(names[g], names[p], count) for (g, p), count in frequent_first)
 
 
 def format_report(report: ClassificationReport, *, worst: int | None = None, label: str | None = None) -> str:

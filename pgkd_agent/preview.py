@@ -10,6 +10,7 @@ from pgkd_agent.algorithm import build_request
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.evidence import score_rows
+from pgkd_agent.history import History
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prompts import Message, load_prompt
 from pgkd_agent.teachers import prompt_variant
@@ -31,9 +32,9 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     from pgkd_agent.teacher.requests import plan_prompt_requests
 
     template = load_prompt(prompt_variant(config.teacher))
-    report = evaluate(stand_in(task.validation, task.taxonomy), task.validation, task.taxonomy).report
+    evaluation = evaluate(stand_in(task.validation, task.taxonomy), task.validation, task.taxonomy)
     scored = score_rows(task.train, stand_in(task.train, task.taxonomy), task.taxonomy)
-    request = build_request(task, scored, report, config, kd_step=1)
+    request = build_request(task, History.of(task.train), scored, evaluation, config, kd_step=1)
     planned = plan_prompt_requests(request, template, config)
     return Preview(template.name, template.render(planned[0].values), len(planned))
 

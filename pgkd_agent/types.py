@@ -71,11 +71,26 @@ class ClassificationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """Rows of `gold_label` that were taken for `predicted_label`; the two differ, `count` >= 1."""
+
+    gold_label: str
+    predicted_label: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`loss` is the mean cross-entropy in nats."""
+    """Aggregates over rows.
+
+    Attributes:
+        loss: Mean cross-entropy in nats.
+        confusions: All pairs of classes with mistakes, most frequent first.
+    """
 
     loss: float
     report: ClassificationReport
+    confusions: tuple[Confusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,20 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenSample:
+    """An accepted sample of an earlier KD step, with what the student makes of it after training on it."""
+
+    text: str
+    label: str
+    kd_step: int
+    predicted_label: str
+
+    @property
+    def is_right(self) -> bool:
+        return self.predicted_label == self.label
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherRequest:
     """What the teacher gets to know in one KD step.
 
@@ -109,6 +138,8 @@ class TeacherRequest:
         scored: All rows the pools were drawn from, for requests about one class.
         few_shot: Real training rows, class-balanced.
         train: All real training rows, for shots about one class.
+        confusions: Of the current student on the validation rows, most frequent first.
+        written: What this teacher wrote before, oldest first; empty where the student was not asked about it.
     """
 
     kd_step: int
@@ -120,6 +151,8 @@ class TeacherRequest:
     few_shot: tuple[Example, ...]
     scored: tuple[EvidenceItem, ...] = ()
     train: tuple[Example, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    written: tuple[WrittenSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

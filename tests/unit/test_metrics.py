@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgkd_agent.metrics import classification_report, evaluate, format_report
-from pgkd_agent.types import Example
+from pgkd_agent.types import Confusion, Example
 from tests.unit.builders import TAXONOMY
 
 # gold a a b, predicted a b b; nothing of class c
@@ -49,3 +49,10 @@ def test_a_part_of_the_report() -> None:
     assert worst[1].startswith("a ") and not any(line.startswith(("b ", "c ")) for line in worst)
     one = format_report(report, label="b").splitlines()
     assert len(one) == 2 and one[1].startswith("b ")
+
+
+def test_confusions_are_counted_by_pair_most_frequent_first() -> None:
+    predicted = [1, 1, 2, 0, 2]
+    rows = [Example(str(number), label) for number, label in enumerate("aaabc")]
+    result = evaluate(np.eye(3)[predicted], rows, TAXONOMY)
+    assert result.confusions == (Confusion("a", "b", 2), Confusion("a", "c", 1), Confusion("b", "a", 1))
