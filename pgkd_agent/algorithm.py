@@ -23,12 +23,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PGKDResult:
-    """`steps[0]` is the plain student, `best_step` the model with the lowest validation loss."""
+    """`steps[0]` is the plain student, `best_step` the model with the lowest validation loss.
+
+    `stopped_early`: patience ran out; `stopped_by`: a cap that was reached, in words.
+    """
 
     steps: tuple[StepRecord, ...]
     best_step: int
     history: History
     stopped_early: bool
+    stopped_by: str = ""
 
 
 def run_pgkd(
@@ -71,10 +75,10 @@ def run_pgkd(
         steps.append(_record(kd_step, trained, asked, is_best, len(history)))
         if on_step:
             on_step(steps[-1], history, asked)
-        if stopping.should_stop:  # lines 12-13
+        if stopping.should_stop or steps[-1].stopped_by:  # lines 12-13; a cap
             break
     student.restore(best)
-    return PGKDResult(tuple(steps), stopping.best_index, history, stopping.should_stop)  # line 21
+    return PGKDResult(tuple(steps), stopping.best_index, history, stopping.should_stop, steps[-1].stopped_by)  # line 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,8 @@ def _ask(
 ) -> Asked:
     started = time.perf_counter()
     reply = teacher.write(request)
+    screened = screener.screen(reply.samples, history, reply.shown_texts, request.kd_step)
     seconds = time.perf_counter() - started
-    screened = screener.screen(reply.samples, history, reply.shown_texts)
     return Asked(request, reply, screened, seconds, evidence_seconds)
 
 
@@ -191,11 +195,14 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
             parsed=len(reply.samples),
             accepted=len(asked.rows),
             malformed=reply.num_malformed,
+            refused=reply.num_refused,
             rejected=asked.screened.rejected_by_rule,
-            num_requests=reply.num_requests,
-            usage=reply.usage,
+            num_requests=reply.num_requests + asked.screened.num_requests,
+            usage=reply.usage + asked.screened.usage,
             teacher_seconds=asked.seconds,
             evidence_seconds=asked.evidence_seconds,
+            teacher=reply.teacher,
+            stopped_by=reply.stopped_by or asked.screened.stopped_by,
         )
     logger.info(
         "KD step %d: validation loss %.4f%s, macro F1 %.3f, %d of %d samples accepted",

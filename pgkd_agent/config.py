@@ -69,6 +69,17 @@ class StudentSettings(_Settings):
     """bf16 autocast in training; `auto` only where the hardware computes in it natively."""
 
 
+class EnsembleMember(_Settings):
+    """A further teacher; all that is not named here is as for the first."""
+
+    spec: str
+    """As `teacher.spec`."""
+    base_url: str | None = None
+    """As `teacher.base_url`."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the steps, beside `teacher.weight`, with `turns: weighted`."""
+
+
 class TeacherSettings(_Settings):
     spec: str = "local:smollm2"
     """`local:smollm2`, `local:/path/model.gguf`, `openai:NAME`, `provider:NAME`. Paper: Claude 3 Sonnet."""
@@ -80,8 +91,9 @@ class TeacherSettings(_Settings):
     """Price table (YAML) that replaces the one of the package; `schemas/prices.schema.json` has its form."""
     prompt: str | None = None
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
-    structured: Literal["auto", "json_schema", "text"] = "auto"
-    """Whether the answer's JSON Schema is sent along; `auto` where the provider is known to take it."""
+    structured: Literal["auto", "json_schema", "json_object", "tool", "text"] = "auto"
+    """How the answer's form is asked for: its JSON Schema sent along, JSON of any form, a tool to be called, or the
+    prompt alone; `auto` takes the first of these that the provider is known to take, and the next where it refuses."""
     max_text_chars: int = Field(default=2000, ge=20)
     """Longest part of a text shown to the teacher, in characters; about what a student of 512 tokens sees."""
     samples_per_request: int = Field(default=5, ge=1)
@@ -94,10 +106,29 @@ class TeacherSettings(_Settings):
     """Seconds for one call."""
     max_attempts: int = Field(default=3, ge=1)
     """Tries of one request, for passing errors and for replies without a readable sample."""
+    max_retry_seconds: float = Field(default=900.0, ge=0)
+    """After this time a call that failed is not tried again."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Requests of a KD step under way at once; None: 1 for local teachers, else 4."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Pace of the requests, evenly spaced; None: as they come."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Pace in tokens, of prompts and longest replies; None: as they come."""
+    max_tool_calls: int = Field(default=12, ge=1)
+    """Tool calls of an agent in one KD step; then it has to write."""
+    cache: Path | None = None
+    """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
+    run's own log is looked in."""
+    ensemble: tuple[EnsembleMember, ...] = ()
+    """Further teachers that take turns with the first, a KD step each."""
+    turns: Literal["rotating", "weighted"] = "rotating"
+    """How the teachers of an ensemble take turns: one after the other, or drawn by weight."""
+    weight: float = Field(default=1.0, gt=0)
+    """Of the first teacher in an ensemble."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of a `local:` teacher."""
     context_tokens: int = Field(default=4096, ge=512)
-    """Context window of a `local:` teacher."""
+    """Context window of a `local:` or `ollama:` teacher."""
 
     @property
     def is_local(self) -> bool:
@@ -147,6 +178,9 @@ class GuardrailSettings(_Settings):
     """Likeness (rapidfuzz `ratio`, 0 to 100) from which a sample counts as a repetition."""
     max_per_class: int = Field(default=16, ge=1)
     """Most accepted samples of one class in one KD step."""
+    verify: bool = False
+    """Have the teacher label what the other rules let through, a call a sample, as `zero_shot` says; a sample whose
+    label it does not repeat is rejected."""
 
 
 class PGKDSettings(_Settings):
@@ -156,6 +190,19 @@ class PGKDSettings(_Settings):
     """KD steps without a lower validation loss that are tolerated. Paper: 5."""
     pgkd_batch_size: int = Field(default=32, ge=1)
     """Samples asked for in a KD step. Paper: 32."""
+
+
+class BudgetSettings(_Settings):
+    """Caps of a run, None for none. A request that could exceed one is not sent; the run ends with its best model."""
+
+    max_usd: float | None = Field(default=None, ge=0)
+    """In the currency of the price table; needs a price for the teacher."""
+    max_calls: int | None = Field(default=None, ge=0)
+    """Model calls, failed ones included."""
+    max_tokens: int | None = Field(default=None, ge=0)
+    """Tokens of prompts and replies together."""
+    max_minutes: float | None = Field(default=None, ge=0)
+    """From the start; requests end in time for one more fit as long as the last one."""
 
 
 class PGKDConfig(_Settings):
@@ -171,6 +218,7 @@ class PGKDConfig(_Settings):
     zero_shot: ZeroShotSettings = ZeroShotSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     guardrails: GuardrailSettings = GuardrailSettings()
+    budget: BudgetSettings = BudgetSettings()
     pgkd: PGKDSettings = PGKDSettings()
 
 

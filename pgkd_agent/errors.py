@@ -7,7 +7,8 @@
     ├── TeacherError                                                              exit 3
     │   ├── TeacherUnavailableError provider, network, credentials
     │   │   └── TeacherContextError a prompt longer than the model takes
-    │   └── TeacherOutputError      replies without a single valid sample
+    │   ├── TeacherOutputError      replies without a single valid sample
+    │   └── BudgetExceededError     a cap that leaves no room for the next request
     ├── StudentDivergedError        a loss that is not finite                     exit 4
     └── StorageError                disk, permissions, a damaged run directory    exit 5
 
@@ -58,6 +59,10 @@ class TeacherOutputError(TeacherError):
     def __init__(self, message: str, raw_replies: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.raw_replies = raw_replies
+
+
+class BudgetExceededError(TeacherError):
+    """The next request could exceed a cap; it was not sent. A distillation then ends with its best model."""
 
 
 class StudentDivergedError(PGKDError):

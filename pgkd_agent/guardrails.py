@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 from pgkd_agent.config import GuardrailSettings
 from pgkd_agent.history import History
 from pgkd_agent.text import normalize
-from pgkd_agent.types import GeneratedSample, Label, label_names
+from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """Every sample is in one of the two, in input order."""
+    """Every sample is in one of the two, in input order.
+
+    The rest is of the model calls that screening took: how many, their tokens, and the cap that ended them.
+    """
 
     accepted: tuple[Accepted, ...]
     rejected: tuple[Rejected, ...]
+    num_requests: int = 0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    stopped_by: str = ""
 
     @property
     def rejected_by_rule(self) -> dict[str, int]:
@@ -95,7 +101,9 @@ class Guardrails:
             **(extra or {}),
         }
 
-    def screen(self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str]) -> Screened:
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int = 0
+    ) -> Screened:
         known = [normalize(row.text) for row in history.rows]
         state = ScreenState(frozenset(map(normalize, shown_texts)), known, set(known))
         accepted: list[Accepted] = []

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.algorithm import run_pgkd
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.budget import Budget
+from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.estimates import Estimate, estimate_run
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
-from pgkd_agent.prices import load_prices
+from pgkd_agent.preview import estimate, preview, reply_sizes
+from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Asked, Teacher
 from pgkd_agent.runs import RunDirectory, read_run
 from pgkd_agent.summary import RunResult, summarize
-from pgkd_agent.teachers import OpenTeacher, open_teacher, prompt_variant
-from pgkd_agent.types import Evaluation, Example, StepRecord
+from pgkd_agent.teachers import Hooks, OpenTeacher, open_teacher, prompt_variant, reply_tokens
+from pgkd_agent.tokens import most_tokens
+from pgkd_agent.types import Evaluation, Example, StepRecord, TokenUsage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -41,6 +45,9 @@ class Observer:
 
     def on_request(self, kd_step: int, answered: int, planned: int) -> None:
         """After each request to the teacher."""
+
+    def on_estimate(self, estimate: Estimate) -> None:
+        """At the start, and again with the first real prompts, before they are sent."""
 
     def on_step(self, record: StepRecord) -> None:
         """After each model's evaluation."""
@@ -167,7 +174,10 @@ def run(
 
 
 def resume(
-    path: Path | str, teacher: BaseChatModel | Teacher | None = None, observer: Observer | None = None
+    path: Path | str,
+    teacher: BaseChatModel | Teacher | None = None,
+    observer: Observer | None = None,
+    budget: BudgetSettings | None = None,
 ) -> DistillResult:
     """Continue a run that was stopped, by replay: the student is trained again, answered calls are not repeated.
 
@@ -176,14 +186,13 @@ def resume(
 
     Args:
         teacher: As it was given to `distill`; None where it was named in the settings.
+        budget: Other caps than the run had: one that a cap ended goes on under a higher one.
     Raises:
-        ConfigError: The run used an agent, whose calls cannot be replayed.
         StorageError: It is no run directory, or a damaged one; or a step comes out differently here.
     """
     stored = read_run(Path(path))
-    if stored.config.teacher.mode == "agent" and not hasattr(teacher, "write"):
-        raise ConfigError(f"{path} used teacher.mode agent, whose calls cannot be replayed; start a new run")
-    return _run(stored.task, stored.config, teacher, Path(path), observer, resumed=True)
+    config = stored.config if budget is None else stored.config.model_copy(update={"budget": budget})
+    return _run(stored.task, config, teacher, Path(path), observer, resumed=True)
 
 
 def _run(
@@ -202,24 +211,30 @@ def _run(
     config = _resolved(config, asdict(recipe_for(config.student)))
     template = load_prompt(prompt_variant(config.teacher))
     prices = load_prices(config.teacher.prices)
+    budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     directory = None if out is None else RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
-    listener = _Listener(task, student, directory, observer)
+    listener = _Listener(task, student, directory, budget, observer)
+    bill = _Bill(task, config, prices, observer)
     try:
         if directory:
             directory.require_space(student.size_bytes)
-        with open_teacher(teacher, template, task, config, directory, observer.on_request, check=not resumed) as opened:
+        hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
+        log = directory.calls if directory else None
+        with open_teacher(teacher, template, task, config, screener, budget, log, hooks, check=not resumed) as opened:
             if directory and not resumed:
                 directory.write_start(config, _meta(config, task, template, opened, student), task)
-            result = run_pgkd(task, student, opened.teacher, screener, config, listener)
+            if opened.teacher and not hasattr(teacher, "write"):
+                bill.at_start(budget, opened.model_id)
+            result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
     finally:
         if directory:
             directory.remove_if_empty()
     before = listener.before
     after = before if result.best_step == 0 else listener.on_test()
     seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(config, result, before, after, seconds, opened.model_id, prices)
+    summary = summarize(config, result, before, after, seconds, opened.model_id, prices, bill.estimate)
     if directory:
         directory.write_result(asdict(summary))
     return DistillResult(
@@ -240,10 +255,18 @@ def _run(
 class _Listener:
     """Stores each step, tells the observer, and keeps what the plain student does on the test rows."""
 
-    def __init__(self, task: Task, student: TorchStudent, directory: RunDirectory | None, observer: Observer) -> None:
+    def __init__(
+        self,
+        task: Task,
+        student: TorchStudent,
+        directory: RunDirectory | None,
+        budget: Budget,
+        observer: Observer,
+    ) -> None:
         self._task = task
         self._student = student
         self._directory = directory
+        self._budget = budget
         self._observer = observer
         self.before: Evaluation | None = None
 
@@ -251,6 +274,7 @@ class _Listener:
         if self._directory:
             self._directory.add_step(record, asked, self._student)
         self._observer.on_step(record)
+        self._budget.seconds_to_leave = record.student_seconds or self._budget.seconds_to_leave
         if record.kd_step == 0:
             self.before = self.on_test()
 
@@ -261,6 +285,39 @@ class _Listener:
             return None
         self._observer.on_test(len(test))
         return evaluate(self._student.predict(texts_of(test)), test, self._task.taxonomy)
+
+
+class _Bill:
+    """What the run will take of the teacher: a range at the start, and sharper with the first real prompts."""
+
+    def __init__(self, task: Task, config: PGKDConfig, prices: PriceTable, observer: Observer) -> None:
+        self._task = task
+        self._config = config
+        self._prices = prices
+        self._observer = observer
+        self.estimate: Estimate | None = None
+
+    def at_start(self, budget: Budget, teacher: str) -> None:
+        """
+        Raises:
+            BudgetExceededError: The caps leave no room for the first request.
+        """
+        config = self._config
+        if config.teacher.mode == "agent":  # how often it calls is up to the model
+            return
+        shown = preview(self._task, config)
+        prompt = most_tokens("".join(message.content for message in shown.messages))
+        budget.require_room(teacher, TokenUsage(prompt, reply_tokens(shown.template, self._task, config)))
+        self._observer.on_estimate(estimate(self._task, config, self._prices))
+
+    def on_plan(self, prompts: Sequence[int]) -> None:
+        config = self._config
+        template = load_prompt(prompt_variant(config.teacher))
+        longest = reply_tokens(template, self._task, config)
+        replies = reply_sizes(self._task, config, len(prompts), longest)
+        steps = config.pgkd.num_kd_steps
+        self.estimate = estimate_run(config.teacher.spec, steps, prompts, prompts, replies, self._prices)
+        self._observer.on_estimate(self.estimate)
 
 
 def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:

@@ -52,12 +52,20 @@ class Teacher(Protocol):
 
 
 class Screener(Protocol):
-    def screen(self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str]) -> Screened: ...
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
+    ) -> Screened:
+        """Sort the samples of a KD step into those to train on and those not.
+
+        Args:
+            shown_texts: Texts that stood in the prompts.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One round with the teacher; `seconds` the teacher took, `evidence_seconds` the scoring of rows for it."""
+    """One round with the teacher; `seconds` writing and screening took, `evidence_seconds` the scoring of rows."""
 
     request: TeacherRequest
     reply: TeacherReply

@@ -4,7 +4,7 @@ config.yaml   resolved settings        history.jsonl                 training ro
 meta.json     versions, ids, hashes    validation.jsonl, test.jsonl  the held-out rows
 steps.jsonl   a line a step            rejected.jsonl                rejected samples with rule and reason
 result.json   the outcome              calls.sqlite                  prompts and raw replies
-                                       models/                       best/ and last/, Hugging Face layout
+transcripts.jsonl  talks of an agent   models/                       best/ and last/, Hugging Face layout
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class RunDirectory:
         self.path = path
         self._made = made
         self._stored_losses = losses
+        self._models_are_ahead = False
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -81,12 +82,18 @@ class RunDirectory:
     def reopen(cls, path: Path) -> RunDirectory:
         """Open a run that was stopped: steps that are stored whole stay, rows of a step that is not are dropped.
 
+        A step that a cap cut short is not whole: with what a higher cap allows it comes out differently.
+
         Raises:
             StorageError: A file is damaged, or the disk refuses.
         """
-        losses = [step["validation"]["loss"] for step in read_lines(path / "steps.jsonl")]
+        steps = read_lines(path / "steps.jsonl")
+        losses = [step["validation"]["loss"] for step in steps if not step.get("stopped_by")]
         directory = cls(path, losses=losses)
-        for name in ("steps", "history", "rejected"):
+        directory._models_are_ahead = len(losses) < len(steps)
+        for name in ("steps", "history", "rejected", "transcripts"):
+            if not (path / f"{name}.jsonl").is_file():
+                continue
             rows = [row for row in read_lines(path / f"{name}.jsonl") if row["kd_step"] < max(len(losses), 1)]
             directory._write(f"{name}.jsonl", "".join(map(_line, rows)))
         return directory
@@ -137,12 +144,15 @@ class RunDirectory:
         Raises:
             StorageError: The disk refuses; or a replayed step came out differently.
         """
-        if record.kd_step < len(self._stored_losses):
+        is_stored = record.kd_step < len(self._stored_losses)
+        if is_stored:
             self._compare(record)
+        if not is_stored or self._models_are_ahead:
+            student.save(self.path / "models" / "last")
+            if record.is_best:
+                student.save(self.best_model)
+        if is_stored:
             return
-        student.save(self.path / "models" / "last")
-        if record.is_best:
-            student.save(self.best_model)
         if asked is not None:
             self._append("history.jsonl", (asdict(row) for row in asked.rows))
             self._append(
@@ -150,6 +160,11 @@ class RunDirectory:
                 ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
             )
         self._append("steps.jsonl", [asdict(record)])
+
+    def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
+        """Store an agent's conversation; one that is stored is kept."""
+        if kd_step >= len(self._stored_losses):
+            self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
 
     def _compare(self, record: StepRecord) -> None:
         stored = self._stored_losses[record.kd_step]

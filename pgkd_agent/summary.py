@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pgkd_agent.algorithm import PGKDResult
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.estimates import Estimate
 from pgkd_agent.prices import PriceTable
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
@@ -32,12 +34,13 @@ class BeforeAfter:
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """Samples over all steps; `rejected` by rule, `malformed` were no samples at all."""
+    """Samples over all steps; `rejected` by rule, `malformed` were no samples at all; `refused` counts replies."""
 
     asked: int
     parsed: int
     accepted: int
     malformed: int
+    refused: int
     rejected: dict[str, int]
 
 
@@ -53,6 +56,25 @@ class TeacherUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherShare:
+    """What one teacher of a run brought.
+
+    Attributes:
+        steps: KD steps it wrote in.
+        loss_change: Sum over its steps of the change of validation loss, in nats; below 0 is better.
+    """
+
+    teacher: str
+    steps: int
+    asked: int
+    accepted: int
+    rejected: dict[str, int]
+    usage: TokenUsage
+    cost: float | None
+    loss_change: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """The outcome of a run.
 
@@ -60,7 +82,10 @@ class RunResult:
         best_step: 0 is the plain student.
         verdict: Which model was kept, and why.
         caution: Where the test rows disagree with that choice; else empty.
+        stopped_by: The cap that ended the run, in words; else empty.
         test: None without test rows.
+        teachers: One per teacher, where there were several; else empty.
+        estimate: Of calls, tokens and cost, made before the first call; None where there was none.
         seconds: Wall time by part.
     """
 
@@ -68,11 +93,14 @@ class RunResult:
     verdict: str
     caution: str
     stopped_early: bool
+    stopped_by: str
     kd_steps: int
     validation_loss: ValidationLoss
     test: BeforeAfter | None
     samples: SampleCounts
     teacher: TeacherUsage
+    teachers: tuple[TeacherShare, ...]
+    estimate: Estimate | None
     seconds: dict[str, float]
     seed: int
 
@@ -85,18 +113,21 @@ def summarize(
     seconds: dict[str, float],
     teacher: str,
     prices: PriceTable,
+    estimate: Estimate | None = None,
 ) -> RunResult:
     """
     Args:
-        teacher: Its name in the price table.
+        teacher: Its name in the price table, for steps that do not name theirs.
     """
     steps = result.steps
     usage = sum((record.usage for record in steps), TokenUsage())
+    costs = [prices.cost(record.teacher or teacher, record.usage) for record in steps[1:]]
     return RunResult(
         best_step=result.best_step,
         verdict=verdict(steps, result.best_step),
         caution=caution(before, after),
         stopped_early=result.stopped_early,
+        stopped_by=result.stopped_by,
         kd_steps=len(steps) - 1,
         validation_loss=ValidationLoss(steps[0].validation.loss, steps[result.best_step].validation.loss),
         test=None if before is None or after is None else BeforeAfter(before, after),
@@ -105,18 +136,56 @@ def summarize(
             parsed=sum(record.parsed for record in steps),
             accepted=sum(record.accepted for record in steps),
             malformed=sum(record.malformed for record in steps),
-            rejected=dict(sum((Counter(record.rejected) for record in steps), Counter[str]())),
+            refused=sum(record.refused for record in steps),
+            rejected=_rejected(steps),
         ),
         teacher=TeacherUsage(
             requests=sum(record.num_requests for record in steps),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cost=prices.cost(teacher, usage),
+            cost=_total(costs),
             currency=prices.currency,
         ),
+        teachers=shares(steps, prices),
+        estimate=estimate,
         seconds=seconds,
         seed=config.seed,
     )
+
+
+def shares(steps: Sequence[StepRecord], prices: PriceTable) -> tuple[TeacherShare, ...]:
+    """What each of several teachers brought, in the order of their first steps; nothing for a single one."""
+    changes: dict[str, list[tuple[StepRecord, float]]] = {}
+    for before, record in pairwise(steps):
+        changes.setdefault(record.teacher, []).append((record, record.validation.loss - before.validation.loss))
+    if len(changes) < 2:
+        return ()
+    return tuple(_share(teacher, pairs, prices) for teacher, pairs in changes.items())
+
+
+def _share(teacher: str, pairs: Sequence[tuple[StepRecord, float]], prices: PriceTable) -> TeacherShare:
+    records = [record for record, _ in pairs]
+    usage = sum((record.usage for record in records), TokenUsage())
+    return TeacherShare(
+        teacher=teacher,
+        steps=len(records),
+        asked=sum(record.asked for record in records),
+        accepted=sum(record.accepted for record in records),
+        rejected=_rejected(records),
+        usage=usage,
+        cost=prices.cost(teacher, usage),
+        loss_change=sum(change for _, change in pairs),
+    )
+
+
+def _rejected(records: Iterable[StepRecord]) -> dict[str, int]:
+    return dict(sum((Counter(record.rejected) for record in records), Counter[str]()))
+
+
+def _total(costs: Iterable[float | None]) -> float | None:
+    """Unknown where one of them is."""
+    known = list(costs)
+    return None if None in known else sum(filter(None, known), 0.0)
 
 
 def verdict(steps: Iterable[StepRecord], best_step: int) -> str:

@@ -1,32 +1,52 @@
-"""Open a teacher for a run: from settings, a LangChain chat model, or an object of the caller's own."""
+"""Open the teacher of a run: from settings, a LangChain chat model, or an object of the caller's own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig, TeacherSettings
 from pgkd_agent.data import Task
-from pgkd_agent.prompts import PromptTemplate
-from pgkd_agent.protocols import Teacher
-from pgkd_agent.runs import RunDirectory
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.prompts import PromptTemplate, load_prompt
+from pgkd_agent.protocols import Screener, Teacher
 
 if TYPE_CHECKING:
-    from pgkd_agent.teacher.chain import OnRequest
+    from pgkd_agent.teacher.agent import OnTranscript
+    from pgkd_agent.teacher.call_log import CallLog
+    from pgkd_agent.teacher.calling import Caller
+    from pgkd_agent.teacher.chain import OnPlan, OnRequest
+    from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
 MAX_REPLY_TOKENS = 4096
 """What even older hosted models write; a longer reply is cut off, and its whole samples are kept."""
 
 
+VERIFYING_CONCURRENCY = 8
+"""Verifying calls under way at once to a teacher that is not local."""
+
+
 @dataclass(frozen=True)
 class OpenTeacher:
-    """`teacher` is None where the run asks none."""
+    """`teacher` is None where the run asks none; `screener` is the one that was given, or one that verifies too."""
 
     teacher: Teacher | None
     model_id: str
+    screener: Screener
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is told while a teacher works."""
+
+    on_request: OnRequest | None = None
+    on_plan: OnPlan | None = None
+    on_transcript: OnTranscript | None = None
 
 
 def prompt_variant(settings: TeacherSettings) -> str:
@@ -44,50 +64,124 @@ def open_teacher(
     template: PromptTemplate,
     task: Task,
     config: PGKDConfig,
-    directory: RunDirectory | None,
-    on_request: OnRequest | None,
+    screener: Screener,
+    budget: Budget,
+    log: Path | None = None,
+    hooks: Hooks | None = None,
     check: bool = True,
 ) -> Iterator[OpenTeacher]:
-    """Build it, log its calls into the run directory, and close it in the end.
+    """Build the teachers of the settings, or one around what is given, and close them in the end.
 
     Args:
-        check: Whether to find out first that it answers.
+        given: A LangChain chat model, or an object with `write`; None takes the settings.
+        log: File for all calls; None keeps them for the time of the run.
+        check: Whether to find out first that they answer.
     Raises:
-        ConfigError, TeacherUnavailableError: See `build_teacher`.
+        ConfigError, TeacherUnavailableError: See `build_teacher`; also for settings that do not go together.
     """
     if config.pgkd.num_kd_steps == 0:
-        yield OpenTeacher(None, "none")
+        yield OpenTeacher(None, "none", screener)
         return
     if hasattr(given, "write"):
-        yield OpenTeacher(given, getattr(given, "model_id", type(given).__name__))
+        if config.guardrails.verify:
+            raise ConfigError("guardrails.verify needs a teacher that is a chat model; this one only has write()")
+        yield OpenTeacher(given, getattr(given, "model_id", type(given).__name__), screener)
         return
 
-    from pgkd_agent.teacher.agent import AgentTeacher
     from pgkd_agent.teacher.call_log import CallLog
-    from pgkd_agent.teacher.chain import ChainTeacher
+    from pgkd_agent.teacher.ensemble import EnsembleTeacher
+    from pgkd_agent.teacher.verification import VerifyingScreener
+
+    with ExitStack() as stack:
+        calls = CallLog(log or ":memory:")
+        stack.callback(calls.close)
+        callers = []
+        for settings in [config.teacher] if given else members(config.teacher):
+            caller = _caller(given, settings, template, task, config, calls, budget)
+            stack.callback(caller.close)
+            callers.append(caller)
+        if check and given is None:
+            for caller in callers:
+                caller.check()
+        teachers = [_teacher(caller, template, config, hooks or Hooks()) for caller in callers]
+        weights = [config.teacher.weight, *(member.weight for member in config.teacher.ensemble)]
+        ensemble = EnsembleTeacher(teachers, weights[: len(teachers)], config.teacher.turns, config.seed)
+        if config.guardrails.verify:
+            classifiers = [_classifier(caller, task, config) for caller in callers]
+            screener = VerifyingScreener(
+                screener, lambda kd_step: classifiers[ensemble.turn(kd_step)], verifying_concurrency(config)
+            )
+        model_id = ", ".join(caller.chat.model_id for caller in callers)
+        yield OpenTeacher(ensemble if len(teachers) > 1 else teachers[0], model_id, screener)
+
+
+def members(settings: TeacherSettings) -> list[TeacherSettings]:
+    """The settings of each teacher of an ensemble; of a single one, its own."""
+    return [
+        settings,
+        *(
+            settings.model_copy(update={"spec": member.spec, "base_url": member.base_url})
+            for member in settings.ensemble
+        ),
+    ]
+
+
+def verifying_concurrency(config: PGKDConfig) -> int:
+    is_local = any(settings.is_local for settings in members(config.teacher))
+    return config.zero_shot.max_concurrency or (1 if is_local else VERIFYING_CONCURRENCY)
+
+
+def _caller(
+    given: Any,
+    settings: TeacherSettings,
+    template: PromptTemplate,
+    task: Task,
+    config: PGKDConfig,
+    calls: CallLog,
+    budget: Budget,
+) -> Caller:
+    from pgkd_agent.teacher.calling import Caller
     from pgkd_agent.teacher.factory import ChatTeacher, build_teacher
-    from pgkd_agent.tools import classification_report_tool
 
     if given is None:
-        chat = build_teacher(config.teacher, reply_tokens(template, task, config), check)
+        chat = build_teacher(settings, reply_tokens(template, task, config))
     else:
         chat = ChatTeacher(given, type(given).__name__)
-    log = CallLog(directory.calls if directory else ":memory:")
     try:
-        if config.teacher.mode == "agent":
-            teacher: Teacher = AgentTeacher(
-                chat,
-                template,
-                config,
-                lambda request: [classification_report_tool(lambda: request.report)],
-                log,
-            )
-        else:
-            teacher = ChainTeacher(chat, template, config, log, on_request)
-        yield OpenTeacher(teacher, chat.model_id)
-    finally:
-        log.close()
+        return Caller(chat, settings, config.seed, calls, budget)
+    except BaseException:
         chat.close()
+        raise
+
+
+def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks: Hooks) -> Teacher:
+    from pgkd_agent.teacher.chain import ChainTeacher
+
+    if config.teacher.mode == "chain":
+        return ChainTeacher(caller, template, config, hooks.on_request, hooks.on_plan)
+
+    from pgkd_agent.teacher.agent import AgentTeacher
+    from pgkd_agent.tools import teacher_tools
+
+    in_chain_mode = config.teacher.model_copy(update={"mode": "chain", "prompt": None})
+    plain_template = load_prompt(prompt_variant(in_chain_mode))
+    return AgentTeacher(
+        caller,
+        template,
+        config,
+        lambda request: teacher_tools(request, config.teacher.max_text_chars),
+        ChainTeacher(caller, plain_template, config, hooks.on_request),
+        hooks.on_transcript,
+    )
+
+
+def _classifier(caller: Caller, task: Task, config: PGKDConfig) -> ZeroShotClassifier:
+    from pgkd_agent.teacher.factory import for_labels
+    from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
+
+    chat = for_labels(caller.chat, config.zero_shot)
+    template = load_prompt(config.zero_shot.prompt, "zero_shot")
+    return ZeroShotClassifier(caller.with_model(chat), template, task.taxonomy, task.description, config)
 
 
 def reply_tokens(template: PromptTemplate, task: Task, config: PGKDConfig) -> int:

@@ -183,15 +183,21 @@ class TeacherReply:
         samples: Readable samples, in order; still to be screened.
         num_requests: Model calls made, repeated ones included.
         num_malformed: Pieces of replies that were not a sample.
+        num_refused: Replies in which model or filter declined to answer.
         shown_texts: Every text that stood in a prompt, for the guardrail against copies.
         usage: Sum over the calls.
+        teacher: Which one wrote; empty for a teacher without a name.
+        stopped_by: The cap that left no room for a request, in words; then this step is the last one.
     """
 
     samples: tuple[GeneratedSample, ...]
     num_requests: int = 1
     num_malformed: int = 0
+    num_refused: int = 0
     shown_texts: frozenset[str] = frozenset()
     usage: TokenUsage = TokenUsage()
+    teacher: str = ""
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,8 @@ class FitResult:
 class StepRecord:
     """One line of the run: model `kd_step` after its fit; step 0 is the plain student.
 
-    `evidence_seconds` went into finding the rows shown to the teacher, before this model was trained.
+    `evidence_seconds` went into finding the rows shown to the teacher, before this model was trained. `num_requests`
+    and `usage` include the calls that verified samples. `stopped_by` is the cap that ended the run with this step.
     """
 
     kd_step: int
@@ -226,12 +233,15 @@ class StepRecord:
     parsed: int = 0
     accepted: int = 0
     malformed: int = 0
+    refused: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     num_requests: int = 0
     usage: TokenUsage = TokenUsage()
     teacher_seconds: float = 0.0
     student_seconds: float = 0.0
     evidence_seconds: float = 0.0
+    teacher: str = ""
+    stopped_by: str = ""
 
 
 def label_names(taxonomy: Sequence[Label]) -> tuple[str, ...]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Taxonomy
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics import classification_report
+from pgkd_agent.prices import load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.runs import append_lines
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
@@ -57,8 +59,11 @@ def evaluate_zero_shot(
         on_answer: Told the rows answered and the unresolved ones among them after each answer.
     Raises:
         ConfigError: The file belongs to other rows, another teacher or another prompt; nothing in it is touched.
-        TeacherError: See `build_teacher`; or the provider failed for good: the answers so far are in the file.
+        TeacherError: See `build_teacher`; or the provider failed for good, or a cap was reached: the answers so far are
+            in the file.
     """
+    from pgkd_agent.teacher.call_log import CallLog
+    from pgkd_agent.teacher.calling import Caller
     from pgkd_agent.teacher.factory import build_teacher
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
@@ -69,9 +74,11 @@ def evaluate_zero_shot(
     started = time.perf_counter()
     if left:
         teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
-        chat = build_teacher(teacher, settings.max_tokens)
+        budget = Budget(config.budget, load_prices(config.teacher.prices))
+        caller = Caller(build_teacher(teacher, settings.max_tokens), teacher, config.seed, CallLog(), budget)
         try:
-            classifier = ZeroShotClassifier(chat, template, taxonomy, config.data.task_description, config)
+            caller.check()
+            classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
             concurrency = settings.max_concurrency or (1 if config.teacher.is_local else CONCURRENCY)
             for number, answer in classifier.classify(left, concurrency):
                 row, reply = rows[number - 1], answer.reply
@@ -89,7 +96,7 @@ def evaluate_zero_shot(
                 )
                 on_answer(len(store.by_row), len(store.unresolved))
         finally:
-            chat.close()
+            caller.close()
     seconds = time.perf_counter() - started if left else 0.0
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
     predicted = [index.get(store.by_row[number]["predicted"], OUTSIDE) for number in range(1, len(rows) + 1)]

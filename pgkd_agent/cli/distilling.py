@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,8 +25,11 @@ def distill(
     test: options.Test = None,
     labels: options.Labels = None,
     teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME."),
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME; several of them take turns.",
+        ),
     ] = None,
     base_url: options.BaseUrl = None,
     student: options.StudentName = None,
@@ -41,17 +44,29 @@ def distill(
     out: options.Out = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    max_usd: options.MaxUSD = None,
+    max_calls: options.MaxCalls = None,
+    max_tokens: options.MaxTokens = None,
+    max_minutes: options.MaxMinutes = None,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
     dry_run: DryRun = False,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", help="Continue a run that was stopped; rows and settings are those of the run."),
+        typer.Option(
+            "--resume", help="Continue a run that was stopped; rows and settings are those of the run, caps may be new."
+        ),
     ] = None,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
+    given = {name: value for name, value in locals().items() if value is not None and value is not False}
+    caps = options.budget(max_usd, max_calls, max_tokens, max_minutes)
     if resume is not None:
-        given = [name for name, value in locals().items() if value is not None and value is not False]
-        _resume(resume, [name for name in given if name != "resume"])
+        _resume(resume, sorted(given.keys() - {"resume", "max_usd", "max_calls", "max_tokens", "max_minutes"}), caps)
         return
+    if cache and no_cache:
+        raise ConfigError("--cache and --no-cache exclude each other")
+    specs = teacher or []
     settings = build_config(
         recipe=recipe,
         file=config,
@@ -65,12 +80,17 @@ def distill(
             "data.label_column": label_column,
             "data.task_description": description,
             "student.name": student,
-            "teacher.spec": teacher,
+            **caps,
+            "teacher.spec": specs[0] if specs else None,
+            "teacher.ensemble": [{"spec": spec} for spec in specs[1:]] or None,
+            "teacher.cache": cache,
             "teacher.base_url": base_url,
             "teacher.prompt": prompt,
             "pgkd.num_kd_steps": steps,
         },
     )
+    if no_cache:
+        settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"cache": None})})
     from pgkd_agent.cli.running import run_with_display, show_dry_run
     from pgkd_agent.pipeline import load_task
 
@@ -121,13 +141,13 @@ def train(
     run_with_display(task, settings, out or _run_directory(train, settings))
 
 
-def _resume(run: Path, others: list[str]) -> None:
+def _resume(run: Path, others: list[str], caps: dict[str, Any]) -> None:
     if others:
         options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
     from pgkd_agent.cli.running import resume_with_display
 
-    resume_with_display(run)
+    resume_with_display(run, build_config(flags=caps).budget if caps else None)
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -37,6 +37,10 @@ def evaluate(
         Path | None,
         typer.Option("--out", help="File for the teacher's answers; one that was left by a stopped run is continued."),
     ] = None,
+    max_usd: options.MaxUSD = None,
+    max_calls: options.MaxCalls = None,
+    max_tokens: options.MaxTokens = None,
+    max_minutes: options.MaxMinutes = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     batch_size: options.BatchSize = 64,
@@ -59,6 +63,7 @@ def evaluate(
         file=config,
         assignments=set_ or (),
         flags={
+            **options.budget(max_usd, max_calls, max_tokens, max_minutes),
             "seed": seed,
             "data.text_column": text_column,
             "data.label_column": label_column,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,8 +34,26 @@ Recipe = Annotated[str | None, typer.Option("--recipe", help="default, or paper:
 Out = Annotated[Path | None, typer.Option("--out", help="New run directory. [default: runs/NAME-TIME]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
+MaxUSD = Annotated[
+    float | None, typer.Option("--max-usd", help="Most that the teacher may cost; needs its price in the price table.")
+]
+MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Most calls of the teacher.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens of the teacher, in and out.")]
+MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes of the run.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="SQLite file with replies that runs share; a hit costs nothing.")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Share no replies, whatever the settings say.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per forward pass.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
+
+
+def budget(
+    max_usd: float | None, max_calls: int | None, max_tokens: int | None, max_minutes: float | None
+) -> dict[str, Any]:
+    """Caps that were given, as settings."""
+    caps = {"max_usd": max_usd, "max_calls": max_calls, "max_tokens": max_tokens, "max_minutes": max_minutes}
+    return {f"budget.{name}": cap for name, cap in caps.items() if cap is not None}
 
 
 def default_path(kind: str, source: Path) -> Path:

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.data import Task
+from pgkd_agent.estimates import Estimate
 from pgkd_agent.pipeline import DistillResult, Observer, resume, run
-from pgkd_agent.preview import preview
+from pgkd_agent.preview import estimate, preview
+from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.runs import read_run
 from pgkd_agent.summary import HEADLINE, class_changes
@@ -51,6 +53,9 @@ class _Display(Observer):
         what = f"step {kd_step}/{self._steps}: teacher, request"
         self.progress.update(self._bar, description=what, completed=answered, total=planned)
 
+    def on_estimate(self, estimate: Estimate) -> None:
+        self._console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)
+
     def on_test(self, n_rows: int) -> None:
         self.progress.update(self._bar, description=f"evaluating {n_rows} test rows", completed=0, total=1)
 
@@ -60,6 +65,8 @@ class _Display(Observer):
         samples = ""
         if record.asked:
             samples = f"   samples {record.accepted}/{record.asked} accepted"
+        if record.refused:
+            samples += f", {record.refused} replies refused"
         if record.rejected:
             samples += f" (rejected: {_by_rule(record.rejected)})"
         self._console.print(
@@ -77,14 +84,23 @@ def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher
     Args:
         teacher: Instead of the one in the settings.
     """
-    what = _what(task, config, out, "samples as given" if teacher else config.teacher.spec)
+    what = _what(task, config, out, "samples as given" if teacher else _teachers(config))
     _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display))
 
 
-def resume_with_display(out: Path) -> None:
+def resume_with_display(out: Path, budget: BudgetSettings | None = None) -> None:
+    """
+    Args:
+        budget: Instead of the caps the run had.
+    """
     stored = read_run(out)
-    what = _what(stored.task, stored.config, out, stored.config.teacher.spec) + "\nreplaying what is stored"
-    _show(what, stored.config.pgkd.num_kd_steps, lambda display: resume(out, observer=display))
+    what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
+    steps = stored.config.pgkd.num_kd_steps
+    _show(what, steps, lambda display: resume(out, observer=display, budget=budget))
+
+
+def _teachers(config: PGKDConfig) -> str:
+    return ", ".join([config.teacher.spec, *(member.spec for member in config.teacher.ensemble)])
 
 
 def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult]) -> None:
@@ -109,6 +125,8 @@ def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
 
 def _print_result(console: Console, result: DistillResult) -> None:
     summary = result.summary
+    if summary.stopped_by:
+        console.print(f"\nended by a cap: {summary.stopped_by}", highlight=False, soft_wrap=True)
     sentences = [sentence for sentence in (summary.verdict, summary.caution) if sentence]
     console.print("\n" + "; ".join(sentences), highlight=False, soft_wrap=True)
     if result.before and result.after:
@@ -123,9 +141,17 @@ def _print_result(console: Console, result: DistillResult) -> None:
             soft_wrap=True,
         )
     if usage.requests:
-        cost = "price not known" if usage.cost is None else f"{usage.cost:.4f} {usage.currency}"
         console.print(
-            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, {cost}",
+            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
+            f"{_money(usage.cost, usage.currency)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for share in summary.teachers:
+        console.print(
+            f"  {share.teacher}: {share.steps} steps, {share.accepted} of {share.asked} samples accepted"
+            f"{f' (rejected: {_by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
+            f"{share.loss_change:+.4f}, {_money(share.cost, usage.currency)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -165,21 +191,27 @@ def _print_classes(console: Console, result: DistillResult) -> None:
     console.print(table)
 
 
+def _money(cost: float | None, currency: str) -> str:
+    return "price not known" if cost is None else f"{cost:.4f} {currency}"
+
+
 def _by_rule(rejected: dict[str, int]) -> str:
     return ", ".join(f"{rule} {count}" for rule, count in sorted(rejected.items()))
 
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
+    bill = estimate(task, config, load_prices(config.teacher.prices))
     console = Console()
     for message in shown.messages:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)
     console.print("---", style="bold")
     console.print(
-        f"prompt {shown.prompt!r}, first of {shown.requests_per_step} requests in a KD step; "
+        f"prompt {shown.template.name!r}, first of {shown.requests_per_step} requests in a KD step; "
         f"{config.pgkd.num_kd_steps} steps make at most {shown.requests_per_step * config.pgkd.num_kd_steps} "
-        "calls, repetitions apart. No model is trained yet: report and predictions above are placeholders.",
+        "calls, repetitions apart. No model is trained yet: report and predictions above are placeholders.\n"
+        f"estimate: {bill}",
         highlight=False,
         soft_wrap=True,
     )

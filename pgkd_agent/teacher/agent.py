@@ -2,114 +2,152 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from pgkd_agent.answer import Samples
+from pgkd_agent.answer import answer_schema
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import TeacherOutputError
+from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherUnavailableError
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import Call, CallLog, RawReply
-from pgkd_agent.teacher.calling import finish_reason, token_usage
-from pgkd_agent.teacher.factory import ChatTeacher
-from pgkd_agent.teacher.failures import call_with_retries
+from pgkd_agent.protocols import Teacher
+from pgkd_agent.teacher.calling import Caller
+from pgkd_agent.teacher.dialect import reply_text
+from pgkd_agent.teacher.failures import Kind, classify
+from pgkd_agent.teacher.gated import GatedChatModel
+from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import plan_prompt_requests
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
+from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
 
 logger = logging.getLogger(__name__)
 
-MAX_MODEL_CALLS = 8
-"""Model calls in one KD step; a model that keeps asking tools is stopped."""
+ANSWER_CALLS = 4
+"""Model calls beyond those for tools: to write, and to mend what was written."""
 
 MakeTools = Callable[[TeacherRequest], Sequence[BaseTool]]
 
+OnTranscript = Callable[[int, list[dict[str, Any]]], None]
+"""(KD step, messages of the conversation as plain mappings)."""
+
 
 class AgentTeacher:
-    """A teacher that has to ask for the report.
+    """A teacher that looks up how the student does.
 
     Args:
         make_tools: Tools over the student as it is in a KD step.
+        fallback: Writes where the model cannot: for this step, or for good where it takes no tools.
     """
 
     def __init__(
         self,
-        chat: ChatTeacher,
+        caller: Caller,
         template: PromptTemplate,
         config: PGKDConfig,
         make_tools: MakeTools,
-        log: CallLog | None = None,
+        fallback: Teacher,
+        on_transcript: OnTranscript | None = None,
     ) -> None:
-        self._chat = chat
+        self._caller = caller
         self._template = template
         self._config = config
         self._make_tools = make_tools
-        self._log = log or CallLog()
+        self._fallback = fallback
+        self._on_transcript = on_transcript
+        self._takes_tools = True
 
     def write(self, request: TeacherRequest) -> TeacherReply:
-        """Let the agent run once.
+        """Let the agent run once; where it ends without samples, ask without tools.
 
         Raises:
             TeacherUnavailableError: The provider failed for good.
-            TeacherOutputError: It ended without an answer in the form asked for.
+            TeacherOutputError: Nothing readable came from the fallback either; see `ChainTeacher`.
         """
+        if not self._takes_tools:
+            return self._fallback.write(request)
         (planned,) = plan_prompt_requests(request, self._template, self._config)
-        messages = self._template.render(planned.values)
-        started = time.perf_counter()
-        state = call_with_retries(
-            lambda: self._run(request, messages),
-            self._config.teacher.max_attempts,
-            f"teacher {self._chat.model_id}",
-        )
-        transcript: list[BaseMessage] = state["messages"]
-        answers = [message for message in transcript if isinstance(message, AIMessage)]
-        self._record(request.kd_step, messages, transcript, time.perf_counter() - started)
-        result: Samples | None = state.get("structured_response")
-        if result is None:
-            raise TeacherOutputError(
-                f"teacher {self._chat.model_id} ended without samples after {len(answers)} model calls; "
-                "take a model that calls tools well, or --set teacher.mode=chain",
-                tuple(answer.text for answer in answers),
-            )
-        return TeacherReply(
-            samples=tuple(GeneratedSample(sample.text, sample.label) for sample in result.samples),
-            num_requests=len(answers),
+        model = GatedChatModel(self._caller, request.kd_step, self._template.hash)
+        stopped_by, problem = "", ""
+        parsed = ParsedReply((), 0)
+        try:
+            parsed = self._run(model, request, self._template.render(planned.values))
+        except BudgetExceededError as error:
+            stopped_by = str(error)
+        except NotImplementedError:
+            self._takes_tools = False
+            problem = "its LangChain class takes no tools"
+        except TeacherContextError:
+            problem = "the conversation grew longer than its context"
+        except TeacherUnavailableError as error:
+            if error.__cause__ is None or classify(error.__cause__) is not Kind.REJECTED:
+                raise
+            self._takes_tools = False
+            problem = f"it rejects calls with tools ({error})"
+        if self._on_transcript:
+            self._on_transcript(request.kd_step, [_plain(message) for message in model.transcript])
+        reply = TeacherReply(
+            samples=tuple(GeneratedSample(sample.text, sample.label) for sample in parsed.samples),
+            num_requests=model.num_calls,
+            num_malformed=parsed.num_malformed,
             shown_texts=planned.shown_texts,
-            usage=sum((token_usage(answer) for answer in answers), TokenUsage()),
+            usage=model.usage,
+            teacher=self._caller.chat.model_id,
+            stopped_by=stopped_by,
+        )
+        if reply.samples or stopped_by:
+            return reply
+        answers = [message for message in model.transcript if isinstance(message, AIMessage)]
+        if not problem and not any(answer.tool_calls for answer in answers):
+            self._takes_tools = False
+            problem = "it called no tool"
+        return self._fall_back(request, reply, problem or "it ended without samples")
+
+    def _fall_back(self, request: TeacherRequest, reply: TeacherReply, problem: str) -> TeacherReply:
+        how_long = "for this step" if self._takes_tools else "from now on"
+        logger.warning("KD step %d: no agent %s: %s; asking without tools", request.kd_step, how_long, problem)
+        other = self._fallback.write(request)
+        return replace(
+            other,
+            num_requests=reply.num_requests + other.num_requests,
+            num_malformed=reply.num_malformed + other.num_malformed,
+            usage=reply.usage + other.usage,
         )
 
-    def _run(self, request: TeacherRequest, messages: Sequence[Message]) -> dict[str, Any]:
+    def _run(self, model: GatedChatModel, request: TeacherRequest, messages: Sequence[Message]) -> ParsedReply:
         from langchain.agents import create_agent
-        from langchain.agents.middleware import ModelCallLimitMiddleware
+        from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware
         from langchain.agents.structured_output import ToolStrategy
 
-        agent: Any = create_agent(
-            self._chat.model,
-            tools=list(self._make_tools(request)),
-            response_format=ToolStrategy(Samples),
-            middleware=[ModelCallLimitMiddleware(run_limit=MAX_MODEL_CALLS)],
-        )
-        state: dict[str, Any] = agent.invoke(
-            {"messages": [{"role": message.role, "content": message.content} for message in messages]}
-        )
-        return state
+        most = self._config.teacher.max_tool_calls
+        # A schema instead of a pydantic model: samples are checked one by one, so that a bad one costs no other.
+        schema = {"title": "Samples", "description": "The new training samples.", **_schema(request)}
+        limits: list[Any] = [
+            ModelCallLimitMiddleware(run_limit=most + ANSWER_CALLS),
+            ToolCallLimitMiddleware(run_limit=most),
+        ]
+        tools = list(self._make_tools(request))
+        agent: Any = create_agent(model, tools=tools, response_format=ToolStrategy(schema), middleware=limits)
+        state = agent.invoke({"messages": [{"role": message.role, "content": message.content} for message in messages]})
+        if (answer := state.get("structured_response")) is not None:
+            return parse_samples(json.dumps(answer))
+        # Some models write the answer as text, and one that is cut off calls the tool with half of it.
+        last = next(message for message in reversed(model.transcript) if isinstance(message, AIMessage))
+        return parse_samples(reply_text(last))
 
-    def _record(
-        self, kd_step: int, prompt: Sequence[Message], transcript: Sequence[BaseMessage], seconds: float
-    ) -> None:
-        """One log row per model call, with the tool results it saw; the time is of the whole run."""
-        seen = list(prompt)
-        index = 0
-        for message in transcript[len(prompt) :]:
-            if isinstance(message, AIMessage):
-                reply = message.text or str(message.tool_calls)
-                call = Call(kd_step, 0, index, self._chat.model_id, self._template.hash, {"mode": "agent"}, tuple(seen))
-                self._log.append(call, RawReply(reply, finish_reason(message), token_usage(message), seconds))
-                seen.append(Message("assistant", reply))
-                index += 1
-            elif isinstance(message, ToolMessage):
-                seen.append(Message("human", f"[{message.name}] {message.text}"))
+
+def _schema(request: TeacherRequest) -> dict[str, Any]:
+    return answer_schema([label.name for label in request.taxonomy])
+
+
+def _plain(message: BaseMessage) -> dict[str, Any]:
+    """For people to read."""
+    plain: dict[str, Any] = {"role": message.type, "content": message.text}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        plain["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]
+    if isinstance(message, ToolMessage):
+        plain["tool"] = message.name
+    return plain

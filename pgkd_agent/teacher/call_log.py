@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
-from pgkd_agent.prompts import Message
 from pgkd_agent.types import TokenUsage
 
 _SCHEMA = """
@@ -40,6 +39,10 @@ CREATE TABLE IF NOT EXISTS calls (
 """
 
 
+REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_intervened")
+"""Finish reasons of providers whose model or filter declined to answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawReply:
     """What came back, as it came."""
@@ -51,12 +54,16 @@ class RawReply:
 
     @property
     def is_cut_off(self) -> bool:
-        return self.finish_reason in ("length", "max_tokens")
+        return self.finish_reason in ("length", "max_tokens", "model_context_window_exceeded")
+
+    @property
+    def is_refusal(self) -> bool:
+        return self.finish_reason in REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked; `settings` are the sampling settings and schema that are sent along."""
+    """What is asked; `settings` is what goes along with the messages: sampling, schema, tools."""
 
     kd_step: int
     request_index: int
@@ -64,7 +71,7 @@ class Call:
     model: str
     prompt_hash: str
     settings: dict[str, Any]
-    messages: Sequence[Message]
+    messages: Sequence[dict[str, Any]]
 
     @property
     def key(self) -> str:
@@ -72,7 +79,7 @@ class Call:
         asked = (
             self.model,
             self.settings,
-            [asdict(message) for message in self.messages],
+            self.messages,
             self.kd_step,
             self.request_index,
             self.attempt,
@@ -83,26 +90,43 @@ class Call:
 class CallLog:
     """Append-only; each call is on disk before its reply is parsed.
 
+    The file is made with the first use, so that nothing is left where no teacher could be reached.
+
     Args:
         path: The database; `:memory:` keeps the log for the life of the object.
-    Raises:
-        StorageError: The database cannot be opened or written.
     """
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self._path = path
         self._lock = threading.Lock()  # a connection may be used by many threads, but by one at a time
-        try:
-            self._connection = sqlite3.connect(path, check_same_thread=False)
-            self._connection.execute(_SCHEMA)
-            self._connection.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
-            self._connection.commit()
-        except sqlite3.Error as error:
-            raise StorageError(f"call log {path} cannot be opened: {error}") from error
+        self._opened: sqlite3.Connection | None = None
 
-    def append(self, call: Call, reply: RawReply) -> None:
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """
+        Raises:
+            StorageError: The database cannot be opened.
+        """
+        if self._opened is None:
+            try:
+                self._opened = sqlite3.connect(self._path, check_same_thread=False)
+                self._opened.execute(_SCHEMA)
+                self._opened.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
+                self._opened.commit()
+            except sqlite3.Error as error:
+                raise StorageError(f"call log {self._path} cannot be opened: {error}") from error
+        return self._opened
+
+    def append(self, key: str, call: Call, reply: RawReply) -> None:
+        """Write one call; it is on disk when this returns.
+
+        Args:
+            key: Of the call as it was meant; `call` is what was sent in the end.
+        Raises:
+            StorageError: The database cannot be opened or written.
+        """
         row = {
-            "key": call.key,
+            "key": key,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kd_step": call.kd_step,
             "request_index": call.request_index,
@@ -110,7 +134,7 @@ class CallLog:
             "model": call.model,
             "prompt_hash": call.prompt_hash,
             "settings": json.dumps(call.settings, ensure_ascii=False),
-            "messages": json.dumps([asdict(message) for message in call.messages], ensure_ascii=False),
+            "messages": json.dumps(call.messages, ensure_ascii=False),
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
             **asdict(reply.usage),
@@ -123,11 +147,13 @@ class CallLog:
         except sqlite3.Error as error:
             raise StorageError(f"call log {self._path} cannot be written: {error}") from error
 
-    def find(self, call: Call) -> RawReply | None:
-        """The reply to the same question, or None where it was not asked yet."""
+    def find(self, key: str) -> RawReply | None:
+        """The reply to the call with this key, or None where it was not made yet."""
         columns = "reply, finish_reason, input_tokens, output_tokens, seconds"
+        if self._opened is None and self._path != ":memory:" and not Path(self._path).exists():
+            return None
         with self._lock:
-            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (call.key,)).fetchone()
+            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
         text, finish_reason, input_tokens, output_tokens, seconds = row
@@ -140,4 +166,7 @@ class CallLog:
         return (dict(zip(names, row, strict=True)) for row in cursor)
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the file; the log can be used again and opens it anew."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None

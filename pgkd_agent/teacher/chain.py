@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from pgkd_agent.answer import CONTRACT_LINE, answer_schema
+from pgkd_agent.answer import CONTRACT_LINE, Sample, answer_schema
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import TeacherContextError, TeacherOutputError
+from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherOutputError
+from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import CallLog, RawReply
-from pgkd_agent.teacher.calling import Caller, CallId
-from pgkd_agent.teacher.factory import ChatTeacher
+from pgkd_agent.teacher.call_log import RawReply
+from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests, shrunk
+from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -24,50 +27,80 @@ logger = logging.getLogger(__name__)
 OnRequest = Callable[[int, int, int], None]
 """(KD step, requests answered, requests planned)."""
 
+OnPlan = Callable[[Sequence[int]], None]
+"""Tokens of the prompts of the first KD step, estimated, before the first of them is sent."""
+
 NO_REPLY = RawReply("", "", TokenUsage(), 0.0)
 UNPARSED = ParsedReply((), 0)
+
+CONCURRENCY = 4
+"""Requests under way at once to a teacher that is not local."""
+
+TOLERATED_SHORTFALL = 0.25
+"""Share of the samples asked for that may be missing; for more, the teacher is asked again."""
+
+LONGEST_QUOTE = 4000
+"""Characters of an unreadable reply that are shown to the teacher again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One model call on its way through the chain."""
+    """One model call on its way through the chain.
+
+    Attributes:
+        resolve: From a written label to one of the taxonomy, or None.
+    """
 
     kd_step: int
     attempt: int
     request: PromptRequest
+    resolve: LabelResolver
     messages: tuple[Message, ...] = ()
     reply: RawReply = NO_REPLY
     parsed: ParsedReply = UNPARSED
+
+    @property
+    def usable(self) -> tuple[Sample, ...]:
+        """Samples with a label of the taxonomy."""
+        return tuple(sample for sample in self.parsed.samples if self.resolve(sample.label))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """All turns about one request; `stopped_by` says which cap ended it early, else it is empty."""
+
+    turns: tuple[Turn, ...]
+    stopped_by: str = ""
 
 
 class ChainTeacher:
     """A teacher that gets report and evidence in its prompt.
 
     Args:
-        log: Where every call is recorded before its reply is parsed.
         on_request: Called after each request of a KD step.
+        on_plan: Called once, before the first request.
     """
 
     def __init__(
         self,
-        chat: ChatTeacher,
+        caller: Caller,
         template: PromptTemplate,
         config: PGKDConfig,
-        log: CallLog | None = None,
         on_request: OnRequest | None = None,
+        on_plan: OnPlan | None = None,
     ) -> None:
-        self._chat = chat
+        self._caller = caller
         self._template = template
         self._config = config
-        self._caller = Caller(chat, template.hash, log or CallLog(), config.seed, config.teacher.max_attempts)
         self._on_request = on_request
+        self._on_plan = on_plan
         self._ever_parsed = False
         self.chain: Runnable[Turn, Turn] = (
             RunnableLambda(self._render) | RunnableLambda(self._call) | RunnableLambda(self._parse)
         )
 
     def write(self, request: TeacherRequest) -> TeacherReply:
-        """Send the requests of one KD step.
+        """Send the requests of one KD step; where a cap ends it, return what came until then.
 
         Raises:
             TeacherUnavailableError: The provider failed for good.
@@ -75,11 +108,10 @@ class ChainTeacher:
                 readable reply is an empty one.
         """
         planned = plan_prompt_requests(request, self._template, self._config)
-        turns: list[Turn] = []
-        for prompt_request in planned:
-            turns += self._ask(request.kd_step, prompt_request)
-            if self._on_request:
-                self._on_request(request.kd_step, prompt_request.index + 1, len(planned))
+        self._tell_plan(planned)
+        resolve = LabelResolver(request.taxonomy)
+        exchanges = self._ask_all([Turn(request.kd_step, 0, prompt, resolve) for prompt in planned])
+        turns = [turn for exchange in exchanges for turn in exchange.turns]
         reply = TeacherReply(
             samples=tuple(
                 GeneratedSample(sample.text, sample.label, turn.request.index)
@@ -88,24 +120,70 @@ class ChainTeacher:
             ),
             num_requests=len(turns),
             num_malformed=sum(turn.parsed.num_malformed for turn in turns),
+            num_refused=sum(turn.reply.is_refusal for turn in turns),
             shown_texts=frozenset().union(*(prompt.shown_texts for prompt in planned)),
             usage=sum((turn.reply.usage for turn in turns), TokenUsage()),
+            teacher=self._caller.chat.model_id,
+            stopped_by=next((exchange.stopped_by for exchange in exchanges if exchange.stopped_by), ""),
         )
         self._check(reply, turns)
         return reply
 
-    def _ask(self, kd_step: int, request: PromptRequest) -> list[Turn]:
-        """Ask, and again with the reason while nothing could be read; all turns, of which the last counts."""
+    def _tell_plan(self, planned: Sequence[PromptRequest]) -> None:
+        if self._on_plan:
+            prompts = (self._template.render(prompt.values) for prompt in planned)
+            self._on_plan([estimate_tokens("\n".join(m.content for m in messages)) for messages in prompts])
+            self._on_plan = None
+
+    def _ask_all(self, firsts: Sequence[Turn]) -> list[Exchange]:
+        """Exchanges in the order of their requests, several under way at once."""
+        settings = self._config.teacher
+        workers = settings.max_concurrency or (1 if settings.is_local else CONCURRENCY)
+        with ThreadPoolExecutor(workers) as pool:
+            exchanges = [pool.submit(self._ask, turn) for turn in firsts]
+            try:
+                for answered, done in enumerate(as_completed(exchanges), 1):
+                    done.result()
+                    if self._on_request:
+                        self._on_request(firsts[0].kd_step, answered, len(firsts))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return [exchange.result() for exchange in exchanges]
+
+    def _ask(self, turn: Turn) -> Exchange:
+        """Ask; ask again for samples that are missing, for what could not be read, and once after a refusal."""
+        num_samples = missing = turn.request.num_samples
         turns: list[Turn] = []
-        messages: tuple[Message, ...] = ()
         for attempt in range(self._config.teacher.max_attempts):
-            turn = self._ask_to_fit(Turn(kd_step, attempt, request, messages))
+            try:
+                turn = self._ask_to_fit(replace(turn, attempt=attempt))
+            except BudgetExceededError as error:
+                return Exchange(tuple(turns), str(error))
             turns.append(turn)
-            if turn.parsed.samples:
+            missing -= len(turn.usable)
+            is_enough = missing <= TOLERATED_SHORTFALL * num_samples
+            if is_enough or sum(turn.reply.is_refusal for turn in turns) > 1:
                 break
-            logger.warning("KD step %d, request %d: no sample could be read", kd_step, request.index)
-            messages = (*turn.messages, Message("assistant", turn.reply.text or "(empty)"), _complaint(turn))
-        return turns
+            turn = self._follow_up(turn, missing)
+        return Exchange(tuple(turns))
+
+    def _follow_up(self, turn: Turn, missing: int) -> Turn:
+        what = f"KD step {turn.kd_step}, request {turn.request.index}"
+        if turn.reply.is_refusal:
+            logger.warning("%s: the teacher declined to answer", what)
+            return turn
+        request = turn.request.of_size(missing)
+        usable = turn.usable
+        if usable:
+            logger.info("%s: %d samples are missing, asking for them", what, missing)
+            quote = json.dumps({"samples": [sample.model_dump() for sample in usable]}, ensure_ascii=False)
+            plea = f"Write {missing} more of the same kind, all different from those above. {_form(request)}"
+        else:
+            logger.warning("%s: %s", what, "no label of the taxonomy" if turn.parsed.samples else "no sample to read")
+            quote, plea = turn.reply.text[:LONGEST_QUOTE] or "(empty)", _complaint(turn)
+        talk = (*turn.messages, Message("assistant", quote), Message("human", plea))
+        return replace(turn, request=request, messages=talk)
 
     def _ask_to_fit(self, turn: Turn) -> Turn:
         """Ask once; a prompt that is too long is shortened until it fits.
@@ -130,20 +208,19 @@ class ChainTeacher:
                 turn = replace(turn, request=request, messages=())  # without the talk before, where there was any
 
     def _render(self, turn: Turn) -> Turn:
-        if turn.messages:
-            return turn
-        messages = self._template.render(turn.request.values)
-        if self._chat.capabilities.structured == "text":
-            contract = CONTRACT_LINE.format(num_samples=turn.request.num_samples)
-            last = messages[-1]
-            messages[-1] = replace(last, content=f"{last.content}\n\n{contract}")
-        return replace(turn, messages=tuple(messages))
+        return turn if turn.messages else replace(turn, messages=tuple(self._template.render(turn.request.values)))
 
     def _call(self, turn: Turn) -> Turn:
-        bound = self._chat.capabilities.array_bounds
-        schema = answer_schema(turn.request.labels, turn.request.num_samples if bound else None)
-        call_id = CallId(turn.kd_step, turn.request.index, turn.attempt)
-        return replace(turn, reply=self._caller.call(turn.messages, call_id, schema))
+        request = turn.request
+        bound = self._caller.chat.dialect.capabilities.array_bounds
+        question = Question(
+            CallId(turn.kd_step, request.index, turn.attempt),
+            turn.messages,
+            self._template.hash,
+            answer_schema(request.labels, request.num_samples if bound else None),
+            _form(request),
+        )
+        return replace(turn, reply=self._caller.call(question))
 
     def _parse(self, turn: Turn) -> Turn:
         if turn.reply.is_cut_off:
@@ -156,16 +233,26 @@ class ChainTeacher:
 
     def _check(self, reply: TeacherReply, turns: Sequence[Turn]) -> None:
         self._ever_parsed = self._ever_parsed or bool(reply.samples)
-        if not self._ever_parsed:
-            raise TeacherOutputError(
-                f"teacher {self._chat.model_id} gave no readable sample in {len(turns)} replies; expected "
-                f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply.text[:200]!r}; '
-                "try another model, --prompt per_class, or --set teacher.structured=json_schema",
-                tuple(turn.reply.text for turn in turns),
-            )
+        if self._ever_parsed or not turns:
+            return
+        declined = f" ({reply.num_refused} refused for their content)" if reply.num_refused else ""
+        raise TeacherOutputError(
+            f"teacher {self._caller.chat.model_id} gave no readable sample in {len(turns)} replies{declined}; expected "
+            f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply.text[:200]!r}; '
+            "try another model, --prompt per_class, or --set teacher.structured=json_schema",
+            tuple(turn.reply.text for turn in turns),
+        )
 
 
-def _complaint(turn: Turn) -> Message:
-    cut = " It was cut off: write shorter texts." if turn.reply.is_cut_off else ""
-    contract = CONTRACT_LINE.format(num_samples=turn.request.num_samples)
-    return Message("human", f"No sample could be read from that answer.{cut} {contract}")
+def _form(request: PromptRequest) -> str:
+    return CONTRACT_LINE.format(num_samples=request.num_samples)
+
+
+def _complaint(turn: Turn) -> str:
+    if turn.parsed.samples:
+        wrong = sorted({sample.label for sample in turn.parsed.samples})[:5]
+        fault = f"None of these labels is in the list: {json.dumps(wrong, ensure_ascii=False)}."
+    else:
+        cut = " It was cut off: write shorter texts." if turn.reply.is_cut_off else ""
+        fault = f"No sample could be read from that answer.{cut}"
+    return f"{fault} {_form(turn.request)}"

@@ -1,71 +1,49 @@
-"""From `provider:model` to a LangChain chat model with its capabilities."""
+"""From `provider:model` to a LangChain chat model."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
 from pgkd_agent import embedded
-from pgkd_agent.config import TeacherSettings
+from pgkd_agent.config import TeacherSettings, ZeroShotSettings
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
-from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, unavailable
-
-Structured = Literal["json_schema", "text"]
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a provider takes in a call.
-
-    Attributes:
-        structured: `json_schema`: OpenAI's `response_format`; `text`: nothing, the prompt says it.
-        seed: Whether sampling can be seeded.
-        array_bounds: Whether the schema may fix the number of samples.
-        max_tokens_field: The server reads `max_tokens` only, not `max_completion_tokens`.
-        prefix_cache: llama.cpp's `cache_prompt`: what begins like the call before is not read again.
-    """
-
-    structured: Structured = "text"
-    seed: bool = False
-    array_bounds: bool = False
-    max_tokens_field: bool = False
-    prefix_cache: bool = False
-
-
-CAPABILITIES = {
-    "local": Capabilities("json_schema", seed=True, array_bounds=True, max_tokens_field=True, prefix_cache=True),
-    "openai": Capabilities("json_schema", seed=True),
-    "openai-compatible": Capabilities("json_schema", seed=True, max_tokens_field=True),
-}
-"""By provider; any other: `Capabilities()`."""
+from pgkd_agent.teacher.dialect import CAPABILITIES, REPLY_LENGTH_FIELDS, Capabilities, Dialect
+from pgkd_agent.teacher.failures import Kind, classify, unavailable
 
 
 @dataclass(frozen=True)
 class ChatTeacher:
-    """A chat model ready for calls; `close` frees what it holds (a local server)."""
+    """A chat model ready for calls.
+
+    Attributes:
+        close: Frees what the model holds (a local server).
+        check_free: Finds out without a call whether server and key are right; None where nothing can.
+    """
 
     model: BaseChatModel
     model_id: str
-    capabilities: Capabilities = Capabilities()
+    dialect: Dialect = field(default_factory=lambda: Dialect(Capabilities()))
     close: Callable[[], None] = lambda: None
+    check_free: Callable[[], None] | None = None
 
 
-def build_teacher(settings: TeacherSettings, max_tokens: int, check: bool = True) -> ChatTeacher:
-    """Build the chat model, and find out now whether it can be reached: `openai` and `local` without a call, any
-    other provider with one of a few tokens.
+def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """Build the chat model.
 
     Args:
         max_tokens: Longest reply, in tokens.
-        check: Whether to find out; False where it may be that no call is needed.
     Raises:
         ConfigError: No provider prefix, an unknown provider, or a local model that is not there.
-        TeacherUnavailableError: A missing key, or a server that cannot be reached or refuses the key.
+        TeacherUnavailableError: A missing key.
     """
     provider, colon, name = settings.spec.partition(":")
     if not colon or not name:
@@ -73,14 +51,35 @@ def build_teacher(settings: TeacherSettings, max_tokens: int, check: bool = True
             f"teacher {settings.spec!r}: expected provider:model, e.g. openai:gpt-4o-mini, local:smollm2, "
             "local:/path/model.gguf"
         )
-    if provider == "local":
-        return _local(name, settings, max_tokens)
-    if provider == "openai":
-        return _openai(name, settings, max_tokens, check)
-    teacher = _bedrock(name, settings, max_tokens) if provider == "bedrock_converse" else _any(settings, max_tokens)
-    if check:
-        _check_answers(teacher.model, settings)
-    return teacher
+    _refuse_credentials_in(settings.base_url)
+    builders = {
+        "local": _local,
+        "openai": _openai,
+        "azure_openai": _azure,
+        "bedrock_converse": _bedrock,
+        "anthropic": _anthropic,
+        "ollama": _ollama,
+    }
+    return builders.get(provider, _any)(name, settings, max_tokens)
+
+
+def for_labels(chat: ChatTeacher, settings: ZeroShotSettings) -> ChatTeacher:
+    """The same model, set up to name labels: short replies, its own temperature."""
+    model = chat.model
+    lengths = {name: settings.max_tokens for name in REPLY_LENGTH_FIELDS if getattr(model, name, None) is not None}
+    fields = {**lengths, "temperature": settings.temperature} if hasattr(model, "temperature") else lengths
+    return replace(chat, model=model.model_copy(update=fields))
+
+
+def _dialect(provider: str, settings: TeacherSettings) -> Dialect:
+    level = None if settings.structured == "auto" else settings.structured
+    return Dialect(CAPABILITIES.get(provider, Capabilities()), level)
+
+
+def _refuse_credentials_in(url: str | None) -> None:
+    """Settings are written into the run directory."""
+    if url and urlsplit(url).password:
+        raise ConfigError("teacher.base_url holds a password; keys and passwords belong into the environment")
 
 
 def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
@@ -91,7 +90,7 @@ def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     server.start()
     _bypass_proxies("127.0.0.1")
     model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")
-    return ChatTeacher(model, settings.spec, _chosen("local", settings), server.close)
+    return ChatTeacher(model, settings.spec, _dialect("local", settings), server.close, check_free=lambda: None)
 
 
 def _bypass_proxies(host: str) -> None:
@@ -114,7 +113,7 @@ def local_model_file(name: str) -> Path:
     return path
 
 
-def _openai(name: str, settings: TeacherSettings, max_tokens: int, check: bool) -> ChatTeacher:
+def _openai(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     key = os.environ.get("OPENAI_API_KEY")
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if not key and not base_url:
@@ -122,10 +121,8 @@ def _openai(name: str, settings: TeacherSettings, max_tokens: int, check: bool) 
             f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
         )
     model = _chat_openai(settings, max_tokens, model=name, base_url=base_url, api_key=key or "none")
-    teacher = ChatTeacher(model, settings.spec, _chosen("openai-compatible" if base_url else "openai", settings))
-    if check:
-        _check_reachable(model, settings.spec)
-    return teacher
+    dialect = _dialect("openai-compatible" if base_url else "openai", settings)
+    return ChatTeacher(model, settings.spec, dialect, check_free=lambda: _list_models(model, settings.spec))
 
 
 def _chat_openai(settings: TeacherSettings, max_tokens: int, **kwargs: Any) -> BaseChatModel:
@@ -139,6 +136,27 @@ def _chat_openai(settings: TeacherSettings, max_tokens: int, **kwargs: Any) -> B
         use_responses_api=False,
         **kwargs,
     )
+
+
+def _azure(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """A deployment on Azure OpenAI; `name` is the deployment's."""
+    from langchain_openai import AzureChatOpenAI
+
+    endpoint = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    missing = [] if endpoint else ["AZURE_OPENAI_ENDPOINT (or --base-url)"]
+    missing += [name for name in ("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION") if not os.environ.get(name)]
+    if missing:
+        raise TeacherUnavailableError(f"teacher {settings.spec}: set {', '.join(missing)}")
+    model = AzureChatOpenAI(
+        azure_deployment=name,
+        azure_endpoint=endpoint,
+        temperature=settings.temperature,
+        max_completion_tokens=max_tokens,
+        timeout=settings.timeout,
+        max_retries=0,
+        use_responses_api=False,
+    )
+    return ChatTeacher(model, settings.spec, _dialect("azure_openai", settings))
 
 
 def _bedrock(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
@@ -164,10 +182,49 @@ def _bedrock(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeach
         max_retries=0,
         endpoint_url=settings.base_url,
     )
-    return ChatTeacher(model, settings.spec, _chosen("bedrock_converse", settings))
+    return ChatTeacher(model, settings.spec, _dialect("bedrock_converse", settings))
 
 
-def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+def _anthropic(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    chat_anthropic = _class_of("langchain_anthropic", "ChatAnthropic", "anthropic", settings)
+    if not os.environ.get("ANTHROPIC_API_KEY"):
+        raise TeacherUnavailableError(f"teacher {settings.spec}: no key; set ANTHROPIC_API_KEY")
+    model = chat_anthropic(
+        model=name,
+        temperature=settings.temperature,
+        max_tokens=max_tokens,
+        timeout=settings.timeout,
+        max_retries=0,
+        **({"base_url": settings.base_url} if settings.base_url else {}),
+    )
+    return ChatTeacher(model, settings.spec, _dialect("anthropic", settings))
+
+
+def _ollama(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """A model that Ollama serves; the context is set, since its server cuts longer prompts without a word."""
+    chat_ollama = _class_of("langchain_ollama", "ChatOllama", "ollama", settings)
+    model = chat_ollama(
+        model=name,
+        temperature=settings.temperature,
+        num_predict=max_tokens,
+        num_ctx=settings.context_tokens,
+        base_url=settings.base_url,
+        client_kwargs={"timeout": settings.timeout},
+    )
+    return ChatTeacher(model, settings.spec, _dialect("ollama", settings))
+
+
+def _class_of(module: str, name: str, extra: str, settings: TeacherSettings) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(
+            f"teacher {settings.spec} needs {module} ({error}): run `pip install 'pgkd-agent[{extra}]'`"
+        ) from error
+
+
+def _any(_name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    """Any other provider that LangChain knows."""
     from langchain.chat_models import init_chat_model
 
     given = {"temperature": settings.temperature, "base_url": settings.base_url}
@@ -180,29 +237,11 @@ def _any(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise ConfigError(f"teacher {settings.spec}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # each provider has its own way to say that credentials are missing
         raise unavailable(error, f"teacher {settings.spec}") from error
-    return ChatTeacher(model, settings.spec, _chosen(settings.spec.partition(":")[0], settings))
+    return ChatTeacher(model, settings.spec, _dialect(settings.spec.partition(":")[0], settings))
 
 
-def _chosen(provider: str, settings: TeacherSettings) -> Capabilities:
-    own = CAPABILITIES.get(provider, Capabilities())
-    if settings.structured == "auto":
-        return own
-    return replace(own, structured=settings.structured)
-
-
-def _check_answers(model: BaseChatModel, settings: TeacherSettings) -> None:
-    """Ask for one word: there is no free way to learn that a key, a region and a model's name go together.
-
-    Raises:
-        TeacherUnavailableError: The provider refuses, or cannot be reached.
-    """
-    call_with_retries(
-        lambda: model.invoke("Answer with the word ok."), settings.max_attempts, f"teacher {settings.spec}"
-    )
-
-
-def _check_reachable(model: Any, spec: str) -> None:
-    """List the server's models, which costs nothing; only connection and key failures count."""
+def _list_models(model: Any, spec: str) -> None:
+    """Ask for the server's models, which costs nothing; only connection and key failures count."""
     try:
         model.root_client.with_options(timeout=10.0).models.list()
     except Exception as error:

@@ -1,8 +1,22 @@
-"""From a provider's exception to what to do about it; the only retry layer (clients have theirs off)."""
+"""From a provider's exception to what is done about it; the only retry layer (clients have theirs off).
+
+kind      what follows
+AUTH      the run ends, naming the variables
+QUOTA     the run ends
+NO_MODEL  the run ends
+PASSING   tried again after a wait, bounded in number and time; then the run ends
+CONTEXT   the prompt is shortened (`teacher.chain`); where nothing is left to drop, the run ends
+REFUSED   counted, asked once more, else the request brings nothing (`teacher.chain`)
+REJECTED  the setting it names is dropped and the call repeated (`teacher.dialect`); else the run ends
+NOT_API   the run ends: something else than the provider's API answered
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,7 +26,7 @@ from typing import TypeVar
 import tenacity
 from langchain_core.exceptions import ContextOverflowError
 
-from pgkd_agent.errors import PGKDError, TeacherContextError, TeacherUnavailableError
+from pgkd_agent.errors import TeacherContextError, TeacherUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +42,11 @@ class Kind(StrEnum):
     AUTH = "credentials missing or refused"
     QUOTA = "quota used up"
     PASSING = "rate limit, time-out, connection or server error"
+    NO_MODEL = "no such model"
     CONTEXT = "prompt longer than the model's context"
+    REFUSED = "refused for its content"
     REJECTED = "request rejected"
+    NOT_API = "not an answer of the provider's API"
 
 
 _AUTH_CODES = {
@@ -41,12 +58,26 @@ _AUTH_CODES = {
 }
 _CONTEXT_SIGNS = ("context_length_exceeded", "exceed_context_size_error", "available context size")
 _PASSING_CODES = {"ThrottlingException", "ModelNotReadyException", "ServiceUnavailableException"}
+_REFUSED_SIGNS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+_REFUSED_TYPES = ("OpenAIRefusalError", "ContentFilterFinishReasonError")
+_NO_MODEL_CODES = ("model_not_found", "ResourceNotFoundException", "DeploymentNotFound")
+_NO_MODEL_SIGNS = ("model identifier is invalid",)
 _PASSING_TYPES = (
     "ConnectionError",
     "ConnectError",
     "TimeoutError",
     "ReadTimeout",
     "Timeout",
+    "EndpointConnectionError",
+    "ConnectionClosedError",
+    "ProtocolError",
+    "ReadError",
+)
+_NEVER_SENT = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectTimeoutError",
+    "ConnectionRefusedError",
     "EndpointConnectionError",
 )
 
@@ -63,38 +94,49 @@ def classify(error: BaseException) -> Kind:
     said = f"{code} {error}"
     if isinstance(error, ContextOverflowError) or any(sign in said for sign in _CONTEXT_SIGNS):
         return Kind.CONTEXT
+    if name in _REFUSED_TYPES or any(sign in said for sign in _REFUSED_SIGNS):
+        return Kind.REFUSED
     if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_CODES:
         return Kind.AUTH
     if code in ("insufficient_quota", "ServiceQuotaExceededException"):
         return Kind.QUOTA
+    if status == 404 or code in _NO_MODEL_CODES or any(sign in said for sign in _NO_MODEL_SIGNS):
+        return Kind.NO_MODEL
     if status in (408, 409, 429) or (status or 0) >= 500 or code in _PASSING_CODES:
         return Kind.PASSING
     if name.endswith(_PASSING_TYPES) or isinstance(error, (ConnectionError, TimeoutError)):
         return Kind.PASSING
+    if status is None and code is None and isinstance(error, (json.JSONDecodeError, AttributeError, TypeError)):
+        return Kind.NOT_API  # clients trip over what is no JSON, or JSON of another form
     return Kind.REJECTED
 
 
-def call_with_retries(call: Callable[[], T], max_attempts: int, what: str) -> T:
+def call_with_retries(call: Callable[[], T], max_attempts: int, max_seconds: float) -> T:
     """Call, and again after a passing failure: after the time that the provider names, else with exponential waits
     and jitter.
 
+    Args:
+        max_seconds: Since the first try, after which none is begun.
     Raises:
-        TeacherUnavailableError: Another kind of failure, the last try failed too, or the provider asks for a wait
-            of more than `LONGEST_RETRY_AFTER`.
+        Exception: What the last try raised: another kind of failure, one try too many, or a provider that asks for
+            a wait of more than `LONGEST_RETRY_AFTER`.
     """
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(max_attempts),
+        stop=tenacity.stop_after_attempt(max_attempts) | tenacity.stop_before_delay(max_seconds),
         wait=_wait,
         retry=tenacity.retry_if_exception(_is_worth_another_try),
         before_sleep=_say,
         reraise=True,
     )
-    try:
-        return retrying(call)
-    except PGKDError:
-        raise
-    except Exception as error:
-        raise unavailable(error, what) from error
+    return retrying(call)
+
+
+def may_be_billed(error: BaseException) -> bool:
+    """Whether the provider may have worked on a call that failed: it was sent, and no refusal came back."""
+    aws_status, _ = _aws(error)
+    if getattr(error, "status_code", None) or aws_status or classify(error) is not Kind.PASSING:
+        return False
+    return not any(type(link).__name__ in _NEVER_SENT for link in (error, error.__cause__))
 
 
 def retry_after(error: BaseException) -> float | None:
@@ -136,15 +178,30 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
         "account may use this model",
         Kind.QUOTA: "raise the quota or pay the account; repeating will not help",
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
+        Kind.NO_MODEL: "check the model's name, and that the account and region have it",
+        Kind.REFUSED: "look at the texts that are shown to it",
+        Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
         Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4, teacher.max_text_chars=500) or take a model with a "
         "larger context (of a local one: --set teacher.context_tokens=8192)",
         Kind.REJECTED: "check the model's name and the settings it is called with",
     }[kind]
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
-    text = (str(error).splitlines() or [""])[0][:300]
+    text = redacted((str(error).splitlines() or [""])[0])[:300]
     kind_of_error = TeacherContextError if kind is Kind.CONTEXT else TeacherUnavailableError
     return kind_of_error(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
+
+
+_SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+
+
+def redacted(text: str) -> str:
+    """`text` without values of environment variables that are named like secrets: servers echo keys in errors."""
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAMES.search(name):
+            text = text.replace(value, f"[{name}]")
+    return text
 
 
 def _aws(error: BaseException) -> tuple[int | None, str | None]:

@@ -35,6 +35,10 @@ class PromptRequest:
     shown_texts: frozenset[str]
     shorter_reports: tuple[str, ...] = ()
 
+    def of_size(self, num_samples: int) -> PromptRequest:
+        """The same request for another number of samples."""
+        return replace(self, num_samples=num_samples, values={**self.values, "num_samples": num_samples})
+
 
 SHRINKING_ORDER = ("few_shot", "correct", "misclassified", "hard_negatives")
 """Pools in the order in which rows are left out of a prompt that is too long: the student's mistakes go last."""

@@ -10,11 +10,11 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.answer import zero_shot_schema
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import BudgetExceededError
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.teacher.call_log import CallLog, RawReply
-from pgkd_agent.teacher.calling import Caller, CallId
-from pgkd_agent.teacher.factory import ChatTeacher
+from pgkd_agent.teacher.call_log import RawReply
+from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import parse_label
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Label, label_names
@@ -30,6 +30,7 @@ class ZeroShotAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
+    kd_step: int
     row: int
     text: str
     messages: tuple[Message, ...] = ()
@@ -39,18 +40,16 @@ class ZeroShotClassifier:
     """Asks a chat model for the label of a text.
 
     Args:
-        config: Its `zero_shot` section, seed and `teacher.max_attempts`.
-        log: Where every call is recorded.
+        config: Its `zero_shot` section and `teacher.max_text_chars`.
     """
 
     def __init__(
         self,
-        chat: ChatTeacher,
+        caller: Caller,
         template: PromptTemplate,
         taxonomy: Sequence[Label],
         task_description: str,
         config: PGKDConfig,
-        log: CallLog | None = None,
     ) -> None:
         self._template = template
         self._taxonomy = [{"name": label.name, "description": label.description} for label in taxonomy]
@@ -58,26 +57,38 @@ class ZeroShotClassifier:
         self._max_chars = config.teacher.max_text_chars
         self._schema = zero_shot_schema(label_names(taxonomy))
         self._resolve = LabelResolver(taxonomy)
-        self._caller = Caller(chat, template.hash, log or CallLog(), config.seed, config.teacher.max_attempts)
+        self._caller = caller
         self.chain: Runnable[_Question, ZeroShotAnswer] = RunnableLambda(self._render) | RunnableLambda(self._answer)
 
-    def classify(self, texts: Mapping[int, str], max_concurrency: int) -> Iterator[tuple[int, ZeroShotAnswer]]:
+    def classify(
+        self, texts: Mapping[int, str], max_concurrency: int, kd_step: int = 0
+    ) -> Iterator[tuple[int, ZeroShotAnswer]]:
         """Yield (row number, answer) as answers come in, in no particular order.
 
         Args:
             texts: By row number; the number also seeds the sampling, so that a part of the rows asked again
                 gets the same requests.
+            kd_step: The step whose samples these are, for the log.
         Raises:
             TeacherUnavailableError: The provider failed for good; requests not yet sent are dropped.
+            BudgetExceededError: A cap was reached; answers to what was sent before are yielded first.
         """
+        over: BudgetExceededError | None = None
         with ThreadPoolExecutor(max_concurrency) as pool:
-            rows = {pool.submit(self.chain.invoke, _Question(row, text)): row for row, text in texts.items()}
+            rows = {pool.submit(self.chain.invoke, _Question(kd_step, row, text)): row for row, text in texts.items()}
             try:
                 for done in as_completed(rows):
-                    yield rows[done], done.result()
+                    try:
+                        answer = done.result()
+                    except BudgetExceededError as error:
+                        over = error
+                        continue
+                    yield rows[done], answer
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if over:
+            raise over
 
     def _render(self, question: _Question) -> _Question:
         values = {
@@ -88,5 +99,13 @@ class ZeroShotClassifier:
         return replace(question, messages=tuple(self._template.render(values)))
 
     def _answer(self, question: _Question) -> ZeroShotAnswer:
-        reply = self._caller.call(question.messages, CallId(0, question.row), self._schema, same_beginning=True)
+        reply = self._caller.call(
+            Question(
+                CallId(question.kd_step, question.row),
+                question.messages,
+                self._template.hash,
+                self._schema,
+                same_beginning=True,
+            )
+        )
         return ZeroShotAnswer(parse_label(reply.text, self._resolve), reply)

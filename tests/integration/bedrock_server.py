@@ -39,6 +39,13 @@ def converse(text: str, stop_reason: str = "end_turn") -> Answer:
     )
 
 
+def tool_use(name: str, arguments: dict[str, Any], stop_reason: str = "tool_use") -> Answer:
+    answer = converse("", stop_reason)
+    call = {"toolUse": {"toolUseId": f"tooluse_{name}", "name": name, "input": arguments}}
+    answer.content["output"]["message"]["content"] = [call]
+    return answer
+
+
 def error(status: int, kind: str, message: str) -> Answer:
     return Answer(status, {"message": message}, {"x-amzn-ErrorType": kind})
 

@@ -12,7 +12,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherUnavailableError
-from tests.integration.bedrock_server import KEY_ID, REGION, SECRET, BedrockServer, converse, error, serve
+from tests.integration.bedrock_server import KEY_ID, REGION, SECRET, BedrockServer, converse, error, serve, tool_use
 from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.test_distill import FIRST, SECOND
@@ -44,24 +44,44 @@ def bedrock_config(student: Path, server: BedrockServer, model: str = CLAUDE, **
     )
 
 
-@pytest.mark.parametrize("model", [CLAUDE, LLAMA])
-def test_a_whole_distillation(tiny_student: Path, tmp_path: Path, model: str) -> None:
-    replies = [OK, converse(FIRST), converse(SECOND)]
-    with serve(lambda call, _body: replies[call]) as server:
+def claude(call: int, body: dict[str, Any]) -> Answer:
+    """Calls the tool that it has to call, and else answers in words."""
+    if "toolConfig" not in body:
+        return OK
+    assert body["toolConfig"]["toolChoice"] in ({"any": {}}, {"tool": {"name": "answer"}})
+    return tool_use("answer", json.loads(FIRST if call == 1 else SECOND))
+
+
+def llama(call: int, body: dict[str, Any]) -> Answer:
+    """Llama 3 8B takes no tools, and Bedrock says so."""
+    if "toolConfig" in body:
+        return error(400, "ValidationException", "This model doesn't support tool use.")
+    return [OK, OK, converse(FIRST), converse(SECOND)][call]
+
+
+@pytest.mark.parametrize(("model", "answer"), [(CLAUDE, claude), (LLAMA, llama)])
+def test_a_whole_distillation(
+    tiny_student: Path, tmp_path: Path, model: str, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(answer) as server:
         config = bedrock_config(tiny_student, server, model)
         result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
-    assert server.models == [model] * 3
+    assert server.models == [model] * (3 if model == CLAUDE else 4)
     assert [step.accepted for step in result.steps] == [0, 2, 2]
     usage = result.summary.teacher
     assert (usage.requests, usage.input_tokens, usage.output_tokens) == (2, 180, 60)
     assert usage.cost == (pytest.approx((180 * 3 + 60 * 15) / 1e6) if model == CLAUDE else None)
-    request = server.requests[1]
+    request = server.requests[-2]
     assert request["inferenceConfig"]["temperature"] == 0.8 and request["inferenceConfig"]["maxTokens"] >= 64
     prompt = request["messages"][0]["content"][0]["text"]
     assert "You are a Teacher model for a Student LM" in prompt
-    assert '{"samples": [{"text": "...", "label": "..."}]}' in prompt  # Converse takes no schema
+    assert ('{"samples": [{"text": "...", "label": "..."}]}' in prompt) == (model == LLAMA)
+    refused = "does not take answers as tool; asking as text from now on"
+    assert caplog.text.count(refused) == (model == LLAMA)
     with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:
-        assert [row[0] for row in calls.execute("SELECT finish_reason FROM calls")] == ["end_turn", "end_turn"]
+        assert [row[0] for row in calls.execute("SELECT finish_reason FROM calls")] == (
+            ["end_turn", "tool_use", "tool_use"] if model == CLAUDE else ["end_turn"] * 3
+        )
     calls.close()
     written = "".join(path.read_text() for path in (tmp_path / "run").glob("*.[jy]*"))
     assert SECRET not in written
@@ -76,7 +96,7 @@ def test_throttling_is_waited_for_once_and_a_cut_reply_keeps_its_whole_samples(
     with serve(lambda call, _body: replies[call]) as server:
         result = distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, server))
     assert len(server.requests) == 4  # one layer of retries
-    assert [step.parsed for step in result.steps] == [0, 3, 2]
+    assert [step.parsed for step in result.steps] == [0, 3, 3]
 
 
 def no_fit(*_args: object, **_kwargs: object) -> None:
@@ -129,7 +149,11 @@ def test_what_is_missing_is_named(
         distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, BedrockServer("http://127.0.0.1:9")))
 
 
-def test_the_schema_is_left_out_where_the_provider_takes_none(tiny_student: Path) -> None:
+def test_a_forced_form_is_kept_to(tiny_student: Path) -> None:
+    flags = {"pgkd.num_kd_steps": 1, "teacher.structured": "text"}
     with serve(lambda call, _body: [OK, converse(FIRST)][call]) as server:
-        distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, server, **{"pgkd.num_kd_steps": 1}))
-    assert json.dumps(server.requests).count("json_schema") == 0
+        distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, server, **flags))
+    assert "toolConfig" not in json.dumps(server.requests)
+    flags["teacher.structured"] = "tool"
+    with serve(llama) as server, pytest.raises(TeacherUnavailableError, match="support tool use"):
+        distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, server, LLAMA, **flags))

@@ -37,7 +37,8 @@ def files(tmp_path: Path) -> Path:
 
 def quick(student: Path) -> list[str]:
     pairs = ["learning_rate=0.003", "max_epochs=4"]
-    return ["--student", str(student), *(part for pair in pairs for part in ("--set", f"student.{pair}"))]
+    settings = [f"student.{pair}" for pair in pairs] + ["pgkd.pgkd_batch_size=1"]  # as many as the servers below write
+    return ["--student", str(student), *(part for setting in settings for part in ("--set", setting))]
 
 
 def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
@@ -77,7 +78,7 @@ def test_train_needs_no_teacher(files: Path, tiny_student: Path) -> None:
 def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: Path) -> None:
     done = pgkd(
         "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--base-url", "http://127.0.0.1:9",
-        "--dry-run", "--prompt", "per_class", *quick(tiny_student),
+        "--dry-run", "--prompt", "per_class", *quick(tiny_student), "--set", "pgkd.pgkd_batch_size=32",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "first of 7 requests in a KD step; 10 steps make at most 70 calls" in done.stdout
@@ -141,7 +142,7 @@ def test_a_finished_run_is_resumed_without_a_call(files: Path, tiny_student: Pat
     assert "replaying what is stored" in again.stdout
     assert first.stdout.splitlines()[3] == again.stdout.splitlines()[4]  # the verdict
     mixed = pgkd("distill", "--resume", "run", "--seed", "0", "--set", "seed=2", "--dry-run")
-    assert mixed.returncode == 2 and "leave out --seed, --set, --dry-run" in mixed.stderr
+    assert mixed.returncode == 2 and "leave out --dry-run, --seed, --set" in mixed.stderr
 
 
 def test_datasets_and_schemas_are_printed() -> None:

@@ -43,7 +43,11 @@ FIRST = reply(
     (TRAIN[0].text, TRAIN[0].label),  # a copy
     ("a spaceship on mars", "space"),  # not in the taxonomy
 )
-SECOND = reply(("goat and sheep in a wide green field", "animals"), ("hail, then thunder all night", "weather"))
+SECOND = reply(
+    ("goat and sheep in a wide green field", "animals"),
+    ("hail, then thunder all night", "weather"),
+    (TRAIN[0].text, TRAIN[0].label),  # a copy
+)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -71,9 +75,10 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     assert outcome["test"]["after"]["report"]["n_rows"] == len(TEST)
     assert outcome["samples"] == {
         "asked": 8,
-        "parsed": 6,
+        "parsed": 7,
         "accepted": 4,
         "malformed": 0,
+        "refused": 0,
         "rejected": outcome["samples"]["rejected"],
     }
     meta = json.loads((run / "meta.json").read_text())
@@ -102,7 +107,7 @@ def test_no_validation_or_test_text_reaches_a_prompt(tiny_student: Path, variant
 
 
 def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -> None:
-    copies = reply((TRAIN[0].text, TRAIN[0].label), (TRAIN[1].text, TRAIN[1].label))
+    copies = reply(*((row.text, row.label) for row in TRAIN[:4]))
     with ScriptedChatModel([copies, copies]) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
     assert [step.epochs for step in result.steps[1:]] == [0, 0]
@@ -162,13 +167,6 @@ def test_the_agent_asks_for_the_report_before_it_writes(tiny_student: Path, tmp_
     calls.close()
 
 
-def test_an_agent_that_never_writes_is_an_error(tiny_student: Path) -> None:
-    asks = AIMessage(content="", tool_calls=[{"name": "get_classification_report", "args": {}, "id": "1"}])
-    config = tiny_config(tiny_student, **{"teacher.mode": "agent", "teacher.prompt": None})
-    with pytest.raises(TeacherOutputError, match="ended without samples"):
-        distill(TRAIN, VALIDATION, teacher=ScriptedChatModel([asks] * 20), config=config)
-
-
 def openai_config(student: Path, base_url: str, **flags: object) -> PGKDConfig:
     return tiny_config(
         student,
@@ -194,10 +192,15 @@ def test_a_real_openai_client_over_http(tiny_student: Path, tmp_path: Path, monk
         assert not path.is_file() or b"planted-secret" not in path.read_bytes()
 
 
-def test_a_truncated_reply_keeps_its_whole_samples(tiny_student: Path) -> None:
+def test_of_a_truncated_reply_whole_samples_are_kept_and_the_rest_is_asked_for(tiny_student: Path) -> None:
     with serve(lambda call, _body: completion(FIRST[:130], "length") if call == 0 else completion(SECOND)) as server:
         result = distill(TRAIN, VALIDATION, config=openai_config(tiny_student, server.base_url))
-    assert [step.parsed for step in result.steps] == [0, 1, 2]
+    assert [(step.parsed, step.num_requests) for step in result.steps] == [(0, 0), (1 + 3, 2), (3, 1)]
+    talk = server.requests[1]["messages"]
+    assert [message["role"] for message in talk] == ["user", "assistant", "user"]
+    assert json.loads(talk[1]["content"]) == {"samples": json.loads(FIRST)["samples"][:1]}
+    assert talk[2]["content"].startswith("Write 3 more of the same kind")
+    assert result.steps[1].usage.input_tokens == 200
 
 
 def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:

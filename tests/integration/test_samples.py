@@ -25,7 +25,7 @@ TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 
 @pytest.fixture(scope="module")
 def run(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps: two samples accepted and two rejected, then two accepted."""
+    """Two steps: two samples accepted and two rejected, then two accepted and one rejected."""
     folder = tmp_path_factory.mktemp("samples") / "run"
     labels = {name: f"about {name}" for name in TOPICS}
     with ScriptedChatModel([FIRST, SECOND]) as teacher:
@@ -36,11 +36,11 @@ def run(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_every_sample_comes_out_with_its_origin(run: Path, tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"samples{suffix}"
-    assert export_samples(run, target) == {"accepted": 4, "rejected": 2}
+    assert export_samples(run, target) == {"accepted": 4, "rejected": 3}
     rows = read_records(target)
     assert list(rows[0]) == list(COLUMNS)
     steps = [f"{row['kd_step']} {row['status']}" for row in rows]
-    assert steps == ["1 accepted"] * 2 + ["1 rejected"] * 2 + ["2 accepted"] * 2
+    assert steps == ["1 accepted"] * 2 + ["1 rejected"] * 2 + ["2 accepted"] * 2 + ["2 rejected"]
     by_text = {row["text"]: row for row in rows}
     assert by_text["a spaceship on mars"]["rule"] == "label"
     assert by_text["a spaceship on mars"]["reason"] == "'space' is not in the taxonomy"
@@ -56,7 +56,7 @@ def test_a_folder_is_a_dataset_as_the_hub_has_them(run: Path, tmp_path: Path, mo
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     export_samples(run, tmp_path / "hub")
     loaded = datasets.load_dataset(str(tmp_path / "hub"))
-    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 4, "rejected": 2}
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 4, "rejected": 3}
     assert loaded["train"][1] == {
         **loaded["train"][1], "text": "pass me that wrench and the pliers", "label": "tools", "status": "accepted",
     }  # fmt: skip
@@ -86,7 +86,7 @@ def review(rows: list[dict[str, Any]]) -> None:
 
 def test_what_was_approved_is_trained_on_beside_the_plain_student(run: Path, tmp_path: Path) -> None:
     retraining = prepare_retraining(run, edited(run, tmp_path, review))
-    assert retraining.not_approved == 2 and len(retraining.teacher.samples) == 5
+    assert retraining.not_approved == 3 and len(retraining.teacher.samples) == 5
     result = run_task(retraining.stored.task, retraining.config, retraining.teacher, tmp_path / "again")
     added = [(row.text, row.label) for row in result.history.rows[len(TRAIN) :]]
     assert ("a dust storm on mars", "weather") in added

@@ -11,8 +11,14 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from langchain_core.exceptions import ContextOverflowError
 
-from pgkd_agent.errors import PromptError, TeacherUnavailableError
-from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, retry_after
+from pgkd_agent.teacher.failures import (
+    Kind,
+    call_with_retries,
+    classify,
+    may_be_billed,
+    retry_after,
+    unavailable,
+)
 
 
 def aws(code: str, status: int = 400, **headers: str) -> ClientError:
@@ -44,7 +50,12 @@ class OpenAIContextOverflow(ContextOverflowError):
         (Http(408), Kind.PASSING),
         (Http(500), Kind.PASSING),
         (Http(503), Kind.PASSING),
-        (Http(404, "model_not_found"), Kind.REJECTED),
+        (Http(404, "model_not_found"), Kind.NO_MODEL),
+        (Http(404), Kind.NO_MODEL),
+        (aws("ResourceNotFoundException", 404), Kind.NO_MODEL),
+        (Http(400, "content_filter"), Kind.REFUSED),
+        (Http(400), Kind.REJECTED),
+        (AttributeError("'str' object has no attribute 'choices'"), Kind.NOT_API),
         (OpenAIContextOverflow("too long"), Kind.CONTEXT),
         (ValueError("request (900 tokens) exceeds the available context size (512 tokens)"), Kind.CONTEXT),
         (Http(400, "context_length_exceeded"), Kind.CONTEXT),
@@ -103,7 +114,7 @@ class Provider:
 
 def test_waits_as_long_as_asked_and_else_a_little_longer_each_time(slept: list[float]) -> None:
     provider = Provider(Http(429, retry_after="42"), Http(500), Http(500))
-    assert call_with_retries(provider, 4, "teacher m") == "answer"
+    assert call_with_retries(provider, 4, 60) == "answer"
     assert slept[0] == 42 and 1 <= slept[1] <= 5 and 2 <= slept[2] <= 6
 
 
@@ -121,11 +132,38 @@ def test_what_is_not_tried_again(
     slept: list[float], errors: list[Exception], attempts: int, calls: int, message: str
 ) -> None:
     provider = Provider(*errors)
-    with pytest.raises(TeacherUnavailableError, match=message):
-        call_with_retries(provider, attempts, "teacher m")
+    with pytest.raises(Http) as caught:
+        call_with_retries(provider, attempts, 60)
     assert provider.calls == calls and len(slept) == calls - 1
+    assert message in str(unavailable(caught.value, "teacher m"))
 
 
-def test_an_error_of_our_own_is_not_dressed_up() -> None:
-    with pytest.raises(PromptError):
-        call_with_retries(Provider(PromptError("x")), 3, "teacher m")
+def test_no_try_begins_after_the_time_is_over(slept: list[float]) -> None:
+    provider = Provider(*[Http(429, retry_after="42")] * 9)
+    with pytest.raises(Http):
+        call_with_retries(provider, 9, 40)
+    assert provider.calls == 1 and slept == []
+
+
+def test_values_of_variables_that_are_named_like_secrets_are_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-planted-1234")
+    monkeypatch.setenv("OTHER_TOKEN", "short")
+    error = unavailable(ValueError("Incorrect API key provided: sk-planted-1234, a short one"), "teacher m")
+    assert "sk-planted" not in str(error) and "[SOME_API_KEY], a short one" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "billed"),
+    [
+        (Http(500), False),
+        (Http(429), False),
+        (aws("InternalServerException", 500), False),
+        (TimeoutError(), True),
+        (ReadTimeoutError(endpoint_url="x"), True),
+        (ConnectionResetError(), True),
+        (EndpointConnectionError(endpoint_url="x"), False),
+        (ValueError("bad"), False),
+    ],
+)
+def test_what_a_provider_may_have_worked_on(error: Exception, billed: bool) -> None:
+    assert may_be_billed(error) is billed

@@ -1,0 +1,224 @@
+"""How each provider wants a question put, and how its answer is read back.
+
+What a model rejects (a temperature, a seed, a schema) is left out from then on, once, and that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+
+from pgkd_agent.types import TokenUsage
+
+logger = logging.getLogger(__name__)
+
+Level = Literal["json_schema", "json_object", "tool", "text"]
+"""How the form of an answer is asked for, strictest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider takes in a call.
+
+    Attributes:
+        levels: Forms of an answer, the one to begin with first; after a refusal the next is tried.
+        seed: Whether sampling can be seeded: in the call, or as a field of LangChain's model.
+        response_format: Where the schema travels. In the body, the client leaves the answer as it came; as an
+            argument, some clients parse it themselves and lose a reply that was cut off.
+        array_bounds: Whether the schema may fix the number of samples.
+        max_tokens_field: The server reads `max_tokens` only, not `max_completion_tokens`.
+        prefix_cache: llama.cpp's `cache_prompt`: what begins like the call before is not read again.
+    """
+
+    levels: tuple[Level, ...] = ("text",)
+    seed: Literal["call", "field"] | None = None
+    response_format: Literal["body", "call"] = "body"
+    array_bounds: bool = False
+    max_tokens_field: bool = False
+    prefix_cache: bool = False
+
+
+CAPABILITIES = {
+    "local": Capabilities(
+        ("json_schema", "text"), seed="call", array_bounds=True, max_tokens_field=True, prefix_cache=True
+    ),
+    "openai": Capabilities(("json_schema", "json_object", "tool", "text"), seed="call"),
+    "openai-compatible": Capabilities(("json_schema", "json_object", "text"), seed="call", max_tokens_field=True),
+    "azure_openai": Capabilities(("json_schema", "json_object", "tool", "text"), seed="call"),
+    "bedrock_converse": Capabilities(("tool", "text")),
+    "anthropic": Capabilities(("tool", "text")),
+    "ollama": Capabilities(
+        ("json_schema", "json_object", "text"), seed="field", response_format="call", array_bounds=True
+    ),
+}
+"""By provider; any other: `Capabilities()`."""
+
+REPLY_LENGTH_FIELDS = ("max_tokens", "num_predict")
+"""Where LangChain's models keep the length of a reply."""
+
+ANSWER_TOOL = "answer"
+
+_SIGNS = {
+    "temperature": re.compile(r"temperature", re.IGNORECASE),
+    "seed": re.compile(r"\bseed\b", re.IGNORECASE),
+    "level": re.compile(
+        r"response_format|json_schema|json_object|structured.?output|tool|function.?call|guided", re.IGNORECASE
+    ),
+}
+"""Words by which a refusal names the setting it is about."""
+
+
+class Dialect:
+    """Puts questions the way a model takes them; shared by all calls of a run, from several threads.
+
+    Args:
+        level: Forced form of the answer; None begins with the provider's first and goes on to the next where it
+            is rejected.
+    """
+
+    def __init__(self, capabilities: Capabilities, level: Level | None = None) -> None:
+        self.capabilities = capabilities
+        self._levels: Sequence[Level] = capabilities.levels if level is None else (level,)
+        self._lock = threading.Lock()
+        self._dropped: set[str] = set()
+        self._level = 0
+
+    @property
+    def level(self) -> Level:
+        return self._levels[self._level]
+
+    def wanted(self, model: BaseChatModel, seed: int, schema: Mapping[str, Any] | None, cached: bool) -> dict[str, Any]:
+        """What should go with a call besides the messages; the same before and after something was dropped.
+
+        Args:
+            schema: Of the answer; None for one in words.
+            cached: What the prompt begins with comes again in the next call.
+        """
+        can = self.capabilities
+        settings: dict[str, Any] = {
+            "temperature": getattr(model, "temperature", None),
+            "seed": seed if can.seed else None,
+            "max_tokens": longest_reply(model),
+            "cache_prompt": True if can.prefix_cache and cached else None,
+        }
+        if schema is not None:
+            settings |= {"level": self._levels[0], "schema": schema}
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def allowed(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """`wanted` without what the model rejected before."""
+        settings = {name: value for name, value in wanted.items() if name not in self._dropped}
+        if "level" in settings:
+            settings["level"] = self.level
+        return settings
+
+    def bind(self, model: BaseChatModel, settings: Mapping[str, Any]) -> Runnable[Any, AIMessage]:
+        """The model with the settings in the form that its provider reads."""
+        can = self.capabilities
+        fields: dict[str, Any] = {}
+        if "temperature" in self._dropped:
+            fields["temperature"] = None
+        if can.seed == "field":
+            fields["seed"] = settings.get("seed")
+        if fields:
+            model = model.model_copy(update=fields)
+        call: dict[str, Any] = {}
+        body: dict[str, Any] = {}
+        if can.seed == "call" and "seed" in settings:
+            call["seed"] = settings["seed"]
+        if response_format := _response_format(settings):
+            (body if can.response_format == "body" else call)["response_format"] = response_format
+        if can.max_tokens_field:
+            body["max_tokens"] = settings.get("max_tokens")
+        if "cache_prompt" in settings:
+            body["cache_prompt"] = True
+        if body:
+            call["extra_body"] = body
+        if settings.get("level") == "tool":
+            return _with_tool(model, settings["schema"]).bind(**call)  # type: ignore[no-any-return]
+        return model.bind(**call)
+
+    def drop(self, error: BaseException, sent: Mapping[str, Any]) -> bool:
+        """Leave out, from now on, what the error says the model rejects.
+
+        Args:
+            sent: The settings of the call that was rejected.
+        Returns:
+            Whether asking again makes sense: something was left out, or another thread did so meanwhile.
+        """
+        said = str(error)
+        with self._lock:
+            for name in ("temperature", "seed"):
+                if sent.get(name) is not None and _SIGNS[name].search(said):
+                    if name not in self._dropped:
+                        self._dropped.add(name)
+                        logger.warning("the teacher's model takes no %s; it is left out from now on", name)
+                    return True
+            if "level" in sent and _SIGNS["level"].search(said):
+                if sent["level"] != self.level:
+                    return True
+                if self._level + 1 < len(self._levels):
+                    self._level += 1
+                    logger.warning(
+                        "the teacher's model does not take answers as %s; asking as %s from now on",
+                        sent["level"],
+                        self.level,
+                    )
+                    return True
+        return False
+
+
+def longest_reply(model: BaseChatModel) -> int | None:
+    """Tokens; None where the model was built without a limit."""
+    for name in REPLY_LENGTH_FIELDS:
+        if (value := getattr(model, name, None)) is not None:
+            return int(value)
+    return None
+
+
+def _response_format(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """OpenAI's spelling of how the answer should look."""
+    if settings.get("level") == "json_schema":
+        schema = {"name": ANSWER_TOOL, "strict": True, "schema": settings["schema"]}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"} if settings.get("level") == "json_object" else None
+
+
+def _with_tool(model: BaseChatModel, schema: Mapping[str, Any]) -> Any:
+    function = {"name": ANSWER_TOOL, "description": "Give the answer.", "parameters": dict(schema)}
+    tool = {"type": "function", "function": function}
+    try:
+        return model.bind_tools([tool], tool_choice="any")
+    except ValueError:  # the model cannot be made to call a tool, only offered one
+        return model.bind_tools([tool])
+
+
+def reply_text(answer: AIMessage) -> str:
+    """What the model wrote; of a tool call its arguments, also those that were cut off and are no JSON."""
+    parts = [str(answer.text)]
+    parts += [json.dumps(call["args"], ensure_ascii=False) for call in answer.tool_calls]
+    parts += [str(call.get("args") or "") for call in answer.invalid_tool_calls]
+    return "\n".join(filter(None, parts))
+
+
+def finish_reason(answer: AIMessage) -> str:
+    """Why the model stopped, in its provider's words; `refusal` where it declined."""
+    metadata = answer.response_metadata
+    if answer.additional_kwargs.get("refusal"):
+        return "refusal"
+    reasons = (metadata.get(key) for key in ("finish_reason", "stop_reason", "stopReason", "done_reason"))
+    return str(next(filter(None, reasons), ""))
+
+
+def token_usage(answer: AIMessage) -> TokenUsage:
+    usage = answer.usage_metadata
+    return TokenUsage(usage["input_tokens"], usage["output_tokens"]) if usage else TokenUsage()
