@@ -38,7 +38,7 @@ class DataSettings(_Settings):
     validation_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the drawn rows kept for validation. Paper: 0.2."""
     task_description: str = ""
-    """What the texts are and what the labels mean; shown to the teacher by every variant but `paper`."""
+    """What the texts are and what the labels mean; the variants in the paper's words leave it out."""
 
 
 class StudentSettings(_Settings):

@@ -51,6 +51,14 @@ The model has a high confidence in classifying the following misclassified examp
 {"text": "Stage win", "label": "sports", "predicted_label": "arts"}"""
 
 
+LEFT_OUT = {
+    "agent": {"classification_report"},  # the agent asks for it
+    "no_report": {"classification_report"},
+    "no_hard_negatives": {"hard_negatives"},
+}
+PAPERS_WORDS = {"paper", "no_report", "no_hard_negatives"}
+
+
 def text_of(variant: str, **changed: Any) -> str:
     return "\n".join(message.content for message in load_prompt(variant).render({**VALUES, **changed}))
 
@@ -64,15 +72,36 @@ def test_the_paper_prompt_word_for_word() -> None:
 @pytest.mark.parametrize("variant", list_prompts())
 @pytest.mark.parametrize("part", ["classification_report", "correct", "misclassified", "hard_negatives"])
 def test_every_variant_shows_report_and_evidence(variant: str, part: str) -> None:
-    if (variant, part) == ("agent", "classification_report"):
-        assert part not in load_prompt(variant).variables  # the agent asks for it
-        return
-    assert text_of(variant) != text_of(variant, **{part: "" if part == "classification_report" else []})
+    shown = text_of(variant) != text_of(variant, **{part: "" if part == "classification_report" else []})
+    assert shown == (part not in LEFT_OUT.get(variant, set()))
 
 
 @pytest.mark.parametrize("variant", list_prompts())
-def test_the_task_description_enters_every_variant_but_the_papers(variant: str) -> None:
-    assert ("Headlines of a local paper." in text_of(variant)) == (variant != "paper")
+def test_the_task_description_enters_every_variant_in_our_own_words(variant: str) -> None:
+    assert ("Headlines of a local paper." in text_of(variant)) == (variant not in PAPERS_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "removed", "instead"),
+    [
+        (
+            "no_report",
+            ", generate new samples knowing that the classification report over validation set is:\n\n"
+            f"{VALUES['classification_report']}",
+            ".",
+        ),
+        (
+            "no_hard_negatives",
+            "\n\nThe model has a high confidence in classifying the following misclassified examples:\n\n"
+            '{"text": "Stage win", "label": "sports", "predicted_label": "arts"}',
+            "",
+        ),
+    ],
+)
+def test_an_ablation_is_the_paper_prompt_without_one_part(variant: str, removed: str, instead: str) -> None:
+    assert PAPER.count(removed) == 1
+    (message,) = load_prompt(variant).render(VALUES)
+    assert (message.role, message.content) == ("human", PAPER.replace(removed, instead))
 
 
 def test_data_starts_no_role_and_keeps_its_braces() -> None:
@@ -96,7 +125,7 @@ def test_mistakes_in_a_template_are_named(tmp_path: Path) -> None:
         template("{{ correct }}").render({})
     with pytest.raises(PromptError, match=r"human message.*no attribute 'nmae'"):
         template("{{ target.nmae }}").render(VALUES)
-    with pytest.raises(PromptError, match=re.escape("variants: agent, paper, per_class")):
+    with pytest.raises(PromptError, match=re.escape(", ".join(list_prompts()))):
         load_prompt("no_such")
     file = tmp_path / "own.j2"
     file.write_text("System:\nBe brief.\nHuman:\n{{ target.name }}", encoding="utf-8")
