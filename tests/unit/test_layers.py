@@ -15,7 +15,7 @@ ROOT = Path(pgkd_agent.__file__).parent
 LAYERS = [
     {"errors", "types", "seeding", "text"},
     {"config", "resources", "early_stopping", "history", "embedded"},
-    {"prices"},
+    {"prices", "attributes"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
     {"protocols"},
     {"scoring"},
