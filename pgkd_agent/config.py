@@ -80,6 +80,8 @@ class TeacherSettings(_Settings):
     """Price table (YAML) that replaces the one of the package; `schemas/prices.schema.json` has its form."""
     prompt: str | None = None
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
+    prompt_folder: Path | None = None
+    """Folder of one's own variants, laid out like `prompts/`; looked through before those of the package."""
     structured: Literal["auto", "json_schema", "text"] = "auto"
     """Whether the answer's JSON Schema is sent along; `auto` where the provider is known to take it."""
     max_text_chars: int = Field(default=2000, ge=20)

@@ -200,7 +200,7 @@ def _run(
     started = time.perf_counter()
     observer = observer or Observer()
     config = _resolved(config, asdict(recipe_for(config.student)))
-    template = load_prompt(prompt_variant(config.teacher))
+    template = load_prompt(prompt_variant(config.teacher), folder=config.teacher.prompt_folder)
     prices = load_prices(config.teacher.prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))

@@ -31,7 +31,7 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     """
     from pgkd_agent.teacher.requests import plan_prompt_requests
 
-    template = load_prompt(prompt_variant(config.teacher))
+    template = load_prompt(prompt_variant(config.teacher), folder=config.teacher.prompt_folder)
     evaluation = evaluate(stand_in(task.validation, task.taxonomy), task.validation, task.taxonomy)
     scored = score_rows(task.train, stand_in(task.train, task.taxonomy), task.taxonomy)
     request = build_request(task, History.of(task.train), scored, evaluation, config, kd_step=1)
