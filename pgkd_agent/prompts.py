@@ -207,14 +207,15 @@ def list_prompts(purpose: Purpose = "pgkd", folder: Path | None = None) -> list[
     """Names of all variants, those of a user's own folder among them.
 
     Raises:
-        PromptError: There is no such folder.
+        PromptError: There is no such folder, or no template where one is expected in it.
     """
     return sorted({path.stem for place in _places(purpose, folder) for path in place.glob("*.j2")})
 
 
 def _places(purpose: Purpose, folder: Path | None) -> list[Path]:
-    if folder is not None and not folder.is_dir():
-        raise PromptError(f"no prompt folder {folder}; expected one with templates in {folder / purpose}")
+    if folder is not None and not any((folder / name).is_dir() for name in VARIABLES):
+        wanted = " or ".join(str(folder / name / "NAME.j2") for name in VARIABLES)
+        raise PromptError(f"prompt folder {folder} holds no templates; expected them as {wanted}")
     roots = [resource_folder("prompts")] if folder is None else [folder, resource_folder("prompts")]
     return [root / purpose for root in roots]
 

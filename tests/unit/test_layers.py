@@ -17,7 +17,7 @@ LAYERS = [
     {"config", "resources", "early_stopping", "history", "embedded"},
     {"prices", "attributes"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
-    {"protocols"},
+    {"protocols", "linting"},
     {"scoring"},
     {"student", "teacher", "tools", "testing"},
     {"algorithm"},

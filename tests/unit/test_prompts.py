@@ -174,7 +174,9 @@ def test_a_folder_of_ones_own_comes_before_the_package(tmp_path: Path) -> None:
         load_prompt("other", folder=tmp_path)
     with pytest.raises(PromptError, match="no prompt 'mine'; pgkd variants"):
         load_prompt("mine")
-    with pytest.raises(PromptError, match=r"no prompt folder .*nowhere; expected one with templates in .*pgkd"):
+    with pytest.raises(
+        PromptError, match=r"nowhere holds no templates; expected them as .*pgkd.NAME.j2 or .*zero_shot"
+    ):
         load_prompt("paper", folder=tmp_path / "nowhere")
 
 
