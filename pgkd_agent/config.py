@@ -87,7 +87,7 @@ class TeacherSettings(_Settings):
     max_text_chars: int = Field(default=2000, ge=20)
     """Longest part of a text shown to the teacher, in characters; about what a student of 512 tokens sees."""
     samples_per_request: int = Field(default=5, ge=1)
-    """Samples asked for at a time by variants about one class."""
+    """Samples asked for at a time by variants about one class or a pair of classes."""
     temperature: float | None = Field(default=0.8, ge=0)
     """Sampling temperature; None leaves it to the provider."""
     max_tokens: int | None = Field(default=None, ge=16)
@@ -137,7 +137,7 @@ class EvidenceSettings(_Settings):
     hard_negatives: int = Field(default=16, ge=0)
     """Paper: 16."""
     per_class: int = Field(default=4, ge=0)
-    """Most shots, and most items of each pool, in a request about one class."""
+    """Most shots, and most items of each pool, in a request about one class; twice as many in one about a pair."""
 
 
 class GuardrailSettings(_Settings):
