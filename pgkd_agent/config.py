@@ -38,7 +38,7 @@ class DataSettings(_Settings):
     validation_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the drawn rows kept for validation. Paper: 0.2."""
     task_description: str = ""
-    """What the texts are and what the labels mean; shown to the teacher by every variant but `paper`."""
+    """What the texts are and what the labels mean; the variants in the paper's words leave it out."""
 
 
 class StudentSettings(_Settings):
@@ -91,13 +91,15 @@ class TeacherSettings(_Settings):
     """Price table (YAML) that replaces the one of the package; `schemas/prices.schema.json` has its form."""
     prompt: str | None = None
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
+    prompt_folder: Path | None = None
+    """Folder of one's own variants, laid out like `prompts/`; looked through before those of the package."""
     structured: Literal["auto", "json_schema", "json_object", "tool", "text"] = "auto"
     """How the answer's form is asked for: its JSON Schema sent along, JSON of any form, a tool to be called, or the
     prompt alone; `auto` takes the first of these that the provider is known to take, and the next where it refuses."""
     max_text_chars: int = Field(default=2000, ge=20)
     """Longest part of a text shown to the teacher, in characters; about what a student of 512 tokens sees."""
     samples_per_request: int = Field(default=5, ge=1)
-    """Samples asked for at a time by variants about one class."""
+    """Samples asked for at a time by variants about one class or a pair of classes."""
     temperature: float | None = Field(default=0.8, ge=0)
     """Sampling temperature; None leaves it to the provider."""
     max_tokens: int | None = Field(default=None, ge=16)
@@ -166,7 +168,7 @@ class EvidenceSettings(_Settings):
     hard_negatives: int = Field(default=16, ge=0)
     """Paper: 16."""
     per_class: int = Field(default=4, ge=0)
-    """Most shots, and most items of each pool, in a request about one class."""
+    """Most shots, and most items of each pool, in a request about one class; twice as many in one about a pair."""
 
 
 class GuardrailSettings(_Settings):

@@ -78,6 +78,14 @@ def evidence_of_class(
     return select_evidence([item for item in items if label in (item.gold_label, item.predicted_label)], limits, random)
 
 
+def evidence_of_pair(
+    items: Sequence[EvidenceItem], pair: tuple[str, str], limits: EvidenceLimits, random: random.Random
+) -> Evidence:
+    """The pools of two classes: their own rows, but of the wrong ones only those taken for the other class."""
+    within = [item for item in items if item.gold_label in pair and item.predicted_label in pair]
+    return select_evidence(within, limits, random)
+
+
 def log_empty_pools(evidence: Evidence, kd_step: int) -> None:
     for pool in ("correct", "misclassified", "hard_negatives"):
         if not getattr(evidence, pool):

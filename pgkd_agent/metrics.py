@@ -71,16 +71,19 @@ def _confusions(gold: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
     return tuple(Confusion(names[g], names[p], count) for (g, p), count in frequent_first)
 
 
-def format_report(report: ClassificationReport, *, worst: int | None = None, label: str | None = None) -> str:
+def format_report(
+    report: ClassificationReport, *, worst: int | None = None, label: str | None = None, rival: str | None = None
+) -> str:
     """Render the report as the text that prompts and the report tool show.
 
     Args:
         worst: Only the `worst` classes with the lowest F1, classes without validation rows left out.
         label: Only this class.
+        rival: A second class to go with `label`.
     """
     rows = report.classes
     if label is not None:
-        rows = (report.of(label),)
+        rows = tuple(report.of(name) for name in (label, rival) if name is not None)
     elif worst is not None:
         rows = tuple(sorted((row for row in rows if row.has_data), key=lambda row: row.f1)[:worst])
     width = max([len("class"), *(len(row.label) for row in rows)])

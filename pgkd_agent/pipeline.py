@@ -20,11 +20,11 @@ from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.preview import estimate, preview, reply_sizes
 from pgkd_agent.prices import PriceTable, load_prices
-from pgkd_agent.prompts import PromptTemplate, load_prompt
+from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.protocols import Asked, Teacher
 from pgkd_agent.runs import RunDirectory, read_run
 from pgkd_agent.summary import RunResult, summarize
-from pgkd_agent.teachers import Hooks, OpenTeacher, open_teacher, prompt_variant, reply_tokens
+from pgkd_agent.teachers import Hooks, OpenTeacher, open_teacher, prompt_variant, reply_tokens, teacher_prompt
 from pgkd_agent.tokens import most_tokens
 from pgkd_agent.types import Evaluation, Example, StepRecord, TokenUsage
 
@@ -209,7 +209,7 @@ def _run(
     started = time.perf_counter()
     observer = observer or Observer()
     config = _resolved(config, asdict(recipe_for(config.student)))
-    template = load_prompt(prompt_variant(config.teacher))
+    template = teacher_prompt(config.teacher)
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
@@ -312,7 +312,7 @@ class _Bill:
 
     def on_plan(self, prompts: Sequence[int]) -> None:
         config = self._config
-        template = load_prompt(prompt_variant(config.teacher))
+        template = teacher_prompt(config.teacher)
         longest = reply_tokens(template, self._task, config)
         replies = reply_sizes(self._task, config, len(prompts), longest)
         steps = config.pgkd.num_kd_steps

@@ -15,8 +15,8 @@ from pgkd_agent.evidence import score_rows
 from pgkd_agent.history import History
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prices import PriceTable
-from pgkd_agent.prompts import Message, PromptTemplate, load_prompt
-from pgkd_agent.teachers import prompt_variant, reply_tokens
+from pgkd_agent.prompts import Message, PromptTemplate
+from pgkd_agent.teachers import reply_tokens, teacher_prompt
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
 
@@ -36,14 +36,14 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
 
     The stand-in's predictions and report mean nothing; sizes and layout are those of the real prompt.
     """
-    template = load_prompt(prompt_variant(config.teacher))
+    template = teacher_prompt(config.teacher)
     prompts = _prompts(task, config, template, mistakes=True)
     return Preview(template, prompts[0], len(prompts))
 
 
 def estimate(task: Task, config: PGKDConfig, prices: PriceTable) -> Estimate:
     """What the run will take, before anything is trained: between a student without and one full of mistakes."""
-    template = load_prompt(prompt_variant(config.teacher))
+    template = teacher_prompt(config.teacher)
     few, many = (_sizes(_prompts(task, config, template, mistakes)) for mistakes in (False, True))
     replies = reply_sizes(task, config, len(many), reply_tokens(template, task, config))
     return estimate_run(config.teacher.spec, config.pgkd.num_kd_steps, few, many, replies, prices)

@@ -2,8 +2,10 @@
 
 A template is text in which a line `System:`, `Human:` or `Assistant:` starts a message. Roles are found
 before anything is rendered, so no data can start one. A trailing empty `Assistant:` is where the
-model's answer goes. A variant that uses the variable `target` is asked once per planned class, any other
-once per KD step.
+model's answer goes. A variant that uses the variable `target` is asked once per planned class, one that also
+uses `rival` once per planned pair of classes, any other once per KD step.
+
+A user's folder has the layout of `prompts/`; what is not in it is taken from the package.
 """
 
 from __future__ import annotations
@@ -11,20 +13,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 
+from pgkd_agent.attributes import Attributes, load_attributes
 from pgkd_agent.errors import PromptError
 from pgkd_agent.resources import resource_folder
 
 Role = Literal["system", "human", "assistant"]
+ATTRIBUTES_FILE = "attributes.yaml"
+"""Lies beside the templates."""
+
+_RENDERING_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError)
+"""What expressions in a template raise: Jinja's own errors, and those of Python's operators."""
+
 _ROLE_LINE = re.compile(r"^(System|Human|Assistant):[ \t]*$", re.MULTILINE)
 
 Purpose = Literal["pgkd", "zero_shot"]
@@ -43,7 +54,10 @@ VARIABLES: dict[Purpose, dict[str, str]] = {
         "correct": "list of {text, label, predicted_label}",
         "misclassified": "list of {text, label, predicted_label}",
         "hard_negatives": "list of {text, label, predicted_label}, most confident first",
+        "confusions": "list of {label, predicted_label, count} on the validation rows, most frequent first",
         "target": "the class asked about, {name, description}; makes the variant one request per class",
+        "rival": "a class that is taken for target or the reverse, {name, description}; one request per pair",
+        "attributes": "list of one mapping per sample asked for, from attribute to value; see attributes.yaml",
     },
     "zero_shot": {**_COMMON, "text": "the text to classify"},
 }
@@ -58,15 +72,33 @@ class Message:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A prompt variant, checked when it is loaded."""
+    """A prompt variant, checked when it is loaded.
+
+    Attributes:
+        attributes: Values to draw from, for a template that uses the variable `attributes`.
+    """
 
     name: str
     source: str
     purpose: Purpose = "pgkd"
+    attributes: Attributes = field(default_factory=dict, hash=False)
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(self.source.encode()).hexdigest()
+        values = json.dumps(self.attributes) if self.attributes else ""
+        return hashlib.sha256((self.source + values).encode()).hexdigest()
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Names the template uses, also such as do not exist.
+
+        Raises:
+            PromptError: A syntax error.
+        """
+        try:
+            return frozenset(jinja2.meta.find_undeclared_variables(self.parse()))
+        except jinja2.TemplateSyntaxError as error:
+            raise PromptError(f"prompt {self.name!r}, line {error.lineno}: {error.message}") from error
 
     @cached_property
     def variables(self) -> frozenset[str]:
@@ -75,11 +107,7 @@ class PromptTemplate:
         Raises:
             PromptError: A syntax error, or a variable that does not exist.
         """
-        try:
-            used = frozenset(jinja2.meta.find_undeclared_variables(_environment().parse(self.source)))
-        except jinja2.TemplateSyntaxError as error:
-            raise PromptError(f"prompt {self.name!r}, line {error.lineno}: {error.message}") from error
-        known = VARIABLES[self.purpose]
+        used, known = self.used, VARIABLES[self.purpose]
         unknown = sorted(used - known.keys())
         if unknown:
             raise PromptError(
@@ -89,7 +117,12 @@ class PromptTemplate:
 
     @property
     def is_per_class(self) -> bool:
-        return "target" in self.variables
+        """Whether a KD step makes several requests, each about a class or a pair of classes."""
+        return bool(self.variables & {"target", "rival"})
+
+    @property
+    def is_pairwise(self) -> bool:
+        return "rival" in self.variables
 
     def render(self, values: Mapping[str, Any]) -> list[Message]:
         """Render to messages; data inside is JSON, so its braces and line breaks stay data.
@@ -104,39 +137,99 @@ class PromptTemplate:
         for role, part in self._parts():
             try:
                 content = _environment().from_string(part).render(values).strip()
-            except jinja2.TemplateError as error:
-                raise PromptError(f"prompt {self.name!r}, {role} message: {error}") from error
+            except _RENDERING_ERRORS as error:
+                raise PromptError(f"prompt {self.name!r}, {role} message{_line_of(error)}: {error}") from error
             if content:
                 messages.append(Message(role, content))
         if not messages:
             raise PromptError(f"prompt {self.name!r} renders to nothing")
         return messages
 
+    def parse(self) -> jinja2.nodes.Template:
+        """
+        Raises:
+            jinja2.TemplateSyntaxError: As the name says.
+        """
+        return _environment().parse(self.source)
+
     def _parts(self) -> list[tuple[Role, str]]:
-        head, *rest = _ROLE_LINE.split(self.source)
-        parts: list[tuple[Role, str]] = [("human", head)]
-        parts += [(_role(rest[i]), rest[i + 1]) for i in range(0, len(rest), 2)]
-        return parts
+        """The messages' templates, each behind as many line breaks as make its line numbers those of the file."""
+        parts: list[tuple[Role, str]] = []
+        role: Role = "human"
+        start = 0
+        for match in _ROLE_LINE.finditer(self.source):
+            parts.append((role, self._from(start, match.start())))
+            role, start = _role(match[1]), match.end()
+        return [*parts, (role, self._from(start, len(self.source)))]
+
+    def _from(self, start: int, end: int) -> str:
+        return "\n" * self.source.count("\n", 0, start) + self.source[start:end]
 
 
-def load_prompt(variant: str, purpose: Purpose = "pgkd") -> PromptTemplate:
+def load_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = None) -> PromptTemplate:
     """Load a variant by name, or a template by path (anything with a slash or `.j2`).
 
+    Args:
+        folder: A user's own folder, looked through before the package's. Its `attributes.yaml`, or one beside a
+            template given by path, replaces the package's.
     Raises:
-        PromptError: There is no such variant or file, or it uses unknown variables.
+        PromptError: There is no such variant, file or folder, or it uses unknown variables.
     """
-    is_path = variant.endswith(".j2") or "/" in variant or "\\" in variant
-    path = Path(variant) if is_path else resource_folder("prompts") / purpose / f"{variant}.j2"
-    if not path.is_file():
-        variants = ", ".join(list_prompts(purpose))
-        raise PromptError(f"no prompt {variant!r}; {purpose} variants: {variants}; or a path to a .j2 file")
-    template = PromptTemplate(path.stem, path.read_text(encoding="utf-8"), purpose)
-    _ = template.variables
-    return template
+    template = read_prompt(variant, purpose, folder)
+    if "attributes" not in template.variables:
+        return template
+    places = [Path(variant).parent] if _is_path(variant) else []
+    places += _places(purpose, folder)
+    file = next(place / ATTRIBUTES_FILE for place in places if (place / ATTRIBUTES_FILE).is_file())
+    return replace(template, attributes=load_attributes(file))
 
 
-def list_prompts(purpose: Purpose = "pgkd") -> list[str]:
-    return sorted(path.stem for path in (resource_folder("prompts") / purpose).glob("*.j2"))
+def read_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = None) -> PromptTemplate:
+    """Like `load_prompt`, but without a check of what is in the template.
+
+    Raises:
+        PromptError: There is no such variant, file or folder, or it is no UTF-8.
+    """
+    places = _places(purpose, folder)
+    paths = [Path(variant)] if _is_path(variant) else [place / f"{variant}.j2" for place in places]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        variants = ", ".join(list_prompts(purpose, folder))
+        looked = f" in {places[0]} or the package" if folder else ""
+        raise PromptError(f"no prompt {variant!r}{looked}; {purpose} variants: {variants}; or a path to a .j2 file")
+    try:
+        return PromptTemplate(path.stem, path.read_text(encoding="utf-8"), purpose)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"prompt {path} cannot be read: {error}; expected text in UTF-8") from error
+
+
+def list_prompts(purpose: Purpose = "pgkd", folder: Path | None = None) -> list[str]:
+    """Names of all variants, those of a user's own folder among them.
+
+    Raises:
+        PromptError: There is no such folder, or no template where one is expected in it.
+    """
+    return sorted({path.stem for place in _places(purpose, folder) for path in place.glob("*.j2")})
+
+
+def _places(purpose: Purpose, folder: Path | None) -> list[Path]:
+    if folder is not None and not any((folder / name).is_dir() for name in VARIABLES):
+        wanted = " or ".join(str(folder / name / "NAME.j2") for name in VARIABLES)
+        raise PromptError(f"prompt folder {folder} holds no templates; expected them as {wanted}")
+    roots = [resource_folder("prompts")] if folder is None else [folder, resource_folder("prompts")]
+    return [root / purpose for root in roots]
+
+
+def _is_path(variant: str) -> bool:
+    return variant.endswith(".j2") or "/" in variant or "\\" in variant
+
+
+def _line_of(error: Exception) -> str:
+    """Where in the template it went wrong, as Jinja writes it into the traceback."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _role(word: str) -> Role:
@@ -153,5 +246,6 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=False,
     )
     # Jinja's own `tojson` escapes for HTML, which would change the texts.
-    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    # `default=str` makes a misspelt field say its name instead of being "not serializable".
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False, default=str)
     return environment

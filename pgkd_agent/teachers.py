@@ -58,6 +58,21 @@ def prompt_variant(settings: TeacherSettings) -> str:
     return "per_class" if settings.is_local else "paper"
 
 
+def teacher_prompt(settings: TeacherSettings) -> PromptTemplate:
+    """
+    Raises:
+        PromptError: See `load_prompt`.
+        ConfigError: An agent with a prompt of many requests a step: it is asked once, and looks up the rest.
+    """
+    template = load_prompt(prompt_variant(settings), folder=settings.prompt_folder)
+    if settings.mode == "agent" and template.is_per_class:
+        raise ConfigError(
+            f"teacher.mode agent needs a prompt over all classes, and {template.name!r} is about one at a time; leave "
+            "out --prompt, or take --prompt agent"
+        )
+    return template
+
+
 @contextmanager
 def open_teacher(
     given: Any,
@@ -163,8 +178,7 @@ def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks
     from pgkd_agent.teacher.agent import AgentTeacher
     from pgkd_agent.tools import teacher_tools
 
-    in_chain_mode = config.teacher.model_copy(update={"mode": "chain", "prompt": None})
-    plain_template = load_prompt(prompt_variant(in_chain_mode))
+    plain_template = teacher_prompt(config.teacher.model_copy(update={"mode": "chain", "prompt": None}))
     return AgentTeacher(
         caller,
         template,
@@ -180,7 +194,7 @@ def _classifier(caller: Caller, task: Task, config: PGKDConfig) -> ZeroShotClass
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     chat = for_labels(caller.chat, config.zero_shot)
-    template = load_prompt(config.zero_shot.prompt, "zero_shot")
+    template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
     return ZeroShotClassifier(caller.with_model(chat), template, task.taxonomy, task.description, config)
 
 

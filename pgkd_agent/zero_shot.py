@@ -68,7 +68,7 @@ def evaluate_zero_shot(
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     settings = config.zero_shot
-    template = load_prompt(settings.prompt, "zero_shot")
+    template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
     store = _Answers(answers, _identity(rows, taxonomy, config, template))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
     started = time.perf_counter()

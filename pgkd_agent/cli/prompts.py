@@ -1,38 +1,71 @@
-"""`pgkd prompts`: list, show and render the prompt variants."""
+"""`pgkd prompts`: list, show, check and render the prompt variants."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pgkd_agent.cli import options
 from pgkd_agent.config import build_config
-from pgkd_agent.prompts import VARIABLES, list_prompts, load_prompt
+from pgkd_agent.errors import PromptError
+from pgkd_agent.prompts import VARIABLES, PromptTemplate, Purpose, list_prompts, load_prompt, read_prompt
 
 app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
 
 Variant = Annotated[str, typer.Argument(help="Name of a variant, or a path to a .j2 template.")]
 
 
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", help="Folder of your own, laid out like prompts/, that comes before the package's."),
+]
+ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Variants for zero-shot classification.")]
+
+
 @app.command("list")
-def list_() -> None:
+def list_(folder: Folder = None) -> None:
     """Print the variants of each purpose, their requests and the variables they use."""
     for purpose in VARIABLES:
-        for name in list_prompts(purpose):
-            template = load_prompt(name, purpose)
-            kind = "step" if purpose == "pgkd" else "text"
-            kind = "class" if template.is_per_class else kind
-            typer.echo(f"{purpose:<10} {name:<10} one request per {kind}; uses {', '.join(sorted(template.variables))}")
+        for name in list_prompts(purpose, folder):
+            template = load_prompt(name, purpose, folder)
+            used = ", ".join(sorted(template.variables))
+            typer.echo(f"{purpose:<10} {name:<18} one request per {_unit(template)}; uses {used}")
 
 
 @app.command()
-def show(
-    variant: Variant,
-    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="The variant for zero-shot classification.")] = False,
-) -> None:
+def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
     """Print the template as it is."""
-    typer.echo(load_prompt(variant, "zero_shot" if zero_shot else "pgkd").source, nl=False)
+    typer.echo(read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
+
+
+@app.command()
+def lint(
+    variants: Annotated[
+        list[str] | None, typer.Argument(help="Names of variants, or paths to .j2 templates; none: all there are.")
+    ] = None,
+    folder: Folder = None,
+    zero_shot: ZeroShot = False,
+) -> None:
+    """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
+    from pgkd_agent.linting import lint_prompt
+
+    purposes: list[Purpose] = ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(VARIABLES)
+    named = [(purpose, name) for purpose in purposes for name in variants or list_prompts(purpose, folder)]
+    errors = 0
+    for purpose, name in named:
+        findings = lint_prompt(name, purpose, folder)
+        for finding in findings:
+            typer.echo(f"{purpose} {name}: {'error' if finding.is_error else 'note'}: {finding.message}")
+        if not findings:
+            typer.echo(f"{purpose} {name}: ok")
+        errors += sum(finding.is_error for finding in findings)
+    if errors:
+        raise PromptError(
+            f"found {errors} {'error' if errors == 1 else 'errors'} in the templates; see the lines above"
+        )
+    typer.echo(f"{len(named)} {'template' if len(named) == 1 else 'templates'}, no errors")
 
 
 @app.command()
@@ -45,6 +78,7 @@ def render(
     rows: options.Rows = None,
     seed: options.Seed = None,
     description: options.Description = None,
+    folder: Folder = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     set_: options.Set = None,
@@ -62,6 +96,13 @@ def render(
         "data.label_column": label_column,
         "data.task_description": description,
         "teacher.prompt": variant,
+        "teacher.prompt_folder": folder,
     }
     config = build_config(assignments=set_ or (), flags=flags)
     show_dry_run(load_task(train, None, None, labels, config), config)
+
+
+def _unit(template: PromptTemplate) -> str:
+    if template.is_per_class:
+        return "pair of classes" if template.is_pairwise else "class"
+    return "step" if template.purpose == "pgkd" else "text"

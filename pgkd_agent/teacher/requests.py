@@ -1,4 +1,4 @@
-"""What a KD step's request becomes for a prompt variant: one prompt, or one per planned class."""
+"""What a KD step's request becomes for a prompt variant: one prompt, or one per planned class or pair."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pgkd_agent.attributes import draw_attributes
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.evidence import EvidenceLimits, evidence_of_class
+from pgkd_agent.evidence import EvidenceLimits, evidence_of_class, evidence_of_pair
 from pgkd_agent.metrics import format_report
-from pgkd_agent.planning import PlannedRequest, plan_requests
+from pgkd_agent.planning import PlannedRequest, count_confusions, plan_pairs, plan_requests
 from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.seeding import rng
 from pgkd_agent.text import shorten
-from pgkd_agent.types import Evidence, EvidenceItem, Example, Label, TeacherRequest, label_names
+from pgkd_agent.types import Confusion, Evidence, EvidenceItem, Example, Label, TeacherRequest, label_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class PromptRequest:
 
     Attributes:
         labels: What the answer may be labelled with.
-        target: The class asked about; None for a prompt over all classes.
+        target: The class asked about; None for a prompt about several.
         shown_texts: Texts of rows in `values`.
         shorter_reports: What may stand in for the report where the prompt is too long, longest first.
     """
@@ -46,6 +47,9 @@ SHRINKING_ORDER = ("few_shot", "correct", "misclassified", "hard_negatives")
 WORST_CLASSES = (20, 5)
 """Classes left in the shorter reports."""
 
+MAX_CONFUSIONS = 20
+"""Most confusions listed in a prompt; a large taxonomy has thousands."""
+
 
 def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
     """Leave out half of one pool, the largest, earlier ones first among equals; then shorten the report.
@@ -68,85 +72,120 @@ def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
 
 
 def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
+    """Values for each prompt of a KD step; rows that the template does not show are left out."""
     if not template.is_per_class:
-        return [_whole(request, config.teacher.max_text_chars)]
-    planned = plan_requests(
-        request.report,
-        request.num_samples,
-        config.teacher.samples_per_request,
-        rng(config.seed, request.kd_step, "plan"),
-    )
-    return [_about_class(request, plan, index, config) for index, plan in enumerate(planned)]
+        return [_whole(request, template, config)]
+    return [
+        _about(request, plan, index, template, config) for index, plan in enumerate(_plan(request, template, config))
+    ]
 
 
-def _whole(request: TeacherRequest, max_chars: int) -> PromptRequest:
-    rows = _rows(request.few_shot, request.evidence, max_chars)
+def _plan(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PlannedRequest]:
+    size = config.teacher.samples_per_request
+    if not template.is_pairwise:
+        random = rng(config.seed, request.kd_step, "plan")
+        return plan_requests(request.report, request.num_samples, size, random)
+    random = rng(config.seed, request.kd_step, "pairs")
+    sources = (request.confusions, count_confusions(request.scored))
+    return plan_pairs(sources, request.report, request.num_samples, size, random)
+
+
+def _whole(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> PromptRequest:
+    rows = _rows(request.few_shot, request.evidence, template, config)
+    lengths = [worst for worst in WORST_CLASSES if worst < len(request.taxonomy)]
+    has_report = "classification_report" in template.variables
     return PromptRequest(
         index=0,
         num_samples=request.num_samples,
         labels=label_names(request.taxonomy),
         target=None,
         values={
-            **_common(request, request.num_samples),
+            **_common(request, request.num_samples, 0, template, config),
             "classification_report": format_report(request.report),
+            "confusions": _confusions(request.confusions[:MAX_CONFUSIONS]),
             **rows,
         },
         shown_texts=_texts(rows),
-        shorter_reports=tuple(
-            format_report(request.report, worst=worst) for worst in WORST_CLASSES if worst < len(request.taxonomy)
-        ),
+        shorter_reports=tuple(format_report(request.report, worst=worst) for worst in lengths if has_report),
     )
 
 
-def _about_class(request: TeacherRequest, plan: PlannedRequest, index: int, config: PGKDConfig) -> PromptRequest:
+def _about(
+    request: TeacherRequest, plan: PlannedRequest, index: int, template: PromptTemplate, config: PGKDConfig
+) -> PromptRequest:
+    """A prompt about one class, or about a pair: rows of both and what is taken for what between them."""
     settings = config.evidence
     random = rng(config.seed, request.kd_step, f"class/{index}")
-    own = [row for row in request.train if row.label == plan.label]
-    shots = random.sample(own, min(settings.per_class, len(own)))
+    most = settings.per_class * len(plan.labels)
     limits = EvidenceLimits(
-        min(settings.correct, settings.per_class),
-        min(settings.misclassified, settings.per_class),
-        min(settings.hard_negatives, settings.per_class),
+        min(settings.correct, most), min(settings.misclassified, most), min(settings.hard_negatives, most)
     )
-    evidence = evidence_of_class(request.scored, plan.label, limits, random)
-    rows = _rows(shots, evidence, config.teacher.max_text_chars)
-    target = next(label for label in request.taxonomy if label.name == plan.label)
+    shots: list[Example] = []
+    for label in plan.labels:
+        own = [row for row in request.train if row.label == label]
+        shots += random.sample(own, min(settings.per_class, len(own)))
+    if plan.rival is None:
+        evidence = evidence_of_class(request.scored, plan.label, limits, random)
+        confusions = [item for item in request.confusions if plan.label in (item.gold_label, item.predicted_label)]
+    else:
+        evidence = evidence_of_pair(request.scored, (plan.label, plan.rival), limits, random)
+        confusions = [item for item in request.confusions if {item.gold_label, item.predicted_label} == {*plan.labels}]
+    rows = _rows(shots, evidence, template, config)
+    label_of = {label.name: _label(label) for label in request.taxonomy}
     return PromptRequest(
         index=index,
         num_samples=plan.num_samples,
-        labels=(plan.label,),
-        target=plan.label,
+        labels=plan.labels,
+        target=plan.label if plan.rival is None else None,
         values={
-            **_common(request, plan.num_samples),
-            "target": _label(target),
-            "classification_report": format_report(request.report, label=plan.label),
+            **_common(request, plan.num_samples, index, template, config),
+            "target": label_of[plan.label],
+            **({} if plan.rival is None else {"rival": label_of[plan.rival]}),
+            "classification_report": format_report(request.report, label=plan.label, rival=plan.rival),
+            "confusions": _confusions(confusions[:MAX_CONFUSIONS]),
             **rows,
         },
         shown_texts=_texts(rows),
     )
 
 
-def _common(request: TeacherRequest, num_samples: int) -> dict[str, Any]:
-    return {
+def _common(
+    request: TeacherRequest, num_samples: int, index: int, template: PromptTemplate, config: PGKDConfig
+) -> dict[str, Any]:
+    values: dict[str, Any] = {
         "taxonomy": [_label(label) for label in request.taxonomy],
         "task_description": request.task_description,
         "num_samples": num_samples,
     }
+    if "attributes" in template.variables:
+        random = rng(config.seed, request.kd_step, f"attributes/{index}")
+        values["attributes"] = draw_attributes(template.attributes, num_samples, random)
+    return values
 
 
-def _rows(few_shot: Iterable[Example], evidence: Evidence, max_chars: int) -> dict[str, list[dict[str, str]]]:
-    """Few-shot rows and evidence as the template gets them, texts cut at `max_chars`."""
-    return {
+def _rows(
+    few_shot: Iterable[Example], evidence: Evidence, template: PromptTemplate, config: PGKDConfig
+) -> dict[str, list[dict[str, str]]]:
+    """Few-shot rows and evidence as the template gets them, texts cut; pools that it does not show stay empty."""
+    max_chars = config.teacher.max_text_chars
+    pools = {
         "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
         "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
         "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
         "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
     }
+    return {pool: rows if pool in template.variables else [] for pool, rows in pools.items()}
 
 
 def _evidence_row(item: EvidenceItem, max_chars: int) -> dict[str, str]:
     text = shorten(item.text, max_chars)
     return {"text": text, "label": item.gold_label, "predicted_label": item.predicted_label}
+
+
+def _confusions(confusions: Iterable[Confusion]) -> list[dict[str, str | int]]:
+    return [
+        {"label": item.gold_label, "predicted_label": item.predicted_label, "count": item.count} for item in confusions
+    ]
 
 
 def _label(label: Label) -> dict[str, str]:

@@ -86,14 +86,43 @@ def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: P
 
 
 def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
-    listed = pgkd("prompts", "list").stdout
-    assert "pgkd       paper      one request per step" in listed
-    assert "pgkd       per_class  one request per class" in listed
-    assert "zero_shot  paper      one request per text; uses taxonomy, text" in listed
+    listed = [" ".join(line.split()) for line in pgkd("prompts", "list").stdout.splitlines()]
+    for beginning in (
+        "pgkd paper one request per step; uses classification_report",
+        "pgkd per_class one request per class; uses",
+        "pgkd contrastive one request per pair of classes; uses",
+        "zero_shot paper one request per text; uses taxonomy, text",
+    ):
+        assert any(line.startswith(beginning) for line in listed), listed
     assert "Text-to-classifiy" in pgkd("prompts", "show", "paper", "--zero-shot").stdout
     assert "You are a Teacher model for a Student LM" in pgkd("prompts", "show", "paper").stdout
     rendered = pgkd("prompts", "render", "paper", "--train", files / "train.jsonl").stdout
     assert "please generate 32 training samples" in rendered
+
+
+def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) -> None:
+    own = files / "own" / "pgkd"
+    own.mkdir(parents=True)
+    (own / "paper.j2").write_text("Human:\nMy words: {{ num_samples }} of {{ taxonomy | length }}", encoding="utf-8")
+    folder = ("--folder", files / "own")
+    assert "My words" in pgkd("prompts", "show", "paper", *folder).stdout
+    rendered = pgkd("prompts", "render", "paper", "--train", files / "train.jsonl", *folder).stdout
+    assert "My words: 32 of 4" in rendered
+    clean = pgkd("prompts", "lint", *folder)
+    assert clean.returncode == 0 and clean.stdout.endswith("templates, no errors\n")
+    assert "pgkd paper: note: does not use task_description, few_shot" in clean.stdout
+    assert "zero_shot paper: note: does not use task_description\n" in clean.stdout
+    assert pgkd("prompts", "lint", "--zero-shot").stdout.endswith("1 template, no errors\n")
+
+    (own / "mine.j2").write_text("Human:\n{{ num_samples }} {{ target.name }}\n{{ few_shots }}", encoding="utf-8")
+    bad = pgkd("prompts", "lint", *folder)
+    assert bad.returncode == 2 and "found 1 error in the templates" in bad.stderr
+    mistake = "error: line 3: unknown variable 'few_shots' (closest: 'few_shot')"
+    assert [line for line in bad.stdout.splitlines() if "error" in line] == [f"pgkd mine: {mistake}"]
+    assert f"{own / 'mine.j2'}: {mistake}" in pgkd("prompts", "lint", "paper", own / "mine.j2").stdout
+    assert pgkd("prompts", "lint", "per_class", *folder).returncode == 0
+    nowhere = pgkd("prompts", "lint", "--folder", files)
+    assert nowhere.returncode == 2 and "holds no templates" in nowhere.stderr
 
 
 def test_help_names_the_commands_and_exit_codes() -> None:

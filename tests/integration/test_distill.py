@@ -106,6 +106,15 @@ def test_no_validation_or_test_text_reaches_a_prompt(tiny_student: Path, variant
     assert any(row.text in teacher.prompt_text for row in TRAIN)
 
 
+def test_a_prompt_of_ones_own_comes_before_the_package(tiny_student: Path, tmp_path: Path) -> None:
+    (tmp_path / "pgkd").mkdir()
+    (tmp_path / "pgkd" / "paper.j2").write_text("My words: {{ num_samples }} of {{ taxonomy }}", encoding="utf-8")
+    flags = {"teacher.prompt": "paper", "teacher.prompt_folder": tmp_path, "pgkd.num_kd_steps": 1}
+    with ScriptedChatModel([FIRST]) as teacher:
+        distill(TRAIN, VALIDATION, teacher=teacher, config=tiny_config(tiny_student, **flags))
+    assert teacher.prompt_text.startswith("My words: 4 of [")
+
+
 def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -> None:
     copies = reply(*((row.text, row.label) for row in TRAIN[:4]))
     with ScriptedChatModel([copies, copies]) as teacher:

@@ -98,6 +98,7 @@ def test_an_sdist_holds_what_the_wheel_is_made_of(built: tuple[Path, Path], tmp_
     assert (source / "tests" / "integration" / "test_install.py").is_file() and (source / "Makefile").is_file()
     files = {name for name, _ in names[0]}
     assert {
+        "pgkd_agent/_resources/prompts/pgkd/attributes.yaml",
         "pgkd_agent/_resources/prompts/zero_shot/paper.j2",
         "pgkd_agent/prices.yaml",
         "pgkd_agent/py.typed",

@@ -63,6 +63,16 @@ def test_either_key_counts_and_an_unresolved_answer_is_wrong_and_reported(tmp_pa
     assert {row["row"]: row["predicted"] for row in rows} == {1: "fruit", 2: "garden tools", 3: None, 4: "weather"}
 
 
+def test_a_prompt_of_ones_own_comes_before_the_package(tmp_path: Path) -> None:
+    (tmp_path / "zero_shot").mkdir()
+    (tmp_path / "zero_shot" / "paper.j2").write_text(
+        "My words for {{ taxonomy | length }} classes. Text-to-classifiy: {{ text }}", encoding="utf-8"
+    )
+    with serve(answer) as server:
+        evaluate(server, tmp_path / "answers.jsonl", **{"teacher.prompt_folder": tmp_path})
+    assert server.requests[0]["messages"][0]["content"].startswith("My words for 3 classes.")
+
+
 def test_a_schema_goes_along_where_the_provider_takes_one(tmp_path: Path) -> None:
     with serve(answer) as server:
         evaluate(server, tmp_path / "answers.jsonl", **{"teacher.structured": "auto"})

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgkd_agent.errors import DataError
-from pgkd_agent.evidence import EvidenceLimits, balanced_sample, evidence_of_class, score_rows, select_evidence
+from pgkd_agent.evidence import (
+    EvidenceLimits,
+    balanced_sample,
+    evidence_of_class,
+    evidence_of_pair,
+    score_rows,
+    select_evidence,
+)
 from pgkd_agent.types import EvidenceItem, Example
 from tests.unit.builders import TAXONOMY, item
 
@@ -52,6 +59,13 @@ def test_evidence_of_a_class_has_its_rows_and_those_taken_for_it() -> None:
     evidence = evidence_of_class(items, "a", EvidenceLimits(5, 5, 1), random.Random(0))
     assert evidence.hard_negatives == (items[2],)
     assert evidence.misclassified == (items[1],) and evidence.correct == (items[0],)
+
+
+def test_evidence_of_a_pair_has_only_what_stays_within_it() -> None:
+    items = [item("a", "a"), item("a", "b"), item("b", "a", 0.9), item("b", "c"), item("c", "a"), item("b", "b")]
+    evidence = evidence_of_pair(items, ("b", "a"), EvidenceLimits(5, 5, 1), random.Random(0))
+    assert evidence.hard_negatives == (items[2],) and evidence.misclassified == (items[1],)
+    assert {*evidence.correct} == {items[0], items[5]}
 
 
 def test_scoring_takes_the_most_probable_label_and_its_probability() -> None:

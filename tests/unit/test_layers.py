@@ -15,10 +15,10 @@ ROOT = Path(pgkd_agent.__file__).parent
 LAYERS = [
     {"errors", "types", "seeding", "text", "tokens"},
     {"config", "resources", "early_stopping", "history", "embedded"},
-    {"prices"},
+    {"prices", "attributes"},
     {"budget", "estimates"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
-    {"protocols"},
+    {"protocols", "linting"},
     {"scoring"},
     {"student", "teacher", "tools", "testing"},
     {"algorithm"},

@@ -49,6 +49,8 @@ def test_a_part_of_the_report() -> None:
     assert worst[1].startswith("a ") and not any(line.startswith(("b ", "c ")) for line in worst)
     one = format_report(report, label="b").splitlines()
     assert len(one) == 2 and one[1].startswith("b ")
+    two = format_report(report, label="c", rival="a").splitlines()
+    assert [line[0] for line in two[1:]] == ["c", "a"]
 
 
 def test_confusions_are_counted_by_pair_most_frequent_first() -> None:

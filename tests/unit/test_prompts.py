@@ -18,7 +18,10 @@ VALUES: dict[str, Any] = {
     "correct": [{"text": "A goal", "label": "sports", "predicted_label": "sports"}],
     "misclassified": [{"text": "A play", "label": "arts", "predicted_label": "sports"}],
     "hard_negatives": [{"text": "Stage win", "label": "sports", "predicted_label": "arts"}],
+    "confusions": [{"label": "arts", "predicted_label": "sports", "count": 3}],
     "target": {"name": "arts", "description": "painting, theatre"},
+    "rival": {"name": "sports", "description": ""},
+    "attributes": [{"style": "plain", "speaker": "a child"}] * 7,
 }
 
 PAPER = """You are a Teacher model for a Student LM to perform topic detection on the following taxonomy:
@@ -51,6 +54,14 @@ The model has a high confidence in classifying the following misclassified examp
 {"text": "Stage win", "label": "sports", "predicted_label": "arts"}"""
 
 
+LEFT_OUT = {
+    "agent": {"classification_report"},  # the agent asks for it
+    "no_report": {"classification_report"},
+    "no_hard_negatives": {"hard_negatives"},
+}
+PAPERS_WORDS = {"paper", "no_report", "no_hard_negatives"}
+
+
 def text_of(variant: str, **changed: Any) -> str:
     return "\n".join(message.content for message in load_prompt(variant).render({**VALUES, **changed}))
 
@@ -64,15 +75,36 @@ def test_the_paper_prompt_word_for_word() -> None:
 @pytest.mark.parametrize("variant", list_prompts())
 @pytest.mark.parametrize("part", ["classification_report", "correct", "misclassified", "hard_negatives"])
 def test_every_variant_shows_report_and_evidence(variant: str, part: str) -> None:
-    if (variant, part) == ("agent", "classification_report"):
-        assert part not in load_prompt(variant).variables  # the agent asks for it
-        return
-    assert text_of(variant) != text_of(variant, **{part: "" if part == "classification_report" else []})
+    shown = text_of(variant) != text_of(variant, **{part: "" if part == "classification_report" else []})
+    assert shown == (part not in LEFT_OUT.get(variant, set()))
 
 
 @pytest.mark.parametrize("variant", list_prompts())
-def test_the_task_description_enters_every_variant_but_the_papers(variant: str) -> None:
-    assert ("Headlines of a local paper." in text_of(variant)) == (variant != "paper")
+def test_the_task_description_enters_every_variant_in_our_own_words(variant: str) -> None:
+    assert ("Headlines of a local paper." in text_of(variant)) == (variant not in PAPERS_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "removed", "instead"),
+    [
+        (
+            "no_report",
+            ", generate new samples knowing that the classification report over validation set is:\n\n"
+            f"{VALUES['classification_report']}",
+            ".",
+        ),
+        (
+            "no_hard_negatives",
+            "\n\nThe model has a high confidence in classifying the following misclassified examples:\n\n"
+            '{"text": "Stage win", "label": "sports", "predicted_label": "arts"}',
+            "",
+        ),
+    ],
+)
+def test_an_ablation_is_the_paper_prompt_without_one_part(variant: str, removed: str, instead: str) -> None:
+    assert PAPER.count(removed) == 1
+    (message,) = load_prompt(variant).render(VALUES)
+    assert (message.role, message.content) == ("human", PAPER.replace(removed, instead))
 
 
 def test_data_starts_no_role_and_keeps_its_braces() -> None:
@@ -96,13 +128,77 @@ def test_mistakes_in_a_template_are_named(tmp_path: Path) -> None:
         template("{{ correct }}").render({})
     with pytest.raises(PromptError, match=r"human message.*no attribute 'nmae'"):
         template("{{ target.nmae }}").render(VALUES)
-    with pytest.raises(PromptError, match=re.escape("variants: agent, paper, per_class")):
+    with pytest.raises(PromptError, match=re.escape(", ".join(list_prompts()))):
         load_prompt("no_such")
     file = tmp_path / "own.j2"
     file.write_text("System:\nBe brief.\nHuman:\n{{ target.name }}", encoding="utf-8")
     own = load_prompt(str(file))
     assert own.is_per_class and not load_prompt("paper").is_per_class
     assert [(m.role, m.content) for m in own.render(VALUES)] == [("system", "Be brief."), ("human", "arts")]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("{{ row.txt }}", "human message, line 6: 'dict object' has no attribute 'txt'"),
+        ("{{ row.txt | json }}", "human message, line 6: 'dict object' has no attribute 'txt'"),
+        ("{{ row.text + 1 }}", "human message, line 6: can only concatenate"),
+        ("{% endfor %}{% if correct %}\nHuman:\n{% endif %}{% for row in few_shot %}", "human message, line 6:"),
+    ],
+)
+def test_a_mistake_that_shows_in_rendering_names_its_line(mistake: str, message: str) -> None:
+    template = PromptTemplate(
+        "mine", f"{{# a #}}\nSystem:\nHi.\nHuman:\n{{% for row in few_shot %}}\n{mistake}\n{{% endfor %}}"
+    )
+    with pytest.raises(PromptError, match=re.escape(message)):
+        template.render(VALUES)
+
+
+def test_a_variant_is_asked_per_class_per_pair_or_per_step() -> None:
+    kinds = {name: (load_prompt(name).is_per_class, load_prompt(name).is_pairwise) for name in list_prompts()}
+    assert {name for name, kind in kinds.items() if kind == (True, True)} == {"contrastive"}
+    assert {name for name, kind in kinds.items() if kind == (True, False)} == {"attributes", "per_class"}
+
+
+def test_a_folder_of_ones_own_comes_before_the_package(tmp_path: Path) -> None:
+    for purpose, name in (("pgkd", "paper"), ("pgkd", "mine"), ("zero_shot", "short")):
+        file = tmp_path / purpose / f"{name}.j2"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"own {name} {{{{ taxonomy }}}}", encoding="utf-8")
+    assert load_prompt("paper", folder=tmp_path).source.startswith("own paper")
+    assert load_prompt("paper", "zero_shot", tmp_path) == load_prompt("paper", "zero_shot")
+    assert load_prompt("per_class", folder=tmp_path) == load_prompt("per_class")
+    assert list_prompts(folder=tmp_path) == sorted([*list_prompts(), "mine"])
+    assert list_prompts("zero_shot", tmp_path) == ["paper", "short"]
+    with pytest.raises(PromptError, match=r"no prompt 'other' in .*pgkd or the package; pgkd variants: .*mine"):
+        load_prompt("other", folder=tmp_path)
+    with pytest.raises(PromptError, match="no prompt 'mine'; pgkd variants"):
+        load_prompt("mine")
+    with pytest.raises(
+        PromptError, match=r"nowhere holds no templates; expected them as .*pgkd.NAME.j2 or .*zero_shot"
+    ):
+        load_prompt("paper", folder=tmp_path / "nowhere")
+
+
+def test_attributes_are_those_of_the_folder_or_beside_the_template(tmp_path: Path) -> None:
+    shipped = load_prompt("attributes")
+    assert "speaker" in shipped.attributes and not load_prompt("per_class").attributes
+    own = tmp_path / "pgkd"
+    own.mkdir()
+    assert load_prompt("attributes", folder=tmp_path) == shipped
+    (own / "attributes.yaml").write_text("tone: [dry, warm]", encoding="utf-8")
+    changed = load_prompt("attributes", folder=tmp_path)
+    assert changed.attributes == {"tone": ("dry", "warm")}
+    assert changed.source == shipped.source and changed.hash != shipped.hash
+    (own / "mine.j2").write_text("{{ attributes }}", encoding="utf-8")
+    assert load_prompt(str(own / "mine.j2")).attributes == {"tone": ("dry", "warm")}
+
+
+def test_a_template_has_to_be_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "mine.j2"
+    file.write_bytes("Schöne Texte".encode("latin-1"))
+    with pytest.raises(PromptError, match=r"mine\.j2 cannot be read: .*expected text in UTF-8"):
+        load_prompt(str(file))
 
 
 def test_a_template_cannot_reach_the_machine() -> None:
