@@ -165,7 +165,7 @@ def _bedrock(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeach
     from langchain_aws import ChatBedrockConverse
 
     session = boto3.Session()
-    region = session.region_name
+    region = os.environ.get("AWS_REGION") or session.region_name  # boto3 itself only looks at AWS_DEFAULT_REGION
     if region is None:
         raise TeacherUnavailableError(f"teacher {settings.spec}: no AWS region; set AWS_REGION, e.g. us-east-1")
     if session.get_credentials() is None and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):

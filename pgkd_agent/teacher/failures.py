@@ -57,6 +57,9 @@ _AUTH_CODES = {
     "NoCredentialsError",
 }
 _CONTEXT_SIGNS = ("context_length_exceeded", "exceed_context_size_error", "available context size")
+_TRIPPED = (json.JSONDecodeError, AttributeError, TypeError, KeyError)
+"""What clients raise that take any answer with status 200 for one of the API."""
+_NOT_API_SIGNS = ("Unexpected response type", "No 'output' key found")
 _PASSING_CODES = {"ThrottlingException", "ModelNotReadyException", "ServiceUnavailableException"}
 _REFUSED_SIGNS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _REFUSED_TYPES = ("OpenAIRefusalError", "ContentFilterFinishReasonError")
@@ -106,8 +109,12 @@ def classify(error: BaseException) -> Kind:
         return Kind.PASSING
     if name.endswith(_PASSING_TYPES) or isinstance(error, (ConnectionError, TimeoutError)):
         return Kind.PASSING
-    if status is None and code is None and isinstance(error, (json.JSONDecodeError, AttributeError, TypeError)):
-        return Kind.NOT_API  # clients trip over what is no JSON, or JSON of another form
+    if (
+        status is None
+        and code is None
+        and (isinstance(error, _TRIPPED) or any(sign in said for sign in _NOT_API_SIGNS))
+    ):
+        return Kind.NOT_API
     return Kind.REJECTED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
+    """
+    Attributes:
+        content: Sent as JSON, or as it is.
+        seconds: Wait before anything is sent.
+        drops: Hang up instead of answering.
+    """
+
     status: int
-    content: dict[str, Any]
+    content: dict[str, Any] | bytes
     headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    drops: bool = False
 
 
 @contextmanager
@@ -39,14 +49,18 @@ def serve_json(answer: Callable[[Request], Answer]) -> Iterator[str]:
 
         def _respond(self, body: bytes) -> None:
             reply = answer(Request(self.command, self.path, self.headers, body))
-            content = json.dumps(reply.content).encode()
+            threading.Event().wait(reply.seconds)  # tests replace time.sleep
+            if reply.drops:
+                self.close_connection = True
+                return
+            content = reply.content if isinstance(reply.content, bytes) else json.dumps(reply.content).encode()
             self.send_response(reply.status)
-            for name, value in reply.headers.items():
+            for name, value in {"Content-Type": "application/json", **reply.headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # the client did not wait
+                self.wfile.write(content)
 
         def log_message(self, *_args: object) -> None:
             pass
