@@ -223,10 +223,10 @@ def _run(
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
         log = directory.calls if directory else None
         with open_teacher(teacher, template, task, config, screener, budget, log, hooks, check=not resumed) as opened:
-            if directory and not resumed:
-                directory.write_start(config, _meta(config, task, template, opened, student), task)
             if opened.teacher and not hasattr(teacher, "write"):
                 bill.at_start(budget, opened.model_id)
+            if directory and not resumed:
+                directory.write_start(config, _meta(config, task, template, opened, student), task)
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
     finally:
         if directory:

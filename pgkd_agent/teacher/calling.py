@@ -84,6 +84,8 @@ class Caller:
         settings: Retries, pace, and the cache that runs share.
         seed: Of the run.
         log: Of the run; what it holds was paid by this run.
+    Raises:
+        ConfigError: There is a cap on money, and no price for this teacher.
     """
 
     def __init__(self, chat: ChatTeacher, settings: TeacherSettings, seed: int, log: CallLog, budget: Budget) -> None:
@@ -95,6 +97,7 @@ class Caller:
         self._cache = CallLog(settings.cache) if settings.cache else None
         self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute)
         self._tokens_per_byte = 0.0
+        budget.check(chat.model_id)
 
     def with_model(self, chat: ChatTeacher) -> Caller:
         """The same way to another model: log, budget and pace are shared."""

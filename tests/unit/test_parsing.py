@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pgkd_agent.guardrails import LabelResolver
+from pgkd_agent.config import GuardrailSettings
+from pgkd_agent.guardrails import Guardrails, LabelResolver
+from pgkd_agent.history import History
 from pgkd_agent.teacher.parsing import parse_label, parse_samples
-from pgkd_agent.types import Label
+from pgkd_agent.types import GeneratedSample, Label
 
 TEXTS = ["plain", "with {braces} and [brackets]", 'a "quote" \\ and\nbreak', "été 日本 🏀", "}, {", '"label": "x"']
 REPLY = json.dumps({"samples": [{"text": text, "label": f"l{n}"} for n, text in enumerate(TEXTS)]}, ensure_ascii=False)
@@ -105,3 +110,63 @@ def test_nothing_readable_is_nothing_and_soon(raw: str) -> None:
 def test_one_label_of_the_taxonomy_or_none(reply: str, label: str | None) -> None:
     resolve = LabelResolver([Label("card_arrival"), Label("12"), Label("None")])
     assert parse_label(reply, resolve) == label
+
+
+RAILS = Guardrails(GuardrailSettings(), [Label("l0"), Label("l1"), Label("l2")])
+MANY = [{"text": f'été {n} says "{n}" 日本 {{{n}}}', "label": f"l{n % 3}"} for n in range(32)]
+
+
+def test_of_every_byte_prefix_of_a_long_reply_only_whole_samples_are_kept() -> None:
+    reply = json.dumps({"samples": MANY}, ensure_ascii=False).encode()
+    whole = [(sample["text"], sample["label"]) for sample in MANY]
+    counts = []
+    for cut in range(len(reply) + 1):
+        found = pairs(reply[:cut].decode(errors="ignore"))
+        assert found == whole[: len(found)], cut
+        counts.append(len(found))
+    assert counts == sorted(counts) and counts[-1] == 32
+
+
+def decoded_strings(raw: str) -> set[str]:
+    """All that a JSON decoder can read as a string, wherever in the reply it begins."""
+    found = set()
+    for start, letter in enumerate(raw):
+        if letter == '"':
+            with contextlib.suppress(ValueError):
+                found.add(json.decoder.scanstring(raw, start + 1, False)[0])
+    return found
+
+
+GARBAGE = ['"', "\\", "{", "}", "[", "]", ",", ":", "null", "\n", "```", "<think>", "</think>", "\u2028", "\x00", "🏀"]
+
+
+@st.composite
+def mutated_replies(draw: st.DrawFn) -> str:
+    """A reply of up to six samples, cut, doubled, spliced and sprinkled with what JSON trips over."""
+    samples = draw(st.lists(st.sampled_from(MANY[:12]), min_size=1, max_size=6))
+    wrapped = draw(st.sampled_from([{"samples": samples}, samples, {"a": 1, "data": samples}, samples[0]]))
+    raw = json.dumps(wrapped, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
+    for _ in range(draw(st.integers(1, 5))):
+        at, to = sorted((draw(st.integers(0, len(raw))), draw(st.integers(0, len(raw)))))
+        kind = draw(st.sampled_from(["cut", "delete", "double", "insert", "replace", "swap"]))
+        part = raw[at:to][:40]
+        raw = {
+            "cut": raw[:to],
+            "delete": raw[:at] + raw[at + len(part) :],
+            "double": raw[:at] + part + part + raw[at + len(part) :],
+            "insert": raw[:at] + draw(st.sampled_from(GARBAGE)) + raw[at:],
+            "replace": raw[:at] + draw(st.sampled_from(GARBAGE)) + raw[at + 1 :],
+            "swap": raw[at + len(part) :] + raw[: at + len(part)],
+        }[kind]
+    return raw
+
+
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(mutated_replies())
+def test_whatever_became_of_a_reply_nothing_is_made_up(raw: str) -> None:
+    parsed = parse_samples(raw)
+    strings = decoded_strings(raw)
+    assert all(sample.text in strings and sample.label in strings for sample in parsed.samples)
+    screened = RAILS.screen([GeneratedSample(s.text, s.label) for s in parsed.samples], History(()), frozenset())
+    assert {item.label for item in screened.accepted} <= {"l0", "l1", "l2"}
+    assert len(screened.accepted) + len(screened.rejected) == len(parsed.samples)

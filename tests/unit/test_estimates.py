@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pgkd_agent.estimates import estimate_run
+from tests.unit.test_budget import PRICES
+
+
+def test_a_step_is_extrapolated_and_priced_at_both_ends() -> None:
+    result = estimate_run("m", 10, [100, 200], [150, 250], (40, 90), PRICES)
+    assert (result.calls, result.input_tokens, result.output_tokens) == (20, (3000, 4000), (400, 900))
+    assert result.cost == ((3000 + 400 * 10) / 1e6, (4000 + 900 * 10) / 1e6)
+    assert str(result) == "20 calls, 3000 to 4000 tokens in, 400 to 900 out, 0.0070 to 0.0130 USD"
+
+
+def test_an_unknown_price_is_unknown_and_a_local_model_is_free() -> None:
+    known = estimate_run("m", 1, [5], [5], (1, 2), PRICES)
+    assert "5 tokens in" in str(known)
+    unknown = estimate_run("other", 1, [5], [5], (1, 2), PRICES)
+    assert unknown.cost is None and str(unknown).endswith("price not known")
+    assert str(estimate_run("local:x", 1, [5], [5], (1, 2), PRICES)).endswith("no charge")
