@@ -75,7 +75,7 @@ class GatedChatModel(BaseChatModel):
         plain = [_plain(message) for message in messages]
 
         def call_of(settings: Settings) -> Call:
-            with_tools = json.loads(json.dumps({**settings, **kwargs}, default=repr))
+            with_tools = json.loads(json.dumps({**settings, **kwargs}, default=_name_of))
             return self._caller.record(call_id, self._prompt_hash, with_tools, plain)
 
         def send(model: Runnable[Any, AIMessage], _call: Call) -> AIMessage:
@@ -90,6 +90,11 @@ class GatedChatModel(BaseChatModel):
         self._usage += reply.usage
         self._transcript = [*messages, answer]
         return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+def _name_of(tool: Any) -> str:
+    """Of a tool that the model's class takes as an object: its `repr` differs from run to run."""
+    return str(getattr(tool, "name", type(tool).__name__))
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from langchain_core.messages import AIMessage, ToolMessage
 
 import pgkd_agent
 from pgkd_agent import StudentClassifier, distill
@@ -21,7 +20,6 @@ from pgkd_agent.errors import (
     TeacherOutputError,
     TeacherUnavailableError,
 )
-from pgkd_agent.metrics import format_report
 from pgkd_agent.prompts import list_prompts
 from pgkd_agent.summary import TeacherUsage
 from pgkd_agent.testing import ScriptedChatModel
@@ -153,27 +151,6 @@ def test_a_text_only_teacher_gets_the_contract_as_a_line(config: PGKDConfig) -> 
     with ScriptedChatModel([FIRST, SECOND]) as teacher:
         distill(TRAIN, VALIDATION, teacher=teacher, config=config)
     assert '{"samples": [{"text": "...", "label": "..."}]}' in teacher.prompts[0][-1].text
-
-
-def test_the_agent_asks_for_the_report_before_it_writes(tiny_student: Path, tmp_path: Path) -> None:
-    def call(name: str, arguments: dict[str, Any]) -> AIMessage:
-        return AIMessage(content="", tool_calls=[{"name": name, "args": arguments, "id": name}])
-
-    seen: list[str] = []
-
-    def write(messages: list[Any]) -> AIMessage:
-        seen.append(next(message.text for message in messages if isinstance(message, ToolMessage)))
-        return call("Samples", json.loads(FIRST))
-
-    config = tiny_config(tiny_student, **{"teacher.mode": "agent", "teacher.prompt": None, "pgkd.num_kd_steps": 1})
-    with ScriptedChatModel([call("get_classification_report", {"worst": 2}), write]) as teacher:
-        result = distill(TRAIN, VALIDATION, teacher=teacher, config=config, out=tmp_path / "run")
-    assert seen == [format_report(result.steps[0].validation.report, worst=2)]
-    assert "f1-score" not in "\n".join(message.text for message in teacher.prompts[0])
-    assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 2
-    with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:
-        assert calls.execute("SELECT count(*) FROM calls").fetchone() == (2,)
-    calls.close()
 
 
 def openai_config(student: Path, base_url: str, **flags: object) -> PGKDConfig:
