@@ -37,7 +37,7 @@ class Estimate:
 
 
 def estimate_run(
-    teacher: str,
+    teachers: Sequence[str],
     kd_steps: int,
     least_prompts: Sequence[int],
     most_prompts: Sequence[int],
@@ -47,16 +47,19 @@ def estimate_run(
     """Extrapolate one KD step.
 
     Args:
+        teachers: Names in the price table; of several, the cheapest and the dearest set the range.
         least_prompts, most_prompts: Tokens of each prompt of a step, with as few and as many rows as there may be.
         replies: Tokens of all replies of a step, lowest and highest.
     """
     tokens_in = (kd_steps * sum(least_prompts), kd_steps * sum(most_prompts))
     tokens_out = (kd_steps * replies[0], kd_steps * replies[1])
-    low, high = (prices.cost(teacher, TokenUsage(*pair)) for pair in zip(tokens_in, tokens_out, strict=True))
+    least, most = (TokenUsage(*pair) for pair in zip(tokens_in, tokens_out, strict=True))
+    low = [prices.cost(teacher, least) for teacher in teachers]
+    high = [prices.cost(teacher, most) for teacher in teachers]
     return Estimate(
         calls=kd_steps * len(most_prompts),
         input_tokens=tokens_in,
         output_tokens=tokens_out,
-        cost=None if low is None or high is None else (low, high),
+        cost=None if None in low else (min(filter(None, low), default=0.0), max(filter(None, high), default=0.0)),
         currency=prices.currency,
     )

@@ -14,17 +14,25 @@ from pgkd_agent.budget import Budget
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.estimates import Estimate, estimate_run
+from pgkd_agent.estimates import Estimate
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
-from pgkd_agent.preview import estimate, preview, reply_sizes
+from pgkd_agent.preview import estimate, estimate_with, preview
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.protocols import Asked, Teacher
 from pgkd_agent.runs import RunDirectory, read_run
 from pgkd_agent.summary import RunResult, summarize
-from pgkd_agent.teachers import Hooks, OpenTeacher, open_teacher, prompt_variant, reply_tokens, teacher_prompt
+from pgkd_agent.teachers import (
+    Hooks,
+    OpenTeacher,
+    members,
+    open_teacher,
+    prompt_variant,
+    reply_tokens,
+    teacher_prompt,
+)
 from pgkd_agent.tokens import most_tokens
 from pgkd_agent.types import Evaluation, Example, StepRecord, TokenUsage
 
@@ -188,9 +196,13 @@ def resume(
         teacher: As it was given to `distill`; None where it was named in the settings.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
     Raises:
+        ConfigError: The run was made with a teacher that is an object, and none is given.
         StorageError: It is no run directory, or a damaged one; or a step comes out differently here.
     """
     stored = read_run(Path(path))
+    made_with, named = stored.meta["teacher"], ", ".join(member.spec for member in members(stored.config.teacher))
+    if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
+        raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
     config = stored.config if budget is None else stored.config.model_copy(update={"budget": budget})
     return _run(stored.task, config, teacher, Path(path), observer, resumed=True)
 
@@ -223,8 +235,8 @@ def _run(
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
         log = directory.calls if directory else None
         with open_teacher(teacher, template, task, config, screener, budget, log, hooks, check=not resumed) as opened:
-            if opened.teacher and not hasattr(teacher, "write"):
-                bill.at_start(budget, opened.model_id)
+            if opened.models:
+                bill.at_start(opened.models, budget)
             if directory and not resumed:
                 directory.write_start(config, _meta(config, task, template, opened, student), task)
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
@@ -234,7 +246,7 @@ def _run(
     before = listener.before
     after = before if result.best_step == 0 else listener.on_test()
     seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(config, result, before, after, seconds, opened.model_id, prices, bill.estimate)
+    summary = summarize(config, result, before, after, seconds, opened.name, prices, bill.estimate)
     if directory:
         directory.write_result(asdict(summary))
     return DistillResult(
@@ -288,35 +300,33 @@ class _Listener:
 
 
 class _Bill:
-    """What the run will take of the teacher: a range at the start, and sharper with the first real prompts."""
+    """What the run will take of its teachers: a range at the start, and sharper with the first real prompts."""
 
     def __init__(self, task: Task, config: PGKDConfig, prices: PriceTable, observer: Observer) -> None:
         self._task = task
         self._config = config
         self._prices = prices
         self._observer = observer
+        self._teachers: Sequence[str] = ()
         self.estimate: Estimate | None = None
 
-    def at_start(self, budget: Budget, teacher: str) -> None:
+    def at_start(self, teachers: Sequence[str], budget: Budget) -> None:
         """
         Raises:
             BudgetExceededError: The caps leave no room for the first request.
         """
         config = self._config
+        self._teachers = teachers
         if config.teacher.mode == "agent":  # how often it calls is up to the model
             return
         shown = preview(self._task, config)
         prompt = most_tokens("".join(message.content for message in shown.messages))
-        budget.require_room(teacher, TokenUsage(prompt, reply_tokens(shown.template, self._task, config)))
-        self._observer.on_estimate(estimate(self._task, config, self._prices))
+        longest = reply_tokens(shown.template, self._task, config)
+        budget.require_room(teachers[0], TokenUsage(prompt, longest))
+        self._observer.on_estimate(estimate(self._task, config, teachers, self._prices))
 
     def on_plan(self, prompts: Sequence[int]) -> None:
-        config = self._config
-        template = teacher_prompt(config.teacher)
-        longest = reply_tokens(template, self._task, config)
-        replies = reply_sizes(self._task, config, len(prompts), longest)
-        steps = config.pgkd.num_kd_steps
-        self.estimate = estimate_run(config.teacher.spec, steps, prompts, prompts, replies, self._prices)
+        self.estimate = estimate_with(prompts, prompts, self._task, self._config, self._teachers, self._prices)
         self._observer.on_estimate(self.estimate)
 
 
@@ -331,7 +341,7 @@ def _meta(
 ) -> dict[str, Any]:
     return {
         "seed": config.seed,
-        "teacher": teacher.model_id,
+        "teacher": teacher.name,
         "prompt": {"name": template.name, "sha256": template.hash},
         "student": {"name": config.student.name, **student.description},
         "rows": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},

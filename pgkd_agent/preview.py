@@ -15,7 +15,7 @@ from pgkd_agent.evidence import score_rows
 from pgkd_agent.history import History
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prices import PriceTable
-from pgkd_agent.prompts import Message, PromptTemplate
+from pgkd_agent.prompts import Message, PromptTemplate, load_prompt
 from pgkd_agent.teachers import reply_tokens, teacher_prompt
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
@@ -41,24 +41,48 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     return Preview(template, prompts[0], len(prompts))
 
 
-def estimate(task: Task, config: PGKDConfig, prices: PriceTable) -> Estimate:
-    """What the run will take, before anything is trained: between a student without and one full of mistakes."""
-    template = teacher_prompt(config.teacher)
-    few, many = (_sizes(_prompts(task, config, template, mistakes)) for mistakes in (False, True))
-    replies = reply_sizes(task, config, len(many), reply_tokens(template, task, config))
-    return estimate_run(config.teacher.spec, config.pgkd.num_kd_steps, few, many, replies, prices)
-
-
-def reply_sizes(task: Task, config: PGKDConfig, requests: int, longest: int) -> tuple[int, int]:
-    """Tokens of all replies of a KD step: samples as long as the average training text, and the longest there may be.
+def estimate(task: Task, config: PGKDConfig, teachers: Sequence[str], prices: PriceTable) -> Estimate:
+    """What the run will take, before anything is trained: between a student without and one full of mistakes.
 
     Args:
-        requests: In a step.
-        longest: Reply that is not cut off.
+        teachers: Names in the price table.
     """
-    lengths = [estimate_tokens(row.text) for row in task.train]
-    per_sample = sum(lengths) / len(lengths) + TOKENS_AROUND_SAMPLE
-    return min(round(config.pgkd.pgkd_batch_size * per_sample), requests * longest), requests * longest
+    template = teacher_prompt(config.teacher)
+    few, many = (_sizes(_prompts(task, config, template, mistakes)) for mistakes in (False, True))
+    return estimate_with(few, many, task, config, teachers, prices)
+
+
+def estimate_with(
+    least: Sequence[int],
+    most: Sequence[int],
+    task: Task,
+    config: PGKDConfig,
+    teachers: Sequence[str],
+    prices: PriceTable,
+) -> Estimate:
+    """What the run will take with prompts of these sizes.
+
+    Args:
+        least, most: Tokens of each prompt of a KD step, with as few and as many rows as there may be.
+    """
+    asked = config.pgkd.pgkd_batch_size
+    longest = len(most) * reply_tokens(teacher_prompt(config.teacher), task, config)
+    text_tokens = sum(estimate_tokens(row.text) for row in task.train) / len(task.train)
+    shortest = min(round(asked * (text_tokens + TOKENS_AROUND_SAMPLE)), longest)
+    verifying: list[int] = []
+    if config.guardrails.verify:  # at most every sample, at least none
+        verifying = [zero_shot_tokens(task.taxonomy, task.description, config) + round(text_tokens)] * asked
+        longest += asked * config.zero_shot.max_tokens
+    steps = config.pgkd.num_kd_steps
+    return estimate_run(teachers, steps, least, [*most, *verifying], (shortest, longest), prices)
+
+
+def zero_shot_tokens(labels: Sequence[Label], task_description: str, config: PGKDConfig) -> int:
+    """Of a zero-shot prompt without the text to be classified."""
+    template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
+    taxonomy = [{"name": label.name, "description": label.description} for label in labels]
+    messages = template.render({"taxonomy": taxonomy, "task_description": task_description, "text": ""})
+    return sum(_sizes([messages]))
 
 
 def _sizes(prompts: Sequence[Sequence[Message]]) -> list[int]:

@@ -33,11 +33,19 @@ VERIFYING_CONCURRENCY = 8
 
 @dataclass(frozen=True)
 class OpenTeacher:
-    """`teacher` is None where the run asks none; `screener` is the one that was given, or one that verifies too."""
+    """What a run works with.
+
+    Attributes:
+        teacher: None where the run asks none.
+        screener: The one that was given, or one that verifies too.
+        models: Names of the chat models behind the teacher, as in a price table.
+        name: Of the teacher, for records.
+    """
 
     teacher: Teacher | None
-    model_id: str
     screener: Screener
+    models: tuple[str, ...] = ()
+    name: str = "none"
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,12 @@ def open_teacher(
         ConfigError, TeacherUnavailableError: See `build_teacher`; also for settings that do not go together.
     """
     if config.pgkd.num_kd_steps == 0:
-        yield OpenTeacher(None, "none", screener)
+        yield OpenTeacher(None, screener)
         return
     if hasattr(given, "write"):
         if config.guardrails.verify:
             raise ConfigError("guardrails.verify needs a teacher that is a chat model; this one only has write()")
-        yield OpenTeacher(given, getattr(given, "model_id", type(given).__name__), screener)
+        yield OpenTeacher(given, screener, name=getattr(given, "model_id", type(given).__name__))
         return
 
     from pgkd_agent.teacher.call_log import CallLog
@@ -126,8 +134,8 @@ def open_teacher(
             screener = VerifyingScreener(
                 screener, lambda kd_step: classifiers[ensemble.turn(kd_step)], verifying_concurrency(config)
             )
-        model_id = ", ".join(caller.chat.model_id for caller in callers)
-        yield OpenTeacher(ensemble if len(teachers) > 1 else teachers[0], model_id, screener)
+        models = tuple(caller.chat.model_id for caller in callers)
+        yield OpenTeacher(ensemble if len(teachers) > 1 else teachers[0], screener, models, ", ".join(models))
 
 
 def members(settings: TeacherSettings) -> list[TeacherSettings]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,22 @@ from typing import Any
 from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Taxonomy
-from pgkd_agent.errors import ConfigError
+from pgkd_agent.errors import BudgetExceededError, ConfigError
+from pgkd_agent.estimates import Estimate, estimate_run
 from pgkd_agent.metrics import classification_report
-from pgkd_agent.prices import load_prices
+from pgkd_agent.preview import zero_shot_tokens
+from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.runs import append_lines
+from pgkd_agent.text import shorten
+from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
 
 CONCURRENCY = 8
 """Requests under way at once to a teacher that is not local."""
+
+SHORTEST_ANSWER = 8
+"""Tokens of a label in JSON."""
 
 OUTSIDE = -1
 """Class id of an unresolved answer: wrong for every gold label."""
@@ -50,6 +57,7 @@ def evaluate_zero_shot(
     config: PGKDConfig,
     answers: Path,
     on_answer: Callable[[int, int], None] = lambda answered, unresolved: None,
+    on_estimate: Callable[[Estimate], None] = lambda estimate: None,
 ) -> ZeroShotResult:
     """Ask the teacher for the label of every row.
 
@@ -57,6 +65,7 @@ def evaluate_zero_shot(
         rows: Labels within the taxonomy.
         answers: JSON lines with the answers. A file that a stopped evaluation of the same rows left is continued.
         on_answer: Told the rows answered and the unresolved ones among them after each answer.
+        on_estimate: Told what the rows that are left will take, before the first call.
     Raises:
         ConfigError: The file belongs to other rows, another teacher or another prompt; nothing in it is touched.
         TeacherError: See `build_teacher`; or the provider failed for good, or a cap was reached: the answers so far are
@@ -71,10 +80,12 @@ def evaluate_zero_shot(
     template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
     store = _Answers(answers, _identity(rows, taxonomy, config, template))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
+    prices = load_prices(config.teacher.prices)
+    on_estimate(_estimate(left, taxonomy, config, prices))
     started = time.perf_counter()
     if left:
         teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
-        budget = Budget(config.budget, load_prices(config.teacher.prices))
+        budget = Budget(config.budget, prices)
         caller = Caller(build_teacher(teacher, settings.max_tokens), teacher, config.seed, CallLog(), budget)
         try:
             caller.check()
@@ -95,6 +106,9 @@ def evaluate_zero_shot(
                     }
                 )
                 on_answer(len(store.by_row), len(store.unresolved))
+        except BudgetExceededError as error:
+            progress = f"{len(store.by_row)} of {len(rows)} rows are answered, in {answers}"
+            raise BudgetExceededError(f"{error}. {progress}; under a higher cap the same command goes on") from error
         finally:
             caller.close()
     seconds = time.perf_counter() - started if left else 0.0
@@ -108,6 +122,13 @@ def evaluate_zero_shot(
         seconds=seconds,
         asked=len(left),
     )
+
+
+def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, prices: PriceTable) -> Estimate:
+    same = zero_shot_tokens(taxonomy, config.data.task_description, config)
+    prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
+    replies = (len(left) * SHORTEST_ANSWER, len(left) * config.zero_shot.max_tokens)
+    return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, prices)
 
 
 def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, template: PromptTemplate) -> Any:

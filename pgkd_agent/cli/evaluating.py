@@ -12,6 +12,7 @@ from pgkd_agent.cli import options
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
+    from pgkd_agent.estimates import Estimate
     from pgkd_agent.types import Example
 
 
@@ -139,7 +140,10 @@ def _evaluate_teacher(
         def show(answered: int, unresolved: int) -> None:
             progress.update(bar, completed=answered, description=f"asking, {unresolved} unresolved")
 
-        result = evaluate_zero_shot(rows, taxonomy, config, out, show)
+        def show_estimate(estimate: Estimate) -> None:
+            progress.console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)
+
+        result = evaluate_zero_shot(rows, taxonomy, config, out, show, show_estimate)
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
         return

@@ -18,6 +18,7 @@ from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.runs import read_run
 from pgkd_agent.summary import HEADLINE, class_changes
+from pgkd_agent.teachers import members
 from pgkd_agent.types import StepRecord
 
 WINNERS_AND_LOSERS = 5
@@ -100,7 +101,7 @@ def resume_with_display(out: Path, budget: BudgetSettings | None = None) -> None
 
 
 def _teachers(config: PGKDConfig) -> str:
-    return ", ".join([config.teacher.spec, *(member.spec for member in config.teacher.ensemble)])
+    return ", ".join(settings.spec for settings in members(config.teacher))
 
 
 def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult]) -> None:
@@ -201,7 +202,8 @@ def _by_rule(rejected: dict[str, int]) -> str:
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
-    bill = estimate(task, config, load_prices(config.teacher.prices))
+    names = [settings.spec for settings in members(config.teacher)]
+    bill = estimate(task, config, names, load_prices(config.teacher.prices))
     console = Console()
     for message in shown.messages:
         console.print(f"--- {message.role} ---", style="bold")

@@ -136,7 +136,7 @@ BAD_ARGUMENTS: list[tuple[str, int, str]] = [
     ("--train good.jsonl --labels few.json", 2, "train: label"),
     ("--train good.jsonl --labels good.jsonl", 2, "good.jsonl: unknown format '.jsonl'; expected .json, .yaml"),
     ("--train good.jsonl --out run", 2, "run exists already; name another run directory with --out, or remove it"),
-    ("--train good.jsonl --prompt bold", 2, "no prompt 'bold'; pgkd variants: agent, paper, per_class"),
+    ("--train good.jsonl --prompt bold", 2, "no prompt 'bold'; pgkd variants: agent, attributes, contrastive"),
     ("--train good.jsonl --config nowhere.yaml", 2, "nowhere.yaml cannot be read"),
     ("--train good.jsonl --config good.jsonl", 2, "good.jsonl cannot be read"),
     ("--train good.jsonl --recipe best", 2, "unknown recipe 'best'; there are: default, paper"),

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import StorageError
+from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import DistillResult, distill, resume
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
@@ -188,8 +188,10 @@ def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
-def test_a_chat_model_of_ones_own_is_given_again(config: PGKDConfig, tmp_path: Path) -> None:
+def test_a_chat_model_of_ones_own_has_to_be_given_again(config: PGKDConfig, tmp_path: Path) -> None:
     with ScriptedChatModel([FIRST, SECOND]) as teacher:
         first = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="was made with ScriptedChatModel; give it again"):
+        resume(tmp_path / "run")
     with ScriptedChatModel([]) as teacher:
         assert resume(tmp_path / "run", teacher=teacher).history == first.history

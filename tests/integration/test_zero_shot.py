@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from pgkd_agent.config import PGKDConfig, build_config
-from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
+from pgkd_agent.estimates import Estimate
+from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label
 from pgkd_agent.zero_shot import ZeroShotResult, evaluate_zero_shot
 from tests.integration.loopback import Answer
@@ -124,3 +126,25 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     with serve(answer) as server, pytest.raises(ConfigError, match="no zero-shot answers"):
         evaluate(server, out)
     assert out.read_text() == "my notes\n" and server.requests == []
+
+
+def test_a_cap_keeps_the_answers_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+    rows = [Example(f"{number} apples", "fruit") for number in range(12)]
+    answers = tmp_path / "answers.jsonl"
+    estimates: list[Estimate] = []
+
+    def run(server: OpenAIServer, max_calls: int) -> ZeroShotResult:
+        capped = config(server, **{"budget.max_calls": max_calls})
+        return evaluate_zero_shot(rows, TAXONOMY, capped, answers, on_estimate=estimates.append)
+
+    with serve(lambda _call, _body: completion('{"class_label": "fruit"}')) as server:
+        with pytest.raises(
+            BudgetExceededError, match=r"max_calls is 5.* 5 of 12 rows are answered"
+        ):
+            run(server, 5)
+        assert len(server.requests) == 5
+        result = run(server, 7)
+        assert len(server.requests) == 12 and result.asked == 7
+    assert [estimate.calls for estimate in estimates] == [12, 7]
+    prompt = estimate_tokens(server.requests[0]["messages"][0]["content"])
+    assert estimates[0].input_tokens[0] == pytest.approx(12 * prompt, rel=0.05)
