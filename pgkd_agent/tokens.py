@@ -14,8 +14,8 @@ _CAPITALS = 3
 def estimate_tokens(text: str) -> int:
     """Tokens of a byte-pair vocabulary.
 
-    Measured on the project's prompts with texts of six datasets, against the tokenizers of SmolLM2 and Qwen 2.5: 0.90
-    to 1.11 of the true number (`evals/token_estimates.py`). Other scripts than Latin are rougher.
+    Measured on the project's prompts with texts of five datasets, against the tokenizers of SmolLM2 and Qwen 2.5: 0.90
+    to 1.04 of the true number (`evals/token_estimates.py`). Other scripts than Latin are rougher.
     """
     return round(sum(_tokens(piece) for piece in _PIECES.findall(text)))
 
