@@ -13,7 +13,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at the import of the hub's client, which would ask, wait and ask again
 
-SECRETS = ("OPENAI", "AZURE", "ANTHROPIC", "AWS_", "LANGSMITH", "LANGCHAIN", "HF_TOKEN")
+SECRETS = ("OPENAI", "AZURE", "ANTHROPIC", "OLLAMA", "AWS_", "LANGSMITH", "LANGCHAIN", "HF_TOKEN")
 
 
 @pytest.fixture(autouse=True)

@@ -70,8 +70,9 @@ ANSWER_TOOL = "answer"
 _SIGNS = {
     "temperature": re.compile(r"temperature", re.IGNORECASE),
     "seed": re.compile(r"\bseed\b", re.IGNORECASE),
+    "max_tokens": re.compile(r"max_tokens"),
     "level": re.compile(
-        r"response_format|json_schema|json_object|structured.?output|tool|function.?call|guided", re.IGNORECASE
+        r"format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar", re.IGNORECASE
     ),
 }
 """Words by which a refusal names the setting it is about."""
@@ -137,8 +138,8 @@ class Dialect:
             call["seed"] = settings["seed"]
         if response_format := _response_format(settings):
             (body if can.response_format == "body" else call)["response_format"] = response_format
-        if can.max_tokens_field:
-            body["max_tokens"] = settings.get("max_tokens")
+        if can.max_tokens_field and "max_tokens" in settings:
+            body["max_tokens"] = settings["max_tokens"]
         if "cache_prompt" in settings:
             body["cache_prompt"] = True
         if body:
@@ -156,8 +157,11 @@ class Dialect:
             Whether asking again makes sense: something was left out, or another thread did so meanwhile.
         """
         said = str(error)
+        names = ["temperature", "seed"]
+        if self.capabilities.max_tokens_field:  # elsewhere it is the only limit, under any name
+            names.append("max_tokens")
         with self._lock:
-            for name in ("temperature", "seed"):
+            for name in names:
                 if sent.get(name) is not None and _SIGNS[name].search(said):
                     if name not in self._dropped:
                         self._dropped.add(name)

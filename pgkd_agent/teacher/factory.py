@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from pgkd_agent.config import TeacherSettings, ZeroShotSettings
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.dialect import CAPABILITIES, REPLY_LENGTH_FIELDS, Capabilities, Dialect
 from pgkd_agent.teacher.failures import Kind, classify, unavailable
+
+FREE_CHECK_SECONDS = 10.0
+"""For finding out, without a call of the model, whether its server answers."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ def _anthropic(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTea
 
 
 def _ollama(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
-    """A model that Ollama serves; the context is set, since its server cuts longer prompts without a word."""
+    """A model that Ollama serves; the context is set, since its server's own may be short."""
     chat_ollama = _class_of("langchain_ollama", "ChatOllama", "ollama", settings)
     model = chat_ollama(
         model=name,
@@ -210,8 +214,21 @@ def _ollama(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeache
         num_ctx=settings.context_tokens,
         base_url=settings.base_url,
         client_kwargs={"timeout": settings.timeout},
+        sync_client_kwargs={"event_hooks": {"request": [_refuse_to_cut]}},
     )
-    return ChatTeacher(model, settings.spec, _dialect("ollama", settings))
+    dialect = _dialect("ollama", settings)
+    return ChatTeacher(model, settings.spec, dialect, check_free=lambda: _show_model(name, settings))
+
+
+def _refuse_to_cut(request: Any) -> None:
+    """Ollama drops the beginning of a prompt beyond the context and answers the rest, unless it is told not to."""
+    from httpx import ByteStream
+
+    if request.method != "POST":  # after a redirect
+        return
+    body = json.dumps({**json.loads(request.read()), "truncate": False, "shift": False}).encode()
+    request.stream = ByteStream(body)
+    request.headers["Content-Length"] = str(len(body))
 
 
 def _class_of(module: str, name: str, extra: str, settings: TeacherSettings) -> Any:
@@ -243,8 +260,20 @@ def _any(_name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
 def _list_models(model: Any, spec: str) -> None:
     """Ask for the server's models, which costs nothing; only connection and key failures count."""
     try:
-        model.root_client.with_options(timeout=10.0).models.list()
+        model.root_client.with_options(timeout=FREE_CHECK_SECONDS).models.list()
     except Exception as error:
         name = type(error).__name__
         if classify(error) is Kind.AUTH or name in ("APIConnectionError", "APITimeoutError"):
             raise unavailable(error, f"teacher {spec}") from error
+
+
+def _show_model(name: str, settings: TeacherSettings) -> None:
+    """Ask Ollama about the model, which does not load it; only connection, key and a missing model count."""
+    from ollama import Client
+
+    with Client(settings.base_url, timeout=FREE_CHECK_SECONDS) as client:
+        try:
+            client.show(name)
+        except Exception as error:
+            if classify(error) in (Kind.AUTH, Kind.NO_MODEL, Kind.PASSING):
+                raise unavailable(error, f"teacher {settings.spec}") from error

@@ -56,12 +56,28 @@ _AUTH_CODES = {
     "InvalidSignatureException",
     "NoCredentialsError",
 }
-_CONTEXT_SIGNS = ("context_length_exceeded", "exceed_context_size_error", "available context size")
+_CONTEXT_SIGNS = (
+    "context_length_exceeded",
+    "exceed_context_size_error",
+    "available context size",
+    "maximum context length",  # vLLM
+    "exceed context limit",  # Anthropic, of prompt and reply together
+    "longer than the context length",  # Ollama
+)
+_QUOTA_CODES = ("insufficient_quota", "ServiceQuotaExceededException")
+_QUOTA_SIGNS = ("credit balance is too low",)
 _TRIPPED = (json.JSONDecodeError, AttributeError, TypeError, KeyError)
 """What clients raise that take any answer with status 200 for one of the API."""
 _NOT_API_SIGNS = ("Unexpected response type", "No 'output' key found")
+_BROKE_OFF = -1
+"""Status that Ollama's client gives an error in the middle of a reply."""
 _PASSING_CODES = {"ThrottlingException", "ModelNotReadyException", "ServiceUnavailableException"}
-_REFUSED_SIGNS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+_REFUSED_SIGNS = (
+    "content_filter",
+    "content filter being triggered",  # LangChain, of a reply that Azure held back
+    "content_policy_violation",
+    "ResponsibleAIPolicyViolation",
+)
 _REFUSED_TYPES = ("OpenAIRefusalError", "ContentFilterFinishReasonError")
 _NO_MODEL_CODES = ("model_not_found", "ResourceNotFoundException", "DeploymentNotFound")
 _NO_MODEL_SIGNS = ("model identifier is invalid",)
@@ -101,11 +117,11 @@ def classify(error: BaseException) -> Kind:
         return Kind.REFUSED
     if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_CODES:
         return Kind.AUTH
-    if code in ("insufficient_quota", "ServiceQuotaExceededException"):
+    if status == 402 or code in _QUOTA_CODES or any(sign in said for sign in _QUOTA_SIGNS):
         return Kind.QUOTA
     if status == 404 or code in _NO_MODEL_CODES or any(sign in said for sign in _NO_MODEL_SIGNS):
         return Kind.NO_MODEL
-    if status in (408, 409, 429) or (status or 0) >= 500 or code in _PASSING_CODES:
+    if status in (408, 409, 429, _BROKE_OFF) or (status or 0) >= 500 or code in _PASSING_CODES:
         return Kind.PASSING
     if name.endswith(_PASSING_TYPES) or isinstance(error, (ConnectionError, TimeoutError)):
         return Kind.PASSING
@@ -143,7 +159,12 @@ def may_be_billed(error: BaseException) -> bool:
     aws_status, _ = _aws(error)
     if getattr(error, "status_code", None) or aws_status or classify(error) is not Kind.PASSING:
         return False
-    return not any(type(link).__name__ in _NEVER_SENT for link in (error, error.__cause__))
+    link: BaseException | None = error
+    while link:
+        if type(link).__name__ in _NEVER_SENT:
+            return False
+        link = link.__cause__
+    return True
 
 
 def retry_after(error: BaseException) -> float | None:
@@ -181,11 +202,11 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     kind = classify(error)
     remedy = {
-        Kind.AUTH: "check the credentials in the environment (OPENAI_API_KEY, AWS_ACCESS_KEY_ID, ...), and that the "
-        "account may use this model",
+        Kind.AUTH: "check the credentials in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, AWS_ACCESS_KEY_ID, "
+        "...), and that the account may use this model",
         Kind.QUOTA: "raise the quota or pay the account; repeating will not help",
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
-        Kind.NO_MODEL: "check the model's name, and that the account and region have it",
+        Kind.NO_MODEL: "check the model's name, and that the account and region have it (Ollama: `ollama pull NAME`)",
         Kind.REFUSED: "look at the texts that are shown to it",
         Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
         Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4, teacher.max_text_chars=500) or take a model with a "
@@ -205,7 +226,7 @@ _SHORTEST_SECRET = 8
 
 def redacted(text: str) -> str:
     """`text` without values of environment variables that are named like secrets: servers echo keys in errors."""
-    for name, value in os.environ.items():
+    for name, value in sorted(os.environ.items(), key=lambda variable: -len(variable[1])):  # one may begin another
         if len(value) >= _SHORTEST_SECRET and _SECRET_NAMES.search(name):
             text = text.replace(value, f"[{name}]")
     return text

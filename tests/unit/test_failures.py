@@ -16,6 +16,7 @@ from pgkd_agent.teacher.failures import (
     call_with_retries,
     classify,
     may_be_billed,
+    redacted,
     retry_after,
     unavailable,
 )
@@ -53,12 +54,16 @@ class OpenAIContextOverflow(ContextOverflowError):
         (Http(404, "model_not_found"), Kind.NO_MODEL),
         (Http(404), Kind.NO_MODEL),
         (aws("ResourceNotFoundException", 404), Kind.NO_MODEL),
+        (Http(402), Kind.QUOTA),
+        (Http(-1), Kind.PASSING),
         (Http(400, "content_filter"), Kind.REFUSED),
         (Http(400), Kind.REJECTED),
         (AttributeError("'str' object has no attribute 'choices'"), Kind.NOT_API),
         (OpenAIContextOverflow("too long"), Kind.CONTEXT),
         (ValueError("request (900 tokens) exceeds the available context size (512 tokens)"), Kind.CONTEXT),
         (Http(400, "context_length_exceeded"), Kind.CONTEXT),
+        (ValueError("This model's maximum context length is 4096 tokens and your request has 5000"), Kind.CONTEXT),
+        (ValueError("input length and `max_tokens` exceed context limit: 9 + 9 > 10"), Kind.CONTEXT),
         (aws("ThrottlingException", 429), Kind.PASSING),
         (aws("ModelNotReadyException", 429), Kind.PASSING),
         (aws("InternalServerException", 500), Kind.PASSING),
@@ -148,6 +153,8 @@ def test_no_try_begins_after_the_time_is_over(slept: list[float]) -> None:
 def test_values_of_variables_that_are_named_like_secrets_are_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "sk-planted-1234")
     monkeypatch.setenv("OTHER_TOKEN", "short")
+    monkeypatch.setenv("A_LONGER_KEY", "sk-planted-1234-and-more")
+    assert redacted("not sk-planted-1234-and-more") == "not [A_LONGER_KEY]"
     error = unavailable(ValueError("Incorrect API key provided: sk-planted-1234, a short one"), "teacher m")
     assert "sk-planted" not in str(error) and "[SOME_API_KEY], a short one" in str(error)
 
