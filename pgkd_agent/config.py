@@ -133,6 +133,11 @@ class TeacherSettings(_Settings):
     """Context window of a `local:` or `ollama:` teacher."""
 
     @property
+    def sets_context(self) -> bool:
+        """Whether `context_tokens` is the context of this teacher, for prompt and reply together."""
+        return self.spec.startswith(("local:", "ollama:"))
+
+    @property
     def is_local(self) -> bool:
         """Whether the model runs inside this process."""
         return self.spec.startswith("local:")

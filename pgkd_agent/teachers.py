@@ -219,5 +219,5 @@ def reply_tokens(template: PromptTemplate, task: Task, config: PGKDConfig) -> in
     long_text = lengths[int(0.95 * (len(lengths) - 1))]
     per_sample = 48 + math.ceil(1.5 * long_text / 3)
     samples = settings.samples_per_request if template.is_per_class else config.pgkd.pgkd_batch_size
-    limit = min(MAX_REPLY_TOKENS, settings.context_tokens // 2) if settings.is_local else MAX_REPLY_TOKENS
+    limit = min(MAX_REPLY_TOKENS, settings.context_tokens // 2) if settings.sets_context else MAX_REPLY_TOKENS
     return min(64 + samples * per_sample, limit)

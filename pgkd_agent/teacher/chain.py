@@ -181,7 +181,7 @@ class ChainTeacher:
             plea = f"Write {missing} more of the same kind, all different from those above. {_form(request)}"
         else:
             logger.warning("%s: %s", what, "no label of the taxonomy" if turn.parsed.samples else "no sample to read")
-            quote, plea = turn.reply.text[:LONGEST_QUOTE] or "(empty)", _complaint(turn)
+            quote, plea = turn.reply.text.strip()[:LONGEST_QUOTE] or "(empty)", _complaint(turn)
         talk = (*turn.messages, Message("assistant", quote), Message("human", plea))
         return replace(turn, request=request, messages=talk)
 
