@@ -326,6 +326,8 @@ class _Bill:
         self._observer.on_estimate(estimate(self._task, config, teachers, self._prices))
 
     def on_plan(self, prompts: Sequence[int]) -> None:
+        if self.estimate:  # of an ensemble the first that writes has made it
+            return
         self.estimate = estimate_with(prompts, prompts, self._task, self._config, self._teachers, self._prices)
         self._observer.on_estimate(self.estimate)
 

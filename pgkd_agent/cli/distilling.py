@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -60,7 +60,7 @@ def distill(
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
-    caps = options.budget(max_usd, max_calls, max_tokens, max_minutes)
+    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if resume is not None:
         _resume(resume, sorted(given.keys() - {"resume", "max_usd", "max_calls", "max_tokens", "max_minutes"}), caps)
         return
@@ -80,7 +80,7 @@ def distill(
             "data.label_column": label_column,
             "data.task_description": description,
             "student.name": student,
-            **caps,
+            **{f"budget.{name}": cap for name, cap in caps.items()},
             "teacher.spec": specs[0] if specs else None,
             "teacher.ensemble": [{"spec": spec} for spec in specs[1:]] or None,
             "teacher.cache": cache,
@@ -141,13 +141,13 @@ def train(
     run_with_display(task, settings, out or _run_directory(train, settings))
 
 
-def _resume(run: Path, others: list[str], caps: dict[str, Any]) -> None:
+def _resume(run: Path, others: list[str], caps: dict[str, float]) -> None:
     if others:
         options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
     from pgkd_agent.cli.running import resume_with_display
 
-    resume_with_display(run, build_config(flags=caps).budget if caps else None)
+    resume_with_display(run, caps)
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

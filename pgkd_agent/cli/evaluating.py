@@ -60,11 +60,12 @@ def evaluate(
             "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
             "pgkd evaluate --teacher SPEC FILE"
         )
+    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     settings = build_config(
         file=config,
         assignments=set_ or (),
         flags={
-            **options.budget(max_usd, max_calls, max_tokens, max_minutes),
+            **{f"budget.{name}": cap for name, cap in caps.items()},
             "seed": seed,
             "data.text_column": text_column,
             "data.label_column": label_column,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,12 +48,12 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts per f
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 
 
-def budget(
+def caps(
     max_usd: float | None, max_calls: int | None, max_tokens: int | None, max_minutes: float | None
-) -> dict[str, Any]:
-    """Caps that were given, as settings."""
-    caps = {"max_usd": max_usd, "max_calls": max_calls, "max_tokens": max_tokens, "max_minutes": max_minutes}
-    return {f"budget.{name}": cap for name, cap in caps.items() if cap is not None}
+) -> dict[str, float]:
+    """Those that were given, by their names in the settings."""
+    named = {"max_usd": max_usd, "max_calls": max_calls, "max_tokens": max_tokens, "max_minutes": max_minutes}
+    return {name: cap for name, cap in named.items() if cap is not None}
 
 
 def default_path(kind: str, source: Path) -> Path:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pgkd_agent.config import BudgetSettings, PGKDConfig
+from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.pipeline import DistillResult, Observer, resume, run
@@ -89,12 +89,13 @@ def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher
     _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display))
 
 
-def resume_with_display(out: Path, budget: BudgetSettings | None = None) -> None:
+def resume_with_display(out: Path, caps: Mapping[str, float]) -> None:
     """
     Args:
-        budget: Instead of the caps the run had.
+        caps: Instead of the same ones that the run had.
     """
     stored = read_run(out)
+    budget = build_config(flags={"budget": {**stored.config.budget.model_dump(), **caps}}).budget
     what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
     steps = stored.config.pgkd.num_kd_steps
     _show(what, steps, lambda display: resume(out, observer=display, budget=budget))

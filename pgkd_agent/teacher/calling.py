@@ -236,7 +236,8 @@ class Caller:
                     settle(TokenUsage())
                 raise
             used = token_usage(answer)
-            settle(used)
+            if answer.usage_metadata:  # a provider that reports none is taken at the most
+                settle(used)
         if size >= LONG_PROMPT_BYTES:
             self._tokens_per_byte = max(self._tokens_per_byte, used.input_tokens / size)
         return answer

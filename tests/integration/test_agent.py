@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -205,19 +206,22 @@ def test_a_prompt_about_one_class_is_no_prompt_for_an_agent(tiny_student: Path) 
 
 
 @pytest.mark.local_model
-def test_the_embedded_teacher_works_as_an_agent_or_falls_back(
+def test_local_teachers_work_as_agents_or_fall_back(
     smollm2: Path, tiny_student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The embedded one, and one that the variable PGKD_TEST_GGUF names."""
     caplog.set_level(logging.INFO)
-    flags = {
-        "teacher.spec": f"local:{smollm2}",
-        "teacher.structured": "auto",
-        "teacher.max_tokens": 96,
-        "teacher.max_tool_calls": 2,
-    }
-    result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=tmp_path / "run")
-    assert result.steps[1].num_requests >= 1 and result.steps[1].parsed > 0
-    used_tools = any(
-        "tool_calls" in m for row in rows_of(tmp_path / "run" / "transcripts.jsonl") for m in row["messages"]
-    )
-    assert used_tools or "asking without tools" in caplog.text
+    for model in filter(None, (str(smollm2), os.environ.get("PGKD_TEST_GGUF"))):
+        run = tmp_path / Path(model).stem
+        flags = {
+            "teacher.spec": f"local:{model}",
+            "teacher.structured": "auto",
+            "teacher.max_tokens": 160,
+            "teacher.max_tool_calls": 2,
+        }
+        result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=run)
+        assert result.steps[1].num_requests >= 1 and result.steps[1].parsed > 0
+        messages = [message for talk in rows_of(run / "transcripts.jsonl") for message in talk["messages"]]
+        used_tools = any("tool_calls" in message for message in messages)
+        assert used_tools or "asking without tools" in caplog.text
+        caplog.clear()

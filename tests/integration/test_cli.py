@@ -179,3 +179,21 @@ def test_datasets_and_schemas_are_printed() -> None:
     assert "amzn_reviews: " in listed and "no copy known: --data-dir is needed" in listed
     assert "could not be tried" in listed
     assert json.loads(pgkd("schema", "config").stdout)["title"] == "PGKDConfig"
+
+
+def test_a_cap_ends_a_run_which_goes_on_under_a_higher_one(files: Path, tiny_student: Path) -> None:
+    with serve(lambda _call, _body: completion(REPLY)) as server:
+        capped = pgkd(
+            "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--base-url", server.base_url,
+            "--steps", "3", "--out", "run", "--max-calls", "1", "--max-minutes", "60", *quick(tiny_student),
+        )  # fmt: skip
+        assert capped.returncode == 0, capped.stderr
+        assert "ended by a cap: budget.max_calls is 1, and as many were made" in capped.stdout
+        assert capped.stderr.count("estimate: 3 calls") == 2
+        again = pgkd("distill", "--resume", "run", "--max-calls", "3")
+        assert again.returncode == 0, again.stderr
+        assert "ended by a cap" not in again.stdout and "teacher: 3 requests" in again.stdout
+        assert len(server.requests) == 3
+    for beginning in (("--train", files / "train.jsonl"), ("--resume", "run")):
+        refused = pgkd("distill", *beginning, "--max-calls", "-1")
+        assert refused.returncode == 2 and "ConfigError: invalid settings: budget.max_calls" in refused.stderr

@@ -138,9 +138,7 @@ def test_a_cap_keeps_the_answers_and_a_higher_one_goes_on(tmp_path: Path) -> Non
         return evaluate_zero_shot(rows, TAXONOMY, capped, answers, on_estimate=estimates.append)
 
     with serve(lambda _call, _body: completion('{"class_label": "fruit"}')) as server:
-        with pytest.raises(
-            BudgetExceededError, match=r"max_calls is 5.* 5 of 12 rows are answered"
-        ):
+        with pytest.raises(BudgetExceededError, match=r"max_calls is 5.* 5 of 12 rows are answered"):
             run(server, 5)
         assert len(server.requests) == 5
         result = run(server, 7)
