@@ -55,7 +55,9 @@ class _Display(Observer):
         self.progress.update(self._bar, description=what, completed=answered, total=planned)
 
     def on_estimate(self, estimate: Estimate) -> None:
-        self._console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)
+        is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
+        what = "estimate with the first prompts" if is_sharp else "estimate"
+        self._console.print(f"{what}: {estimate}", highlight=False, soft_wrap=True)
 
     def on_test(self, n_rows: int) -> None:
         self.progress.update(self._bar, description=f"evaluating {n_rows} test rows", completed=0, total=1)

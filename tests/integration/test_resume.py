@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import DistillResult, distill, resume
+from pgkd_agent.teacher.call_log import CallLog
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
@@ -54,6 +55,20 @@ def run_config(student: Path, server: OpenAIServer) -> PGKDConfig:
             "teacher.prompt": "per_class",
             "teacher.samples_per_request": 2,
             "teacher.max_concurrency": 1,  # a second call under way when the process is killed would be paid again
+            "pgkd.num_kd_steps": STEPS,
+        },
+    )
+
+
+def local_config(student: Path, model: Path | str) -> PGKDConfig:
+    return tiny_config(
+        student,
+        **{
+            "teacher.spec": f"local:{model}",
+            "teacher.structured": "auto",
+            "teacher.prompt": "per_class",
+            "teacher.samples_per_request": 2,
+            "teacher.max_tokens": 96,
             "pgkd.num_kd_steps": STEPS,
         },
     )
@@ -105,7 +120,8 @@ if where == "before the step's line":
 if where == "while a model is saved":
     saving.shutil.rmtree = die_at(saving.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
 rows = (test_resume.TRAIN, test_resume.VALIDATION, test_resume.TEST)
-config = test_resume.run_config(Path(tiny), OpenAIServer(url))
+config = test_resume.local_config(Path(tiny), url) if url.endswith(".gguf") else test_resume.run_config(
+    Path(tiny), OpenAIServer(url))
 pipeline.distill(*rows, config=config, out=out, observer=Killer())
 sys.exit("was not killed")
 """
@@ -120,6 +136,7 @@ POINTS = [
     ("before the step's line", 2),
     ("while a model is saved", 1),
 ]
+LOCAL_POINTS = [("before parsing", 1), ("after step", 1)]
 
 
 @pytest.mark.parametrize(("where", "at"), POINTS)
@@ -132,17 +149,45 @@ def test_killed_and_resumed(
     at: int,
 ) -> None:
     before = len(server.requests)
+    kill(where, at, tiny_student, server.base_url, tmp_path / "run")
+    result = resume(tmp_path / "run")
+    assert len(server.requests) - before == STEPS * REQUESTS_PER_STEP  # each was paid once
+    same_outcome(result, tmp_path / "run", undisturbed)
+
+
+def kill(where: str, at: int, student: Path, teacher: str, run: Path) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, where, str(at), str(tiny_student), server.base_url, str(tmp_path / "run")],
+        [sys.executable, "-c", KILLED, where, str(at), str(student), teacher, str(run)],
         capture_output=True,
         text=True,
         timeout=120,
         cwd=Path(__file__).parents[2],
     )
     assert killed.returncode == -9, killed.stderr
-    result = resume(tmp_path / "run")
-    assert len(server.requests) - before == STEPS * REQUESTS_PER_STEP  # each was paid once
-    same_outcome(result, tmp_path / "run", undisturbed)
+
+
+def calls_of(run: Path) -> list[tuple[str, str]]:
+    """(key, reply) of every call that was made."""
+    log = CallLog(run / "calls.sqlite")
+    rows = [(row["key"], row["reply"]) for row in log]
+    log.close()
+    return rows
+
+
+@pytest.mark.local_model
+def test_a_run_with_a_real_local_teacher_is_killed_and_resumed(
+    smollm2: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    expected = distill(TRAIN, VALIDATION, TEST, config=local_config(tiny_student, smollm2), out=tmp_path / "whole")
+    calls = calls_of(tmp_path / "whole")
+    for number, (where, at) in enumerate(LOCAL_POINTS):
+        run = tmp_path / f"killed-{number}"
+        kill(where, at, tiny_student, str(smollm2), run)
+        made = calls_of(run)
+        assert made == calls[: len(made)]
+        result = resume(run)
+        assert calls_of(run) == calls  # each call was made once
+        same_outcome(result, run, (expected, tmp_path / "whole"))
 
 
 def same_outcome(result: DistillResult, run: Path, undisturbed: tuple[DistillResult, Path]) -> None:
