@@ -66,7 +66,7 @@ def serve_json(answer: Callable[[Request], Answer]) -> Iterator[str]:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)  # seconds until it stops
     thread.start()
     try:
         yield f"http://127.0.0.1:{http.server_address[1]}"

@@ -136,7 +136,7 @@ POINTS = [
     ("before the step's line", 2),
     ("while a model is saved", 1),
 ]
-LOCAL_POINTS = [("before parsing", 1), ("after step", 1)]
+LOCAL_POINTS = [("before parsing", 1)]
 
 
 @pytest.mark.parametrize(("where", "at"), POINTS)
