@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MAX_REPLY_TOKENS = 4096
 """What even older hosted models write; a longer reply is cut off, and its whole samples are kept."""
 
-
 VERIFYING_CONCURRENCY = 8
 """Verifying calls under way at once to a teacher that is not local."""
 
@@ -119,7 +118,7 @@ def open_teacher(
         calls = CallLog(log or ":memory:")
         stack.callback(calls.close)
         callers = []
-        for settings in [config.teacher] if given else members(config.teacher):
+        for settings in members(config.teacher) if given is None else [config.teacher]:
             caller = _caller(given, settings, template, task, config, calls, budget)
             stack.callback(caller.close)
             callers.append(caller)
@@ -167,7 +166,8 @@ def _caller(
     from pgkd_agent.teacher.factory import ChatTeacher, build_teacher
 
     if given is None:
-        chat = build_teacher(settings, reply_tokens(template, task, config))
+        own = config.model_copy(update={"teacher": settings})
+        chat = build_teacher(settings, reply_tokens(template, task, own))
     else:
         chat = ChatTeacher(given, type(given).__name__)
     try:

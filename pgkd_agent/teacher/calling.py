@@ -90,7 +90,7 @@ class Caller:
 
     def __init__(self, chat: ChatTeacher, settings: TeacherSettings, seed: int, log: CallLog, budget: Budget) -> None:
         self.chat = chat
-        self._settings = settings
+        self.settings = settings
         self._seed = seed
         self._log = log
         self._budget = budget
@@ -213,7 +213,7 @@ class Caller:
         """Try until there is a reply, or an error that neither a retry nor a dropped setting can mend."""
         while True:
             try:
-                return call_with_retries(attempt, self._settings.max_attempts, self._settings.max_retry_seconds)
+                return call_with_retries(attempt, self.settings.max_attempts, self.settings.max_retry_seconds)
             except PGKDError:
                 raise
             except Exception as error:

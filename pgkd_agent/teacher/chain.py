@@ -137,7 +137,7 @@ class ChainTeacher:
 
     def _ask_all(self, firsts: Sequence[Turn]) -> list[Exchange]:
         """Exchanges in the order of their requests, several under way at once."""
-        settings = self._config.teacher
+        settings = self._caller.settings
         workers = settings.max_concurrency or (1 if settings.is_local else CONCURRENCY)
         with ThreadPoolExecutor(workers) as pool:
             exchanges = [pool.submit(self._ask, turn) for turn in firsts]
@@ -155,7 +155,7 @@ class ChainTeacher:
         """Ask; ask again for samples that are missing, for what could not be read, and once after a refusal."""
         num_samples = missing = turn.request.num_samples
         turns: list[Turn] = []
-        for attempt in range(self._config.teacher.max_attempts):
+        for attempt in range(self._caller.settings.max_attempts):
             try:
                 turn = self._ask_to_fit(replace(turn, attempt=attempt))
             except BudgetExceededError as error:
