@@ -29,7 +29,7 @@ def prompts(data: Path) -> dict[tuple[str, str], str]:
         for variant in ("paper", "per_class"):
             flags = {"data.dataset": name, "data.data_dir": data / name, "data.rows": 1000, "teacher.prompt": variant}
             config = build_config(flags={"seed": 1, **flags})
-            messages = preview(load_task(config=config), config).messages
+            messages = preview(load_task(config=config), config).prompts[0]
             found[name, variant] = "\n".join(message.content for message in messages)
     return found
 

@@ -49,10 +49,6 @@ class Budget:
         """Time that something after the last request will take; a fit, in a distillation."""
 
     @property
-    def prices(self) -> PriceTable:
-        return self._prices
-
-    @property
     def spent(self) -> str:
         """In words."""
         return f"{self._calls} calls, {self._tokens} tokens, {self._cost:.4f} {self._prices.currency}"

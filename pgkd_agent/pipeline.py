@@ -320,10 +320,10 @@ class _Bill:
         if config.teacher.mode == "agent":  # how often it calls is up to the model
             return
         shown = preview(self._task, config)
-        prompt = most_tokens("".join(message.content for message in shown.messages))
+        prompt = most_tokens("".join(message.content for message in shown.prompts[0]))
         longest = reply_tokens(shown.template, self._task, config)
         budget.require_room(teachers[0], TokenUsage(prompt, longest))
-        self._observer.on_estimate(estimate(self._task, config, teachers, self._prices))
+        self._observer.on_estimate(estimate(shown, self._task, config, teachers, self._prices))
 
     def on_plan(self, prompts: Sequence[int]) -> None:
         if self.estimate:  # of an ensemble the first that writes has made it

@@ -15,7 +15,7 @@ from pgkd_agent.evidence import score_rows
 from pgkd_agent.history import History
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.prices import PriceTable
-from pgkd_agent.prompts import Message, PromptTemplate, load_prompt
+from pgkd_agent.prompts import Message, PromptTemplate, load_prompt, prompt_tokens, zero_shot_values
 from pgkd_agent.teachers import reply_tokens, teacher_prompt
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
@@ -26,9 +26,10 @@ TOKENS_AROUND_SAMPLE = 14
 
 @dataclass(frozen=True, slots=True)
 class Preview:
+    """`prompts` are all those of the first KD step."""
+
     template: PromptTemplate
-    messages: list[Message]
-    requests_per_step: int
+    prompts: list[list[Message]]
 
 
 def preview(task: Task, config: PGKDConfig) -> Preview:
@@ -37,18 +38,18 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     The stand-in's predictions and report mean nothing; sizes and layout are those of the real prompt.
     """
     template = teacher_prompt(config.teacher)
-    prompts = _prompts(task, config, template, mistakes=True)
-    return Preview(template, prompts[0], len(prompts))
+    return Preview(template, _prompts(task, config, template, mistakes=True))
 
 
-def estimate(task: Task, config: PGKDConfig, teachers: Sequence[str], prices: PriceTable) -> Estimate:
+def estimate(shown: Preview, task: Task, config: PGKDConfig, teachers: Sequence[str], prices: PriceTable) -> Estimate:
     """What the run will take, before anything is trained: between a student without and one full of mistakes.
 
     Args:
+        shown: With a student full of mistakes.
         teachers: Names in the price table.
     """
-    template = teacher_prompt(config.teacher)
-    few, many = (_sizes(_prompts(task, config, template, mistakes)) for mistakes in (False, True))
+    few = [prompt_tokens(messages) for messages in _prompts(task, config, shown.template, mistakes=False)]
+    many = [prompt_tokens(messages) for messages in shown.prompts]
     return estimate_with(few, many, task, config, teachers, prices)
 
 
@@ -80,13 +81,7 @@ def estimate_with(
 def zero_shot_tokens(labels: Sequence[Label], task_description: str, config: PGKDConfig) -> int:
     """Of a zero-shot prompt without the text to be classified."""
     template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
-    taxonomy = [{"name": label.name, "description": label.description} for label in labels]
-    messages = template.render({"taxonomy": taxonomy, "task_description": task_description, "text": ""})
-    return sum(_sizes([messages]))
-
-
-def _sizes(prompts: Sequence[Sequence[Message]]) -> list[int]:
-    return [estimate_tokens("\n".join(message.content for message in messages)) for messages in prompts]
+    return prompt_tokens(template.render(zero_shot_values(labels, task_description, "")))
 
 
 def _prompts(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[list[Message]]:

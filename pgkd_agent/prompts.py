@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,8 @@ import jinja2.sandbox
 from pgkd_agent.attributes import Attributes, load_attributes
 from pgkd_agent.errors import PromptError
 from pgkd_agent.resources import resource_folder
+from pgkd_agent.tokens import estimate_tokens
+from pgkd_agent.types import Label
 
 Role = Literal["system", "human", "assistant"]
 ATTRIBUTES_FILE = "attributes.yaml"
@@ -201,6 +203,21 @@ def read_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
         return PromptTemplate(path.stem, path.read_text(encoding="utf-8"), purpose)
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"prompt {path} cannot be read: {error}; expected text in UTF-8") from error
+
+
+def label_values(label: Label) -> dict[str, str]:
+    """A class as templates get it."""
+    return {"name": label.name, "description": label.description}
+
+
+def zero_shot_values(labels: Sequence[Label], task_description: str, text: str) -> dict[str, Any]:
+    """What a zero-shot template gets."""
+    return {"taxonomy": [label_values(label) for label in labels], "task_description": task_description, "text": text}
+
+
+def prompt_tokens(messages: Sequence[Message]) -> int:
+    """Tokens of a rendered prompt, estimated."""
+    return estimate_tokens("\n".join(message.content for message in messages))
 
 
 def list_prompts(purpose: Purpose = "pgkd", folder: Path | None = None) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.budget import Budget
-from pgkd_agent.config import PGKDConfig, TeacherSettings
+from pgkd_agent.config import PGKDConfig, TeacherSettings, ZeroShotSettings
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prompts import PromptTemplate, load_prompt
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MAX_REPLY_TOKENS = 4096
 """What even older hosted models write; a longer reply is cut off, and its whole samples are kept."""
 
-VERIFYING_CONCURRENCY = 8
-"""Verifying calls under way at once to a teacher that is not local."""
+ZERO_SHOT_CONCURRENCY = 8
+"""Zero-shot calls under way at once to a teacher that is not local."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def open_teacher(
         if config.guardrails.verify:
             classifiers = [_classifier(caller, task, config) for caller in callers]
             screener = VerifyingScreener(
-                screener, lambda kd_step: classifiers[ensemble.turn(kd_step)], verifying_concurrency(config)
+                screener,
+                lambda kd_step: classifiers[ensemble.turn(kd_step)],
+                zero_shot_concurrency(config.zero_shot, members(config.teacher)),
             )
         models = tuple(caller.chat.model_id for caller in callers)
         yield OpenTeacher(ensemble if len(teachers) > 1 else teachers[0], screener, models, ", ".join(models))
@@ -148,9 +150,10 @@ def members(settings: TeacherSettings) -> list[TeacherSettings]:
     ]
 
 
-def verifying_concurrency(config: PGKDConfig) -> int:
-    is_local = any(settings.is_local for settings in members(config.teacher))
-    return config.zero_shot.max_concurrency or (1 if is_local else VERIFYING_CONCURRENCY)
+def zero_shot_concurrency(settings: ZeroShotSettings, teachers: Sequence[TeacherSettings]) -> int:
+    """Calls under way at once to these teachers."""
+    is_local = any(teacher.is_local for teacher in teachers)
+    return settings.max_concurrency or (1 if is_local else ZERO_SHOT_CONCURRENCY)
 
 
 def _caller(

@@ -19,12 +19,10 @@ from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.runs import append_lines
+from pgkd_agent.teachers import zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
-
-CONCURRENCY = 8
-"""Requests under way at once to a teacher that is not local."""
 
 SHORTEST_ANSWER = 8
 """Tokens of a label in JSON."""
@@ -90,7 +88,7 @@ def evaluate_zero_shot(
         try:
             caller.check()
             classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
-            concurrency = settings.max_concurrency or (1 if config.teacher.is_local else CONCURRENCY)
+            concurrency = zero_shot_concurrency(settings, [config.teacher])
             for number, answer in classifier.classify(left, concurrency):
                 row, reply = rows[number - 1], answer.reply
                 store.add(

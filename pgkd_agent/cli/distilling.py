@@ -62,7 +62,7 @@ def distill(
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if resume is not None:
-        _resume(resume, sorted(given.keys() - {"resume", "max_usd", "max_calls", "max_tokens", "max_minutes"}), caps)
+        _resume(resume, sorted(given.keys() - {"resume", *caps}), caps)
         return
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
@@ -80,7 +80,7 @@ def distill(
             "data.label_column": label_column,
             "data.task_description": description,
             "student.name": student,
-            **{f"budget.{name}": cap for name, cap in caps.items()},
+            "budget": caps,
             "teacher.spec": specs[0] if specs else None,
             "teacher.ensemble": [{"spec": spec} for spec in specs[1:]] or None,
             "teacher.cache": cache,

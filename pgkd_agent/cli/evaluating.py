@@ -65,7 +65,7 @@ def evaluate(
         file=config,
         assignments=set_ or (),
         flags={
-            **{f"budget.{name}": cap for name, cap in caps.items()},
+            "budget": caps,
             "seed": seed,
             "data.text_column": text_column,
             "data.label_column": label_column,

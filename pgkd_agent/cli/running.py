@@ -206,15 +206,15 @@ def _by_rule(rejected: dict[str, int]) -> str:
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
     names = [settings.spec for settings in members(config.teacher)]
-    bill = estimate(task, config, names, load_prices(config.teacher.prices))
+    bill = estimate(shown, task, config, names, load_prices(config.teacher.prices))
     console = Console()
-    for message in shown.messages:
+    for message in shown.prompts[0]:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)
     console.print("---", style="bold")
     console.print(
-        f"prompt {shown.template.name!r}, first of {shown.requests_per_step} requests in a KD step; "
-        f"{config.pgkd.num_kd_steps} steps make at most {shown.requests_per_step * config.pgkd.num_kd_steps} "
+        f"prompt {shown.template.name!r}, first of {len(shown.prompts)} requests in a KD step; "
+        f"{config.pgkd.num_kd_steps} steps make at most {len(shown.prompts) * config.pgkd.num_kd_steps} "
         "calls, repetitions apart. No model is trained yet: report and predictions above are placeholders.\n"
         f"estimate: {bill}",
         highlight=False,

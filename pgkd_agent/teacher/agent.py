@@ -22,7 +22,7 @@ from pgkd_agent.teacher.failures import Kind, classify
 from pgkd_agent.teacher.gated import GatedChatModel
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import plan_prompt_requests
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, label_names
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,11 @@ class AgentTeacher:
 
         most = self._config.teacher.max_tool_calls
         # A schema instead of a pydantic model: samples are checked one by one, so that a bad one costs no other.
-        schema = {"title": "Samples", "description": "The new training samples.", **_schema(request)}
+        schema = {
+            "title": "Samples",
+            "description": "The new training samples.",
+            **answer_schema(label_names(request.taxonomy)),
+        }
         limits: list[Any] = [
             ModelCallLimitMiddleware(run_limit=most + ANSWER_CALLS),
             ToolCallLimitMiddleware(run_limit=most),
@@ -137,10 +141,6 @@ class AgentTeacher:
         # Some models write the answer as text, and one that is cut off calls the tool with half of it.
         last = next(message for message in reversed(model.transcript) if isinstance(message, AIMessage))
         return parse_samples(reply_text(last))
-
-
-def _schema(request: TeacherRequest) -> dict[str, Any]:
-    return answer_schema([label.name for label in request.taxonomy])
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from pgkd_agent.answer import CONTRACT_LINE, Sample, answer_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherOutputError
 from pgkd_agent.guardrails import LabelResolver
-from pgkd_agent.prompts import Message, PromptTemplate
+from pgkd_agent.prompts import Message, PromptTemplate, prompt_tokens
 from pgkd_agent.teacher.call_log import RawReply
 from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests, shrunk
-from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -131,8 +130,7 @@ class ChainTeacher:
 
     def _tell_plan(self, planned: Sequence[PromptRequest]) -> None:
         if self._on_plan:
-            prompts = (self._template.render(prompt.values) for prompt in planned)
-            self._on_plan([estimate_tokens("\n".join(m.content for m in messages)) for messages in prompts])
+            self._on_plan([prompt_tokens(self._template.render(prompt.values)) for prompt in planned])
             self._on_plan = None
 
     def _ask_all(self, firsts: Sequence[Turn]) -> list[Exchange]:

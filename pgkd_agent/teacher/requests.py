@@ -11,10 +11,10 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.evidence import EvidenceLimits, evidence_of_class, evidence_of_pair
 from pgkd_agent.metrics import format_report
 from pgkd_agent.planning import PlannedRequest, count_confusions, plan_pairs, plan_requests
-from pgkd_agent.prompts import PromptTemplate
+from pgkd_agent.prompts import PromptTemplate, label_values
 from pgkd_agent.seeding import rng
 from pgkd_agent.text import shorten
-from pgkd_agent.types import Confusion, Evidence, EvidenceItem, Example, Label, TeacherRequest, label_names
+from pgkd_agent.types import Confusion, Evidence, EvidenceItem, Example, TeacherRequest, label_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _about(
         evidence = evidence_of_pair(request.scored, (plan.label, plan.rival), limits, random)
         confusions = [item for item in request.confusions if {item.gold_label, item.predicted_label} == {*plan.labels}]
     rows = _rows(shots, evidence, template, config)
-    label_of = {label.name: _label(label) for label in request.taxonomy}
+    label_of = {label.name: label_values(label) for label in request.taxonomy}
     return PromptRequest(
         index=index,
         num_samples=plan.num_samples,
@@ -153,7 +153,7 @@ def _common(
     request: TeacherRequest, num_samples: int, index: int, template: PromptTemplate, config: PGKDConfig
 ) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "taxonomy": [_label(label) for label in request.taxonomy],
+        "taxonomy": [label_values(label) for label in request.taxonomy],
         "task_description": request.task_description,
         "num_samples": num_samples,
     }
@@ -186,10 +186,6 @@ def _confusions(confusions: Iterable[Confusion]) -> list[dict[str, str | int]]:
     return [
         {"label": item.gold_label, "predicted_label": item.predicted_label, "count": item.count} for item in confusions
     ]
-
-
-def _label(label: Label) -> dict[str, str]:
-    return {"name": label.name, "description": label.description}
 
 
 def _texts(rows: dict[str, list[dict[str, str]]]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from pgkd_agent.answer import zero_shot_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError
 from pgkd_agent.guardrails import LabelResolver
-from pgkd_agent.prompts import Message, PromptTemplate
+from pgkd_agent.prompts import Message, PromptTemplate, zero_shot_values
 from pgkd_agent.teacher.call_log import RawReply
 from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import parse_label
@@ -52,7 +52,7 @@ class ZeroShotClassifier:
         config: PGKDConfig,
     ) -> None:
         self._template = template
-        self._taxonomy = [{"name": label.name, "description": label.description} for label in taxonomy]
+        self._taxonomy = taxonomy
         self._task_description = task_description
         self._max_chars = config.teacher.max_text_chars
         self._schema = zero_shot_schema(label_names(taxonomy))
@@ -91,11 +91,7 @@ class ZeroShotClassifier:
             raise over
 
     def _render(self, question: _Question) -> _Question:
-        values = {
-            "taxonomy": self._taxonomy,
-            "task_description": self._task_description,
-            "text": shorten(question.text, self._max_chars),
-        }
+        values = zero_shot_values(self._taxonomy, self._task_description, shorten(question.text, self._max_chars))
         return replace(question, messages=tuple(self._template.render(values)))
 
     def _answer(self, question: _Question) -> ZeroShotAnswer:

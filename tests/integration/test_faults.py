@@ -107,7 +107,6 @@ def said(name: str, first: str, requests: int = 1, sees: str = "", read: int = A
     return Fault(name, [first, GOOD], [first, GOOD], requests, sees, read, accepted)
 
 
-OVERFLOW = "exceed the available context size"
 FAULTS = [
     failing(
         "401",

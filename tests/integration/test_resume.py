@@ -45,7 +45,7 @@ def server() -> Iterator[OpenAIServer]:
         yield running
 
 
-def run_config(student: Path, server: OpenAIServer) -> PGKDConfig:
+def run_config(student: Path, server: OpenAIServer, **flags: object) -> PGKDConfig:
     return tiny_config(
         student,
         **{
@@ -56,6 +56,7 @@ def run_config(student: Path, server: OpenAIServer) -> PGKDConfig:
             "teacher.samples_per_request": 2,
             "teacher.max_concurrency": 1,  # a second call under way when the process is killed would be paid again
             "pgkd.num_kd_steps": STEPS,
+            **flags,
         },
     )
 

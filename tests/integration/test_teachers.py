@@ -23,27 +23,19 @@ from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, serve
 from tests.integration.test_distill import FIRST, SECOND, rows_of
-from tests.integration.test_resume import write_samples
+from tests.integration.test_resume import run_config, write_samples
 
 TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 
 
 def config_for(student: Path, server: OpenAIServer, **flags: Any) -> PGKDConfig:
-    return tiny_config(
-        student,
-        **{
-            "teacher.spec": "openai:m",
-            "teacher.base_url": server.base_url,
-            "teacher.structured": "json_schema",
-            "teacher.prompt": "per_class",
-            "teacher.samples_per_request": 2,
-            "teacher.max_tokens": 60,
-            "pgkd.pgkd_batch_size": 12,
-            "pgkd.num_kd_steps": 2,
-            "student.max_epochs": 2,
-            **flags,
-        },
-    )
+    defaults = {
+        "teacher.max_concurrency": None,
+        "teacher.max_tokens": 60,
+        "pgkd.pgkd_batch_size": 12,
+        "student.max_epochs": 2,
+    }
+    return run_config(student, server, **{**defaults, **flags})
 
 
 def billed(call: int, body: dict[str, Any]) -> Answer:
