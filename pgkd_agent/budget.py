@@ -14,8 +14,8 @@ from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.prices import PriceTable
 from pgkd_agent.types import TokenUsage
 
-Settle = Callable[[TokenUsage], None]
-"""Told what a call really took."""
+Settle = Callable[[TokenUsage | None], None]
+"""Told what a call really took; None where it was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,36 @@ class Budget:
         """Time that something after the last request will take; a fit, in a distillation."""
 
     @property
-    def spent(self) -> str:
-        """In words."""
-        return f"{self._calls} calls, {self._tokens} tokens, {self._cost:.4f} {self._prices.currency}"
+    def seconds_left(self) -> float:
+        """Until the last moment for a request; infinite without a cap on time."""
+        caps = self._caps
+        left = math.inf if caps.max_minutes is None else caps.max_minutes * 60 - (self._clock() - self._started)
+        return left - self.seconds_to_leave
 
-    def check(self, teacher: str) -> None:
+    def check(self, teacher: str, has_reply_limit: bool = True, has_retries: bool = False) -> None:
         """
+        Args:
+            has_reply_limit: Whether its replies have a longest length.
+            has_retries: Whether its client sends a call again by itself, unseen.
         Raises:
-            ConfigError: There is a cap on money, and no price for this teacher.
+            ConfigError: A cap that cannot be kept with this teacher.
         """
-        if self._caps.max_usd is not None and self._prices.cost(teacher, TokenUsage()) is None:
+        caps = self._caps
+        if caps.max_usd is not None and self._prices.cost(teacher, TokenUsage()) is None:
             raise ConfigError(
                 f"budget.max_usd needs a price for {teacher}, and the price table has none; add it to a table of your "
                 "own (--set teacher.prices=FILE), or cap tokens instead (--max-tokens)"
+            )
+        limits_tokens = (caps.max_usd, caps.max_tokens) != (None, None)
+        if limits_tokens and not has_reply_limit:
+            raise ConfigError(
+                f"a cap on tokens or money cannot be kept with {teacher}, whose replies have no limit; build the chat "
+                "model with one, such as max_tokens=2048"
+            )
+        if (limits_tokens or caps.max_calls is not None) and has_retries:
+            raise ConfigError(
+                f"the budget's caps cannot be kept with {teacher}, which sends calls again by itself; build the chat "
+                "model with max_retries=0, retries are made here"
             )
 
     def require_room(self, teacher: str, most: TokenUsage) -> None:
@@ -94,10 +111,11 @@ class Budget:
             self._under_way += 1
             self._add(1, held_tokens, held_cost)
 
-        def settle(used: TokenUsage) -> None:
+        def settle(used: TokenUsage | None) -> None:
             with self._changed:
-                tokens = used.input_tokens + used.output_tokens
-                self._add(0, tokens - held_tokens, self._cost_of(teacher, used) - held_cost)
+                taken = used or TokenUsage()
+                tokens = taken.input_tokens + taken.output_tokens
+                self._add(-1 if used is None else 0, tokens - held_tokens, self._cost_of(teacher, taken) - held_cost)
 
         try:
             yield settle
@@ -106,10 +124,10 @@ class Budget:
                 self._under_way -= 1
                 self._changed.notify_all()
 
-    def count(self, teacher: str, used: TokenUsage) -> None:
-        """A call that was paid before, when this run was first under way."""
+    def count(self, teacher: str, calls: int, used: TokenUsage) -> None:
+        """Calls that were made before, when this run was first under way."""
         with self._changed:
-            self._add(1, used.input_tokens + used.output_tokens, self._cost_of(teacher, used))
+            self._add(calls, used.input_tokens + used.output_tokens, self._cost_of(teacher, used))
 
     def _add(self, calls: int, tokens: int, cost: float) -> None:
         self._calls += calls
@@ -121,10 +139,10 @@ class Budget:
 
     def _objection(self, tokens: int, cost: float) -> _Objection | None:
         caps = self._caps
-        left = math.inf if caps.max_minutes is None else caps.max_minutes * 60 - (self._clock() - self._started)
-        if left <= self.seconds_to_leave:
+        if self.seconds_left <= 0:
+            left = max(self.seconds_left + self.seconds_to_leave, 0)
             fit = f", and a fit takes {self.seconds_to_leave:.0f} s" if self.seconds_to_leave else ""
-            return _Objection(f"budget.max_minutes is {caps.max_minutes:g}: {max(left, 0):.0f} s are left{fit}", False)
+            return _Objection(f"budget.max_minutes is {caps.max_minutes:g}: {left:.0f} s are left{fit}", False)
         if caps.max_calls is not None and self._calls >= caps.max_calls:
             return _Objection(f"budget.max_calls is {caps.max_calls}, and as many were made", False)
         if caps.max_tokens is not None and self._tokens + tokens > caps.max_tokens:

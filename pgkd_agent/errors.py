@@ -6,7 +6,8 @@
     ├── PromptError                 a template that cannot be found or rendered   exit 2
     ├── TeacherError                                                              exit 3
     │   ├── TeacherUnavailableError provider, network, credentials
-    │   │   └── TeacherContextError a prompt longer than the model takes
+    │   │   ├── TeacherContextError a prompt longer than the model takes
+    │   │   └── TeacherRejectedError a request that the model does not take in this form
     │   ├── TeacherOutputError      replies without a single valid sample
     │   └── BudgetExceededError     a cap that leaves no room for the next request
     ├── StudentDivergedError        a loss that is not finite                     exit 4
@@ -46,6 +47,10 @@ class TeacherUnavailableError(TeacherError):
 
 class TeacherContextError(TeacherUnavailableError):
     """The prompt is longer than the model's context."""
+
+
+class TeacherRejectedError(TeacherUnavailableError):
+    """The provider rejects the request as it is, as with tools for a model that takes none."""
 
 
 class TeacherOutputError(TeacherError):

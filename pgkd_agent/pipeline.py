@@ -196,13 +196,20 @@ def resume(
         teacher: As it was given to `distill`; None where it was named in the settings.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
     Raises:
-        ConfigError: The run was made with a teacher that is an object, and none is given.
-        StorageError: It is no run directory, or a damaged one; or a step comes out differently here.
+        ConfigError: The run was made with a teacher that is an object, and none is given; or its prompt is another by
+            now.
+        StorageError: It is no run directory, or a damaged one; or a step comes out differently here. Nothing in the
+            directory was changed then.
     """
     stored = read_run(Path(path))
     made_with, named = stored.meta["teacher"], ", ".join(member.spec for member in members(stored.config.teacher))
     if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
         raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
+    prompt = stored.meta["prompt"]
+    if teacher_prompt(stored.config.teacher).hash != prompt["sha256"]:
+        raise ConfigError(
+            f"prompt {prompt['name']!r} is another than when {path} was made; put it back, or start a new run"
+        )
     config = stored.config if budget is None else stored.config.model_copy(update={"budget": budget})
     return _run(stored.task, config, teacher, Path(path), observer, resumed=True)
 
@@ -233,16 +240,20 @@ def _run(
         if directory:
             directory.require_space(student.size_bytes)
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
-        log = directory.calls if directory else None
-        with open_teacher(teacher, template, task, config, screener, budget, log, hooks, check=not resumed) as opened:
+        log, stored_steps = (directory.calls, directory.num_stored_steps) if directory else (None, 0)
+        with open_teacher(teacher, template, task, config, screener, budget, log, hooks, stored_steps) as opened:
             if opened.models:
-                bill.at_start(opened.models, budget)
-            if directory and not resumed:
-                directory.write_start(config, _meta(config, task, template, opened, student), task)
+                bill.at_start(opened.models, None if resumed else budget)
+            if not resumed:
+                if directory:
+                    directory.write_start(config, _meta(config, task, template, opened, student), task)
+                opened.check()
+            if directory:
+                directory.keep()
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
     finally:
         if directory:
-            directory.remove_if_empty()
+            directory.discard_if_unused()
     before = listener.before
     after = before if result.best_step == 0 else listener.on_test()
     seconds = _seconds(result.steps, time.perf_counter() - started)
@@ -310,8 +321,10 @@ class _Bill:
         self._teachers: Sequence[str] = ()
         self.estimate: Estimate | None = None
 
-    def at_start(self, teachers: Sequence[str], budget: Budget) -> None:
+    def at_start(self, teachers: Sequence[str], budget: Budget | None) -> None:
         """
+        Args:
+            budget: None for a run that goes on: what it asks for may be in its log.
         Raises:
             BudgetExceededError: The caps leave no room for the first request.
         """
@@ -322,7 +335,8 @@ class _Bill:
         shown = preview(self._task, config)
         prompt = most_tokens("".join(message.content for message in shown.prompts[0]))
         longest = reply_tokens(shown.template, self._task, config)
-        budget.require_room(teachers[0], TokenUsage(prompt, longest))
+        if budget:
+            budget.require_room(teachers[0], TokenUsage(prompt, longest))
         self._observer.on_estimate(estimate(shown, self._task, config, teachers, self._prices))
 
     def on_plan(self, prompts: Sequence[int]) -> None:

@@ -45,8 +45,18 @@ SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
 
 
+STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "transcripts.jsonl")
+"""What grows with every step; each row names its `kd_step`."""
+START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
+"""What is there before anything is trained."""
+
+
 class Savable(Protocol):
     def save(self, folder: Path) -> None: ...
+
+    def snapshot(self) -> Any: ...
+
+    def restore(self, snapshot: Any) -> None: ...
 
 
 class RunDirectory:
@@ -56,11 +66,15 @@ class RunDirectory:
         StorageError: The disk is full or refuses.
     """
 
-    def __init__(self, path: Path, made: Sequence[Path] = (), losses: Sequence[float] = ()) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] = (), stored: Sequence[dict[str, Any]] | None = None) -> None:
+        """Use `create` or `reopen`."""
         self.path = path
         self._made = made
-        self._stored_losses = losses
-        self._models_are_ahead = False
+        self._is_new = stored is None
+        self._with_rows_to_drop = set() if stored is None else set(STEP_FILES)
+        self._losses = [step["validation"]["loss"] for step in stored or () if not step.get("stopped_by")]
+        self._models_are_ahead = len(self._losses) < len(stored or ())
+        self._best: Any = None
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -80,29 +94,33 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
-        """Open a run that was stopped: steps that are stored whole stay, rows of a step that is not are dropped.
+        """Open a run that was stopped; nothing in it changes before its first new step.
 
-        A step that a cap cut short is not whole: with what a higher cap allows it comes out differently.
+        A step that a cap cut short does not count as stored: with what a higher cap allows it comes out differently.
 
         Raises:
-            StorageError: A file is damaged, or the disk refuses.
+            StorageError: A file is damaged.
         """
-        steps = read_lines(path / "steps.jsonl")
-        losses = [step["validation"]["loss"] for step in steps if not step.get("stopped_by")]
-        directory = cls(path, losses=losses)
-        directory._models_are_ahead = len(losses) < len(steps)
-        for name in ("steps", "history", "rejected", "transcripts"):
-            if not (path / f"{name}.jsonl").is_file():
-                continue
-            rows = [row for row in read_lines(path / f"{name}.jsonl") if row["kd_step"] < max(len(losses), 1)]
-            directory._write(f"{name}.jsonl", "".join(map(_line, rows)))
-        return directory
+        stored = {name: read_lines(path / name) for name in STEP_FILES}
+        return cls(path, stored=stored["steps.jsonl"])
 
-    def remove_if_empty(self) -> None:
-        """Leave nothing behind where a run failed before it had anything to store."""
+    @property
+    def num_stored_steps(self) -> int:
+        """KD steps that are stored whole, the plain student (step 0) among them."""
+        return len(self._losses)
+
+    def discard_if_unused(self) -> None:
+        """Leave nothing behind where a run failed before it began; `keep` says that it has."""
+        if not self._is_new:
+            return
         with contextlib.suppress(OSError):
+            for name in START_FILES:
+                (self.path / name).unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
+
+    def keep(self) -> None:
+        self._is_new = False
 
     def require_space(self, model_bytes: int) -> None:
         """Fail before anything is trained where the models will not fit.
@@ -144,30 +162,41 @@ class RunDirectory:
         Raises:
             StorageError: The disk refuses; or a replayed step came out differently.
         """
-        is_stored = record.kd_step < len(self._stored_losses)
-        if is_stored:
+        if record.kd_step < self.num_stored_steps:
             self._compare(record)
-        if not is_stored or self._models_are_ahead:
-            student.save(self.path / "models" / "last")
-            if record.is_best:
-                student.save(self.best_model)
-        if is_stored:
+            if record.is_best and self._models_are_ahead:
+                self._best = student.snapshot()
             return
+        self._save_models(record, student)
         if asked is not None:
             self._append("history.jsonl", (asdict(row) for row in asked.rows))
             self._append(
                 "rejected.jsonl",
                 ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
             )
+        result = self.path / "result.json"
+        _stored(lambda: result.unlink(missing_ok=True), result)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
+
+    def _save_models(self, record: StepRecord, student: Savable) -> None:
+        """Also the best model before this step, where the stored one is of a step that is made anew."""
+        if record.is_best:
+            student.save(self.best_model)
+        elif self._best is not None:
+            now = student.snapshot()
+            student.restore(self._best)
+            student.save(self.best_model)
+            student.restore(now)
+        student.save(self.path / "models" / "last")
+        self._best, self._models_are_ahead = None, False
 
     def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
         """Store an agent's conversation; one that is stored is kept."""
-        if kd_step >= len(self._stored_losses):
+        if kd_step >= self.num_stored_steps:
             self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
 
     def _compare(self, record: StepRecord) -> None:
-        stored = self._stored_losses[record.kd_step]
+        stored = self._losses[record.kd_step]
         if abs(record.validation.loss - stored) > SAME_LOSS:
             raise StorageError(
                 f"{self.path}: step {record.kd_step} came out differently (validation loss "
@@ -195,6 +224,11 @@ class RunDirectory:
         _stored(write, target)
 
     def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Append, after dropping the rows of a step that is made anew, and half a line of a stopped run."""
+        if name in self._with_rows_to_drop:
+            kept = [row for row in read_lines(self.path / name) if row["kd_step"] < max(self.num_stored_steps, 1)]
+            self._write(name, "".join(map(_line, kept)))
+            self._with_rows_to_drop.remove(name)
         append_lines(self.path / name, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from pgkd_agent.protocols import Screener, Teacher
 
 if TYPE_CHECKING:
     from pgkd_agent.teacher.agent import OnTranscript
-    from pgkd_agent.teacher.call_log import CallLog
     from pgkd_agent.teacher.calling import Caller
     from pgkd_agent.teacher.chain import OnPlan, OnRequest
+    from pgkd_agent.teacher.factory import ChatTeacher
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
 MAX_REPLY_TOKENS = 4096
@@ -39,12 +39,14 @@ class OpenTeacher:
         screener: The one that was given, or one that verifies too.
         models: Names of the chat models behind the teacher, as in a price table.
         name: Of the teacher, for records.
+        check: Finds out whether it answers; raises TeacherUnavailableError where not.
     """
 
     teacher: Teacher | None
     screener: Screener
     models: tuple[str, ...] = ()
     name: str = "none"
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,17 @@ def open_teacher(
     budget: Budget,
     log: Path | None = None,
     hooks: Hooks | None = None,
-    check: bool = True,
+    replayed_steps: int = 0,
 ) -> Iterator[OpenTeacher]:
     """Build the teachers of the settings, or one around what is given, and close them in the end.
 
     Args:
         given: A LangChain chat model, or an object with `write`; None takes the settings.
         log: File for all calls; None keeps them for the time of the run.
-        check: Whether to find out first that they answer.
+        replayed_steps: Steps that are stored; their calls are taken from the log, and never sent.
     Raises:
         ConfigError, TeacherUnavailableError: See `build_teacher`; also for settings that do not go together.
+        StorageError: Log or cache cannot be opened.
     """
     if config.pgkd.num_kd_steps == 0:
         yield OpenTeacher(None, screener)
@@ -111,6 +114,7 @@ def open_teacher(
         return
 
     from pgkd_agent.teacher.call_log import CallLog
+    from pgkd_agent.teacher.calling import Caller
     from pgkd_agent.teacher.ensemble import EnsembleTeacher
     from pgkd_agent.teacher.verification import VerifyingScreener
 
@@ -118,13 +122,14 @@ def open_teacher(
         calls = CallLog(log or ":memory:")
         stack.callback(calls.close)
         callers = []
+        for model, number, usage in calls.charged():
+            budget.count(model, number, usage)
         for settings in members(config.teacher) if given is None else [config.teacher]:
-            caller = _caller(given, settings, template, task, config, calls, budget)
+            chat = _chat(given, settings, template, task, config)
+            stack.callback(chat.close)
+            caller = Caller(chat, settings, config.seed, calls, budget, replayed_steps)
             stack.callback(caller.close)
             callers.append(caller)
-        if check and given is None:
-            for caller in callers:
-                caller.check()
         teachers = [_teacher(caller, template, config, hooks or Hooks()) for caller in callers]
         weights = [config.teacher.weight, *(member.weight for member in config.teacher.ensemble)]
         ensemble = EnsembleTeacher(teachers, weights[: len(teachers)], config.teacher.turns, config.seed)
@@ -136,7 +141,13 @@ def open_teacher(
                 zero_shot_concurrency(config.zero_shot, members(config.teacher)),
             )
         models = tuple(caller.chat.model_id for caller in callers)
-        yield OpenTeacher(ensemble if len(teachers) > 1 else teachers[0], screener, models, ", ".join(models))
+        yield OpenTeacher(
+            ensemble if len(teachers) > 1 else teachers[0],
+            screener,
+            models,
+            name=", ".join(models),
+            check=lambda: None if given else _check(callers),
+        )
 
 
 def members(settings: TeacherSettings) -> list[TeacherSettings]:
@@ -156,28 +167,20 @@ def zero_shot_concurrency(settings: ZeroShotSettings, teachers: Sequence[Teacher
     return settings.max_concurrency or (1 if is_local else ZERO_SHOT_CONCURRENCY)
 
 
-def _caller(
-    given: Any,
-    settings: TeacherSettings,
-    template: PromptTemplate,
-    task: Task,
-    config: PGKDConfig,
-    calls: CallLog,
-    budget: Budget,
-) -> Caller:
-    from pgkd_agent.teacher.calling import Caller
-    from pgkd_agent.teacher.factory import ChatTeacher, build_teacher
+def _chat(
+    given: Any, settings: TeacherSettings, template: PromptTemplate, task: Task, config: PGKDConfig
+) -> ChatTeacher:
+    from pgkd_agent.teacher.factory import around, build_teacher
 
-    if given is None:
-        own = config.model_copy(update={"teacher": settings})
-        chat = build_teacher(settings, reply_tokens(template, task, own))
-    else:
-        chat = ChatTeacher(given, type(given).__name__)
-    try:
-        return Caller(chat, settings, config.seed, calls, budget)
-    except BaseException:
-        chat.close()
-        raise
+    if given is not None:
+        return around(given)
+    own = config.model_copy(update={"teacher": settings})
+    return build_teacher(settings, reply_tokens(template, task, own))
+
+
+def _check(callers: Sequence[Caller]) -> None:
+    for caller in callers:
+        caller.check()
 
 
 def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks: Hooks) -> Teacher:

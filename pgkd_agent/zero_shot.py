@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig
@@ -23,6 +24,9 @@ from pgkd_agent.teachers import zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
+
+if TYPE_CHECKING:
+    from pgkd_agent.teacher.zero_shot import ZeroShotAnswer
 
 SHORTEST_ANSWER = 8
 """Tokens of a label in JSON."""
@@ -61,7 +65,8 @@ def evaluate_zero_shot(
 
     Args:
         rows: Labels within the taxonomy.
-        answers: JSON lines with the answers. A file that a stopped evaluation of the same rows left is continued.
+        answers: JSON lines with the answers. A file that a stopped evaluation of the same rows left is continued; the
+            caps hold for all its parts together, by the call log beside it (`calls_beside`).
         on_answer: Told the rows answered and the unresolved ones among them after each answer.
         on_estimate: Told what the rows that are left will take, before the first call.
     Raises:
@@ -71,12 +76,12 @@ def evaluate_zero_shot(
     """
     from pgkd_agent.teacher.call_log import CallLog
     from pgkd_agent.teacher.calling import Caller
-    from pgkd_agent.teacher.factory import build_teacher
+    from pgkd_agent.teacher.factory import build_teacher, server_of
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     settings = config.zero_shot
     template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
-    store = _Answers(answers, _identity(rows, taxonomy, config, template))
+    store = _Answers(answers, _identity(rows, taxonomy, config, template, server_of(config.teacher)))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
     prices = load_prices(config.teacher.prices)
     on_estimate(_estimate(left, taxonomy, config, prices))
@@ -84,31 +89,26 @@ def evaluate_zero_shot(
     if left:
         teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
         budget = Budget(config.budget, prices)
-        caller = Caller(build_teacher(teacher, settings.max_tokens), teacher, config.seed, CallLog(), budget)
-        try:
-            caller.check()
+        with ExitStack() as stack:
+            log = CallLog(calls_beside(answers))
+            stack.callback(log.close)
+            for model, calls, usage in log.charged():
+                budget.count(model, calls, usage)
+            chat = build_teacher(teacher, settings.max_tokens)
+            stack.callback(chat.close)
+            caller = Caller(chat, teacher, config.seed, log, budget)
+            stack.callback(caller.close)
             classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
-            concurrency = zero_shot_concurrency(settings, [config.teacher])
-            for number, answer in classifier.classify(left, concurrency):
-                row, reply = rows[number - 1], answer.reply
-                store.add(
-                    {
-                        "row": number,
-                        "text": row.text,
-                        "label": row.label,
-                        "predicted": answer.label,
-                        "reply": reply.text,
-                        "input_tokens": reply.usage.input_tokens,
-                        "output_tokens": reply.usage.output_tokens,
-                        "seconds": round(reply.seconds, 3),
-                    }
-                )
-                on_answer(len(store.by_row), len(store.unresolved))
-        except BudgetExceededError as error:
-            progress = f"{len(store.by_row)} of {len(rows)} rows are answered, in {answers}"
-            raise BudgetExceededError(f"{error}. {progress}; under a higher cap the same command goes on") from error
-        finally:
-            caller.close()
+            try:
+                caller.check()
+                for number, answer in classifier.classify(left, zero_shot_concurrency(settings, [config.teacher])):
+                    store.add(_row(number, rows[number - 1], answer))
+                    on_answer(len(store.by_row), len(store.unresolved))
+            except BudgetExceededError as error:
+                progress = f"{len(store.by_row)} of {len(rows)} rows are answered, in {answers}"
+                raise BudgetExceededError(
+                    f"{error}. {progress}; under a higher cap the same command goes on"
+                ) from error
     seconds = time.perf_counter() - started if left else 0.0
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
     predicted = [index.get(store.by_row[number]["predicted"], OUTSIDE) for number in range(1, len(rows) + 1)]
@@ -122,6 +122,25 @@ def evaluate_zero_shot(
     )
 
 
+def calls_beside(answers: Path) -> Path:
+    """The call log that belongs to a file of answers: what they cost, failed calls included."""
+    return answers.with_suffix(".calls.sqlite")
+
+
+def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
+    reply = answer.reply
+    return {
+        "row": number,
+        "text": row.text,
+        "label": row.label,
+        "predicted": answer.label,
+        "reply": reply.text,
+        "input_tokens": reply.usage.input_tokens,
+        "output_tokens": reply.usage.output_tokens,
+        "seconds": round(reply.seconds, 3),
+    }
+
+
 def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, prices: PriceTable) -> Estimate:
     same = zero_shot_tokens(taxonomy, config.data.task_description, config)
     prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
@@ -129,13 +148,16 @@ def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, p
     return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, prices)
 
 
-def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, template: PromptTemplate) -> Any:
+def _identity(
+    rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, template: PromptTemplate, server: str
+) -> Any:
     """What has to be the same for answers to belong together."""
     import hashlib
 
     content = json.dumps([[row.text, row.label] for row in rows], ensure_ascii=False)
     identity = {
         "teacher": config.teacher.spec,
+        "server": server,
         "structured": config.teacher.structured,
         "temperature": config.zero_shot.temperature,
         "seed": config.seed,

@@ -13,12 +13,11 @@ from langchain_core.tools import BaseTool
 
 from pgkd_agent.answer import answer_schema
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherUnavailableError
+from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherRejectedError
 from pgkd_agent.prompts import Message, PromptTemplate
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.teacher.calling import Caller
 from pgkd_agent.teacher.dialect import reply_text
-from pgkd_agent.teacher.failures import Kind, classify
 from pgkd_agent.teacher.gated import GatedChatModel
 from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
 from pgkd_agent.teacher.requests import plan_prompt_requests
@@ -28,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_CALLS = 4
 """Model calls beyond those for tools: to write, and to mend what was written."""
+
+STEPS_IN_WORDS = 2
+"""KD steps in a row in which a model neither calls a tool nor writes samples, after which it is asked without tools."""
 
 MakeTools = Callable[[TeacherRequest], Sequence[BaseTool]]
 
@@ -59,6 +61,7 @@ class AgentTeacher:
         self._fallback = fallback
         self._on_transcript = on_transcript
         self._takes_tools = True
+        self._steps_in_words = 0
 
     def write(self, request: TeacherRequest) -> TeacherReply:
         """Let the agent run once; where it ends without samples, ask without tools.
@@ -82,9 +85,7 @@ class AgentTeacher:
             problem = "its LangChain class takes no tools"
         except TeacherContextError:
             problem = "the conversation grew longer than its context"
-        except TeacherUnavailableError as error:
-            if error.__cause__ is None or classify(error.__cause__) is not Kind.REJECTED:
-                raise
+        except TeacherRejectedError as error:
             self._takes_tools = False
             problem = f"it rejects calls with tools ({error})"
         if self._on_transcript:
@@ -93,16 +94,21 @@ class AgentTeacher:
             samples=tuple(GeneratedSample(sample.text, sample.label) for sample in parsed.samples),
             num_requests=model.num_calls,
             num_malformed=parsed.num_malformed,
+            num_refused=model.num_refused,
             shown_texts=planned.shown_texts,
             usage=model.usage,
             teacher=self._caller.chat.model_id,
             stopped_by=stopped_by,
         )
         if reply.samples or stopped_by:
+            self._steps_in_words = 0
             return reply
         answers = [message for message in model.transcript if isinstance(message, AIMessage)]
-        if not problem and not any(answer.tool_calls for answer in answers):
-            self._takes_tools = False
+        if not problem and reply.num_refused:
+            problem = "it declined to answer"
+        elif not problem and not any(answer.tool_calls for answer in answers):
+            self._steps_in_words += 1
+            self._takes_tools = self._steps_in_words < STEPS_IN_WORDS
             problem = "it called no tool"
         return self._fall_back(request, reply, problem or "it ended without samples")
 
@@ -114,6 +120,7 @@ class AgentTeacher:
             other,
             num_requests=reply.num_requests + other.num_requests,
             num_malformed=reply.num_malformed + other.num_malformed,
+            num_refused=reply.num_refused + other.num_refused,
             usage=reply.usage + other.usage,
         )
 

@@ -1,6 +1,7 @@
-"""Every model call of a run in SQLite: prompt, raw reply, finish reason, usage, latency. No credentials.
+"""Every model call of a run in SQLite: prompt, raw reply, finish reason, usage, latency, charge. No credentials.
 
-It is the audit and the point to resume from: a question that was answered before is not asked again.
+It is the audit, the account and the point to resume from: a row is there before its call is sent, charged with all
+that the call may take, so that a killed process leaves no call out; a question that was answered is not asked again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,15 @@ from typing import Any
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.types import TokenUsage
+
+SENT = "sent"
+"""Outcome of a call that nothing is known of yet."""
+ANSWERED = "answered"
+FOUND = "found"
+"""Outcome of a call that was not sent, since another run had the answer."""
+
+LONGEST_LOCK = 60.0
+"""Seconds to wait while another process writes to a file that runs share."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -30,14 +41,19 @@ CREATE TABLE IF NOT EXISTS calls (
     prompt_hash TEXT NOT NULL,
     settings TEXT NOT NULL,
     messages TEXT NOT NULL,
-    reply TEXT NOT NULL,
-    finish_reason TEXT NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    seconds REAL NOT NULL
+    outcome TEXT NOT NULL,
+    error TEXT NOT NULL DEFAULT '',
+    reply TEXT NOT NULL DEFAULT '',
+    finish_reason TEXT NOT NULL DEFAULT '',
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0,
+    charged_input INTEGER NOT NULL DEFAULT 0,
+    charged_output INTEGER NOT NULL DEFAULT 0
 )
 """
-
+_VERSION = 2
+"""Of the table; SQLite keeps it in the file."""
 
 REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_intervened")
 """Finish reasons of providers whose model or filter declined to answer."""
@@ -76,24 +92,22 @@ class Call:
     @property
     def key(self) -> str:
         """Of all that decides the reply: two identical requests of one step differ in their index."""
-        asked = (
-            self.model,
-            self.settings,
-            self.messages,
-            self.kd_step,
-            self.request_index,
-            self.attempt,
-        )
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return _hash((self.model, self.settings, self.messages, self.kd_step, self.request_index, self.attempt))
+
+    def key_at(self, server: str) -> str:
+        """The same where runs share replies: a model of this name may be another one on another server."""
+        return _hash((server, self.key))
 
 
 class CallLog:
-    """Append-only; each call is on disk before its reply is parsed.
+    """Append-only; each call is on disk before it is sent, and its reply before it is parsed.
 
     The file is made with the first use, so that nothing is left where no teacher could be reached.
 
     Args:
         path: The database; `:memory:` keeps the log for the life of the object.
+    Raises:
+        StorageError: Any method: the database cannot be opened, read or written, or is none of this package.
     """
 
     def __init__(self, path: Path | str = ":memory:") -> None:
@@ -101,72 +115,146 @@ class CallLog:
         self._lock = threading.Lock()  # a connection may be used by many threads, but by one at a time
         self._opened: sqlite3.Connection | None = None
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        """
-        Raises:
-            StorageError: The database cannot be opened.
-        """
-        if self._opened is None:
-            try:
-                self._opened = sqlite3.connect(self._path, check_same_thread=False)
-                self._opened.execute(_SCHEMA)
-                self._opened.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
-                self._opened.commit()
-            except sqlite3.Error as error:
-                raise StorageError(f"call log {self._path} cannot be opened: {error}") from error
-        return self._opened
+    def open(self) -> None:
+        """Open the file now, and make it where it is not there."""
+        with self._session():
+            pass
 
-    def append(self, key: str, call: Call, reply: RawReply) -> None:
-        """Write one call; it is on disk when this returns.
+    def begin(self, key: str, call: Call, most: TokenUsage) -> int:
+        """Write down a call that is about to be sent, charged with the most that it may take.
 
         Args:
-            key: Of the call as it was meant; `call` is what was sent in the end.
-        Raises:
-            StorageError: The database cannot be opened or written.
+            key: Of the call as it was meant; `call` is what is sent in the end.
+        Returns:
+            The row, for `end`.
         """
-        row = {
-            "key": key,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "kd_step": call.kd_step,
-            "request_index": call.request_index,
-            "attempt": call.attempt,
-            "model": call.model,
-            "prompt_hash": call.prompt_hash,
-            "settings": json.dumps(call.settings, ensure_ascii=False),
-            "messages": json.dumps(call.messages, ensure_ascii=False),
-            "reply": reply.text,
-            "finish_reason": reply.finish_reason,
-            **asdict(reply.usage),
-            "seconds": reply.seconds,
-        }
-        columns, marks = ", ".join(row), ", ".join(f":{key}" for key in row)
-        try:
-            with self._lock, self._connection:
-                self._connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row)
-        except sqlite3.Error as error:
-            raise StorageError(f"call log {self._path} cannot be written: {error}") from error
+        return self._insert(key, call, {"outcome": SENT, **_charge(most)})
+
+    def end(self, row: int, outcome: str, charged: TokenUsage, reply: RawReply | None = None, error: str = "") -> None:
+        """Write down how a call ended.
+
+        Args:
+            outcome: `ANSWERED`, or the kind of failure.
+            charged: What counts against the caps.
+        """
+        fields = {"outcome": outcome, "error": error, **_charge(charged), **(_fields(reply) if reply else {})}
+        marks = ", ".join(f"{name} = :{name}" for name in fields)
+        with self._session() as connection:
+            connection.execute(f"UPDATE calls SET {marks} WHERE id = :id", {**fields, "id": row})
+
+    def add(self, key: str, call: Call, reply: RawReply) -> None:
+        """Write down a reply that another run paid for."""
+        self._insert(key, call, {"outcome": FOUND, **_fields(reply)})
 
     def find(self, key: str) -> RawReply | None:
-        """The reply to the call with this key, or None where it was not made yet."""
+        """The reply to the call with this key, or None where there is none."""
         columns = "reply, finish_reason, input_tokens, output_tokens, seconds"
-        if self._opened is None and self._path != ":memory:" and not Path(self._path).exists():
-            return None
-        with self._lock:
-            row = self._connection.execute(f"SELECT {columns} FROM calls WHERE key = ?", (key,)).fetchone()
+        row = self._newest(f"SELECT {columns} FROM calls WHERE key = ? AND outcome IN (?, ?)", key, ANSWERED, FOUND)
         if row is None:
             return None
         text, finish_reason, input_tokens, output_tokens, seconds = row
         return RawReply(text, finish_reason, TokenUsage(input_tokens, output_tokens), seconds)
 
+    def find_failure(self, key: str) -> tuple[str, str] | None:
+        """How the last try of a call ended that brought no reply: kind and error; None where it was not made."""
+        row = self._newest("SELECT outcome, error FROM calls WHERE key = ? AND outcome != ?", key, SENT)
+        return None if row is None else (row[0], row[1])
+
+    def charged(self) -> Iterator[tuple[str, int, TokenUsage]]:
+        """What counts against the caps, by model: its name, calls, tokens."""
+        sums = "model, COUNT(*), SUM(charged_input), SUM(charged_output)"
+        if self._is_absent:
+            return
+        with self._session() as connection:
+            rows = connection.execute(
+                f"SELECT {sums} FROM calls WHERE outcome != ? GROUP BY model", (FOUND,)
+            ).fetchall()
+        for model, calls, input_tokens, output_tokens in rows:
+            yield model, calls, TokenUsage(input_tokens, output_tokens)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the order they were written, columns as in the table."""
-        cursor = self._connection.execute("SELECT * FROM calls ORDER BY id")
-        names = [column[0] for column in cursor.description]
-        return (dict(zip(names, row, strict=True)) for row in cursor)
+        with self._session() as connection:
+            cursor = connection.execute("SELECT * FROM calls ORDER BY id")
+            names = [column[0] for column in cursor.description]
+            rows = cursor.fetchall()
+        return (dict(zip(names, row, strict=True)) for row in rows)
 
     def close(self) -> None:
         """Close the file; the log can be used again and opens it anew."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+    @property
+    def _is_absent(self) -> bool:
+        return self._opened is None and self._path != ":memory:" and not Path(self._path).exists()
+
+    def _insert(self, key: str, call: Call, fields: dict[str, Any]) -> int:
+        row = {
+            "key": key,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **asdict(call),
+            "settings": json.dumps(call.settings, ensure_ascii=False),
+            "messages": json.dumps(call.messages, ensure_ascii=False),
+            **fields,
+        }
+        columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+        with self._session() as connection:
+            inserted = connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row).lastrowid
+        assert inserted is not None  # after an INSERT into a table with a row id
+        return inserted
+
+    def _newest(self, select: str, *values: str) -> tuple[Any, ...] | None:
+        if self._is_absent:
+            return None
+        with self._session() as connection:
+            row: tuple[Any, ...] | None = connection.execute(f"{select} ORDER BY id DESC", values).fetchone()
+        return row
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """The connection for one thread at a time; what is written is on disk afterwards."""
+        try:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._connected()
+                with self._opened:
+                    yield self._opened
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"call log {self._path} cannot be used: {error}") from error
+
+    def _connected(self) -> sqlite3.Connection:
+        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, check_same_thread=False, timeout=LONGEST_LOCK)
+        try:
+            (has_tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if has_tables and version != _VERSION:
+                raise sqlite3.DatabaseError("a database of something else, or of another version of this package")
+            if not has_tables:
+                connection.execute(_SCHEMA)
+                connection.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _charge(usage: TokenUsage) -> dict[str, int]:
+    return {"charged_input": usage.input_tokens, "charged_output": usage.output_tokens}
+
+
+def _fields(reply: RawReply) -> dict[str, Any]:
+    return {
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        **asdict(reply.usage),
+        "seconds": reply.seconds,
+    }

@@ -1,12 +1,17 @@
-"""The one way to a model: what was answered before comes from the log, all else under budget, pace and retries."""
+"""The one way to a model: what was answered before comes from the log, all else under budget, pace and retries.
+
+What counts against the caps is what the log says, failed calls included: so a resumed run goes on with the same
+account.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,15 +20,23 @@ from langchain_core.runnables import Runnable
 
 from pgkd_agent.budget import Budget
 from pgkd_agent.config import TeacherSettings
-from pgkd_agent.errors import PGKDError
+from pgkd_agent.errors import BudgetExceededError, PGKDError, StorageError
 from pgkd_agent.prompts import Message
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.teacher.call_log import Call, CallLog, RawReply
+from pgkd_agent.teacher.call_log import ANSWERED, Call, CallLog, RawReply
 from pgkd_agent.teacher.dialect import finish_reason, longest_reply, reply_text, token_usage
-from pgkd_agent.teacher.factory import ChatTeacher
-from pgkd_agent.teacher.failures import Kind, call_with_retries, classify, may_be_billed, unavailable
+from pgkd_agent.teacher.factory import ChatTeacher, with_short_replies
+from pgkd_agent.teacher.failures import (
+    LASTING,
+    Kind,
+    call_with_retries,
+    classify,
+    is_worth_another_try,
+    may_be_billed,
+    unavailable,
+)
 from pgkd_agent.teacher.pacing import Pace
-from pgkd_agent.tokens import most_tokens
+from pgkd_agent.tokens import estimate_tokens, most_tokens
 from pgkd_agent.types import TokenUsage
 
 Settings = Mapping[str, Any]
@@ -37,12 +50,8 @@ _MESSAGE_TYPES: dict[str, type[BaseMessage]] = {
 
 OVERHEAD_TOKENS = 512
 """What chat templates and providers' own instructions may add to a prompt."""
-UNLIMITED_REPLY_TOKENS = 16384
-"""Held back for a reply where a model was built without a limit."""
-LONG_PROMPT_BYTES = 1000
-"""From here on a prompt shows how many tokens a byte of this project's prompts takes."""
-CAUTION = 1.25
-"""Tokens a byte of the next prompt, as a multiple of the most seen so far in a run."""
+CHECK_REPLY_TOKENS = 256
+"""For one word, and what a model may think before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +93,49 @@ class Caller:
         settings: Retries, pace, and the cache that runs share.
         seed: Of the run.
         log: Of the run; what it holds was paid by this run.
+        replayed_steps: KD steps, from 0, that were stored whole before: all their calls are in the log.
     Raises:
-        ConfigError: There is a cap on money, and no price for this teacher.
+        ConfigError: A cap of the budget cannot be kept with this teacher.
+        StorageError: The cache cannot be opened.
     """
 
-    def __init__(self, chat: ChatTeacher, settings: TeacherSettings, seed: int, log: CallLog, budget: Budget) -> None:
+    def __init__(
+        self,
+        chat: ChatTeacher,
+        settings: TeacherSettings,
+        seed: int,
+        log: CallLog,
+        budget: Budget,
+        replayed_steps: int = 0,
+    ) -> None:
         self.chat = chat
         self.settings = settings
         self._seed = seed
         self._log = log
         self._budget = budget
+        self._replayed_steps = replayed_steps
+        self._stopped = threading.Event()
+        self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute, sleep=self._stopped.wait)
         self._cache = CallLog(settings.cache) if settings.cache else None
-        self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute)
-        self._tokens_per_byte = 0.0
-        budget.check(chat.model_id)
+        retries = getattr(chat.model, "max_retries", 0)  # None leaves their number to the client
+        budget.check(chat.model_id, longest_reply(chat.model) is not None, retries != 0)
+        if self._cache:
+            self._cache.open()
 
     def with_model(self, chat: ChatTeacher) -> Caller:
         """The same way to another model: log, budget and pace are shared."""
         other = copy.copy(self)
         other.chat = chat
-        other._tokens_per_byte = 0.0
         return other
 
+    def stop(self) -> None:
+        """Send nothing from now on, where one request failed for good and others are waiting."""
+        self._stopped.set()
+
     def close(self) -> None:
+        """Close the cache; the model is its owner's to close."""
         if self._cache:
             self._cache.close()
-        self.chat.close()
 
     def check(self) -> None:
         """Find out whether the teacher answers: without a call where that is possible, else with one of a few tokens.
@@ -120,7 +146,8 @@ class Caller:
         if self.chat.check_free:
             self.chat.check_free()
         else:
-            self.call(Question(CHECK, (Message("human", "Answer with the word ok."),)))
+            short = self.with_model(with_short_replies(self.chat, CHECK_REPLY_TOKENS))
+            short.call(Question(CHECK, (Message("human", "Answer with the word ok."),)))
 
     def call(self, question: Question) -> RawReply:
         """Ask, unless the reply is in the log; it is there before it is returned.
@@ -175,15 +202,11 @@ class Caller:
             settings = dialect.allowed(wanted)
             call = call_of(settings)
             bound = dialect.bind(model, settings)
-            started = time.perf_counter()
-            answer = self._within_limits(lambda: send(bound, call), call)
-            seconds = time.perf_counter() - started
-            return call, RawReply(text_of(answer), finish_reason(answer), token_usage(answer), seconds)
+            return call, self._try(meant.key, call, lambda: send(bound, call), text_of)
 
-        sent, reply = self._persist(meant, attempt, lambda error: dialect.drop(error, settings))
-        self._log.append(meant.key, sent, reply)
+        sent, reply = self._persist(attempt, lambda error: dialect.drop(error, settings))
         if self._cache:
-            self._cache.append(meant.key, sent, reply)
+            self._cache.add(meant.key_at(self.chat.server), sent, reply)
         return reply
 
     def record(self, call_id: CallId, prompt_hash: str, settings: Settings, messages: Sequence[dict[str, Any]]) -> Call:
@@ -198,51 +221,111 @@ class Caller:
         )
 
     def _known(self, meant: Call) -> RawReply | None:
+        """The reply from log or cache; None where the call has to be sent."""
         if logged := self._log.find(meant.key):
-            self._budget.count(self.chat.model_id, logged.usage)
             return logged
-        if self._cache and (cached := self._cache.find(meant.key)):
+        if meant.kd_step < self._replayed_steps:
+            raise self._missing(meant)
+        if self._cache and (cached := self._cache.find(meant.key_at(self.chat.server))):
             free = replace(cached, usage=TokenUsage())  # another run paid for it
-            self._log.append(meant.key, meant, free)
+            self._log.add(meant.key, meant, free)
             return free
         return None
 
+    def _missing(self, meant: Call) -> PGKDError:
+        """How a call of a stored step failed then; it is not sent again."""
+        kind, text = self._log.find_failure(meant.key) or ("", "")
+        for lasting, error in LASTING.items():
+            if kind == lasting.name:
+                return error(text)
+        return StorageError(
+            f"KD step {meant.kd_step} is stored, but its request {meant.request_index} to {meant.model} is not in the "
+            "run's call log: prompt, settings, model or machine are others than before. Nothing was sent; put back "
+            "what was changed, or start a new run"
+        )
+
     def _persist(
-        self, meant: Call, attempt: Callable[[], tuple[Call, RawReply]], adapt: Callable[[BaseException], bool]
+        self, attempt: Callable[[], tuple[Call, RawReply]], adapt: Callable[[BaseException], bool]
     ) -> tuple[Call, RawReply]:
         """Try until there is a reply, or an error that neither a retry nor a dropped setting can mend."""
+        tries = 0
+
+        def counted() -> tuple[Call, RawReply]:
+            nonlocal tries
+            tries += 1
+            return attempt()
+
         while True:
+            longest = min(self.settings.max_retry_seconds, self._budget.seconds_left)
+            first = tries
             try:
-                return call_with_retries(attempt, self.settings.max_attempts, self.settings.max_retry_seconds)
-            except PGKDError:
+                return call_with_retries(counted, self.settings.max_attempts, longest, self._sleep)
+            except (PGKDError, CancelledError):
                 raise
             except Exception as error:
-                kind = classify(error)
-                if kind is Kind.REFUSED:
-                    return meant, RawReply("", "content_filter", TokenUsage(), 0.0)
-                if kind is not Kind.REJECTED or not adapt(error):
+                is_untried = tries - first < self.settings.max_attempts and is_worth_another_try(error)
+                if is_untried and longest < self.settings.max_retry_seconds:
+                    raise BudgetExceededError(
+                        f"budget.max_minutes leaves no time to try again after {type(error).__name__}"
+                    ) from error
+                if classify(error) is not Kind.REJECTED or not adapt(error):
                     raise unavailable(error, f"teacher {self.chat.model_id}") from error
 
-    def _within_limits(self, ask: Callable[[], AIMessage], call: Call) -> AIMessage:
-        """One try: its turn in the pace, and its tokens reserved."""
-        size = most_tokens(json.dumps([call.messages, call.settings], ensure_ascii=False))
-        most = self._most(size)
-        self._pace.wait(most.input_tokens + most.output_tokens)
+    def _sleep(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+
+    def _try(self, key: str, call: Call, ask: Callable[[], AIMessage], text_of: Callable[[AIMessage], str]) -> RawReply:
+        """One try, under budget and pace; on disk before it is sent, and again when it has ended.
+
+        Where the call may have been billed and no usage is known, it counts with the most that it could take.
+        """
+        most = self._most(call)
         with self._budget.reserved(self.chat.model_id, most) as settle:
             try:
-                answer = ask()
-            except Exception as error:
-                if not may_be_billed(error):
-                    settle(TokenUsage())
+                self._wait_for_turn(call, most)
+            except BaseException:
+                settle(None)
                 raise
-            used = token_usage(answer)
-            if answer.usage_metadata:  # a provider that reports none is taken at the most
-                settle(used)
-        if size >= LONG_PROMPT_BYTES:
-            self._tokens_per_byte = max(self._tokens_per_byte, used.input_tokens / size)
-        return answer
+            row = self._log.begin(key, call, most)
+            started = time.perf_counter()
+            try:
+                answer = ask()
+                seconds = time.perf_counter() - started
+                reply = RawReply(text_of(answer), finish_reason(answer), token_usage(answer), seconds)
+                charged = most if reply.usage == TokenUsage() else reply.usage
+            except Exception as error:
+                charged = most if may_be_billed(error) else TokenUsage()
+                settle(charged)
+                kind = classify(error)
+                if kind is not Kind.REFUSED:
+                    text = str(unavailable(error, f"teacher {self.chat.model_id}"))
+                    self._log.end(row, kind.name, charged, error=text)
+                    raise
+                reply = RawReply("", "content_filter", TokenUsage(), time.perf_counter() - started)
+            settle(charged)
+            self._log.end(row, ANSWERED, charged, reply)
+        return reply
 
-    def _most(self, size: int) -> TokenUsage:
-        """Upper bounds for a call of `size` bytes: a token is a byte at least; with answers, by their tokens a byte."""
-        prompt = min(size, math.ceil(CAUTION * self._tokens_per_byte * size)) if self._tokens_per_byte else size
-        return TokenUsage(prompt + OVERHEAD_TOKENS, longest_reply(self.chat.model) or UNLIMITED_REPLY_TOKENS)
+    def _wait_for_turn(self, call: Call, most: TokenUsage) -> None:
+        """
+        Raises:
+            BudgetExceededError: Its turn comes after the time is over.
+            CancelledError: `stop` was called.
+        """
+        tokens = estimate_tokens(_sent(call)) + most.output_tokens
+        if not self._pace.wait(tokens, self._budget.seconds_left):
+            raise BudgetExceededError(
+                "budget.max_minutes ends before the next request's turn, under teacher.requests_per_minute and "
+                "teacher.tokens_per_minute"
+            )
+        if self._stopped.is_set():
+            raise CancelledError
+
+    def _most(self, call: Call) -> TokenUsage:
+        """Upper bounds for a call: a token is a byte at least. Where replies have no limit, tokens have no cap."""
+        return TokenUsage(most_tokens(_sent(call)) + OVERHEAD_TOKENS, longest_reply(self.chat.model) or 0)
+
+
+def _sent(call: Call) -> str:
+    """All that is sent, as one text."""
+    return json.dumps([call.messages, call.settings], ensure_ascii=False)

@@ -145,7 +145,8 @@ class ChainTeacher:
                     if self._on_request:
                         self._on_request(firsts[0].kd_step, answered, len(firsts))
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                self._caller.stop()  # else the others would go on asking, and paying
+                pool.shutdown(cancel_futures=True)
                 raise
         return [exchange.result() for exchange in exchanges]
 

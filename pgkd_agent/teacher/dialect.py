@@ -62,7 +62,7 @@ CAPABILITIES = {
 }
 """By provider; any other: `Capabilities()`."""
 
-REPLY_LENGTH_FIELDS = ("max_tokens", "num_predict")
+REPLY_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "max_output_tokens", "max_new_tokens")
 """Where LangChain's models keep the length of a reply."""
 
 ANSWER_TOOL = "answer"
@@ -184,8 +184,9 @@ class Dialect:
 def longest_reply(model: BaseChatModel) -> int | None:
     """Tokens; None where the model was built without a limit."""
     for name in REPLY_LENGTH_FIELDS:
-        if (value := getattr(model, name, None)) is not None:
-            return int(value)
+        value = getattr(model, name, None)
+        if isinstance(value, int) and value > 0:  # Ollama takes -1 for no limit
+            return value
     return None
 
 

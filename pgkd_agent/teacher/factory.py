@@ -20,6 +20,19 @@ from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.dialect import CAPABILITIES, REPLY_LENGTH_FIELDS, Capabilities, Dialect
 from pgkd_agent.teacher.failures import Kind, classify, unavailable
 
+SERVER_VARIABLES = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "azure_openai": ("AZURE_OPENAI_ENDPOINT",),
+    "bedrock_converse": ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
+    "anthropic": ("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
+    "ollama": ("OLLAMA_HOST",),
+}
+"""Where the environment may name a server, by provider."""
+
+NAME_FIELDS = ("model_name", "model", "model_id", "deployment_name")
+SERVER_FIELDS = ("openai_api_base", "azure_endpoint", "base_url", "endpoint_url", "anthropic_api_url")
+"""Where LangChain's models keep what they call, and at which address."""
+
 FREE_CHECK_SECONDS = 10.0
 """For finding out, without a call of the model, whether its server answers."""
 
@@ -29,6 +42,7 @@ class ChatTeacher:
     """A chat model ready for calls.
 
     Attributes:
+        server: Address, where another than the provider's own is asked.
         close: Frees what the model holds (a local server).
         check_free: Finds out without a call whether server and key are right; None where nothing can.
     """
@@ -36,6 +50,7 @@ class ChatTeacher:
     model: BaseChatModel
     model_id: str
     dialect: Dialect = field(default_factory=lambda: Dialect(Capabilities()))
+    server: str = ""
     close: Callable[[], None] = lambda: None
     check_free: Callable[[], None] | None = None
 
@@ -64,15 +79,37 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         "anthropic": _anthropic,
         "ollama": _ollama,
     }
-    return builders.get(provider, _any)(name, settings, max_tokens)
+    chat = builders.get(provider, _any)(name, settings, max_tokens)
+    return replace(chat, server=server_of(settings))
+
+
+def server_of(settings: TeacherSettings) -> str:
+    """The address of the teacher's server, where settings or environment name another than the provider's own."""
+    variables = SERVER_VARIABLES.get(settings.spec.partition(":")[0], ())
+    named = (settings.base_url, *map(os.environ.get, variables))
+    return "" if settings.is_local else next(filter(None, named), "")
+
+
+def around(model: BaseChatModel) -> ChatTeacher:
+    """A chat model of the caller's own."""
+    name = next(filter(None, (getattr(model, field, None) for field in NAME_FIELDS)), "")
+    server = next(filter(None, (getattr(model, field, None) for field in SERVER_FIELDS)), "")
+    return ChatTeacher(model, ":".join(filter(None, (type(model).__name__, str(name)))), server=str(server))
 
 
 def for_labels(chat: ChatTeacher, settings: ZeroShotSettings) -> ChatTeacher:
     """The same model, set up to name labels: short replies, its own temperature."""
+    short = with_short_replies(chat, settings.max_tokens)
+    if not hasattr(chat.model, "temperature"):
+        return short
+    return replace(short, model=short.model.model_copy(update={"temperature": settings.temperature}))
+
+
+def with_short_replies(chat: ChatTeacher, max_tokens: int) -> ChatTeacher:
+    """The same model, with another limit for its replies where it has one."""
     model = chat.model
-    lengths = {name: settings.max_tokens for name in REPLY_LENGTH_FIELDS if getattr(model, name, None) is not None}
-    fields = {**lengths, "temperature": settings.temperature} if hasattr(model, "temperature") else lengths
-    return replace(chat, model=model.model_copy(update=fields))
+    lengths = {name: max_tokens for name in REPLY_LENGTH_FIELDS if getattr(model, name, None) is not None}
+    return replace(chat, model=model.model_copy(update=lengths))
 
 
 def _dialect(provider: str, settings: TeacherSettings) -> Dialect:
@@ -94,7 +131,7 @@ def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     server.start()
     _bypass_proxies("127.0.0.1")
     model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")
-    return ChatTeacher(model, settings.spec, _dialect("local", settings), server.close, check_free=lambda: None)
+    return ChatTeacher(model, settings.spec, _dialect("local", settings), close=server.close, check_free=lambda: None)
 
 
 def _bypass_proxies(host: str) -> None:
@@ -119,12 +156,12 @@ def local_model_file(name: str) -> Path:
 
 def _openai(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     key = os.environ.get("OPENAI_API_KEY")
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    base_url = server_of(settings)
     if not key and not base_url:
         raise TeacherUnavailableError(
             f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
         )
-    model = _chat_openai(settings, max_tokens, model=name, base_url=base_url, api_key=key or "none")
+    model = _chat_openai(settings, max_tokens, model=name, base_url=base_url or None, api_key=key or "none")
     dialect = _dialect("openai-compatible" if base_url else "openai", settings)
     return ChatTeacher(model, settings.spec, dialect, check_free=lambda: _list_models(model, settings.spec))
 
@@ -146,7 +183,7 @@ def _azure(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     """A deployment on Azure OpenAI; `name` is the deployment's."""
     from langchain_openai import AzureChatOpenAI
 
-    endpoint = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    endpoint = server_of(settings)
     missing = [] if endpoint else ["AZURE_OPENAI_ENDPOINT (or --base-url)"]
     missing += [name for name in ("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION") if not os.environ.get(name)]
     if missing:
@@ -248,6 +285,9 @@ def _any(_name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
         model = init_chat_model(settings.spec, max_tokens=max_tokens, **kwargs)
+        known = {name for field, info in type(model).model_fields.items() for name in (field, info.alias)}
+        kwargs |= {key: value for key, value in (("timeout", settings.timeout), ("max_retries", 0)) if key in known}
+        model = init_chat_model(settings.spec, max_tokens=max_tokens, **kwargs)  # with what its class takes
     except ImportError as error:
         raise ConfigError(f"teacher {settings.spec}: {error}") from error
     except ValueError as error:

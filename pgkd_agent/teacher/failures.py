@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -26,7 +26,7 @@ from typing import TypeVar
 import tenacity
 from langchain_core.exceptions import ContextOverflowError
 
-from pgkd_agent.errors import TeacherContextError, TeacherUnavailableError
+from pgkd_agent.errors import TeacherContextError, TeacherRejectedError, TeacherUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ class Kind(StrEnum):
     REJECTED = "request rejected"
     NOT_API = "not an answer of the provider's API"
 
+
+LASTING: dict[Kind, type[TeacherUnavailableError]] = {
+    Kind.CONTEXT: TeacherContextError,
+    Kind.REJECTED: TeacherRejectedError,
+}
+"""Failures that a run can go on after, each with its error."""
 
 _AUTH_CODES = {
     "AccessDeniedException",
@@ -92,6 +98,8 @@ _PASSING_TYPES = (
     "ProtocolError",
     "ReadError",
 )
+_GAVE_UP_WAITING = (408, 504, 524, _BROKE_OFF)
+"""Status of errors that say nothing about whether the model worked on the request."""
 _NEVER_SENT = (
     "ConnectError",
     "ConnectTimeout",
@@ -104,11 +112,10 @@ _NEVER_SENT = (
 def classify(error: BaseException) -> Kind:
     """Read status, code and type; providers share no base class.
 
-    `insufficient_quota` arrives as a retryable 429, so the code is looked at before the status.
+    `insufficient_quota` arrives as a retryable 429, so the code is looked at before the status. LangChain's classes
+    may wrap what their client raised, so the causes are looked at too.
     """
-    aws_status, aws_code = _aws(error)
-    status = getattr(error, "status_code", None) or aws_status
-    code = getattr(error, "code", None) or aws_code
+    status, code = _status(error), _code(error)
     name = type(error).__name__
     said = f"{code} {error}"
     if isinstance(error, ContextOverflowError) or any(sign in said for sign in _CONTEXT_SIGNS):
@@ -134,7 +141,12 @@ def classify(error: BaseException) -> Kind:
     return Kind.REJECTED
 
 
-def call_with_retries(call: Callable[[], T], max_attempts: int, max_seconds: float) -> T:
+def call_with_retries(
+    call: Callable[[], T],
+    max_attempts: int,
+    max_seconds: float,
+    sleep: Callable[[float], None] = tenacity.sleep,
+) -> T:
     """Call, and again after a passing failure: after the time that the provider names, else with exponential waits
     and jitter.
 
@@ -145,9 +157,10 @@ def call_with_retries(call: Callable[[], T], max_attempts: int, max_seconds: flo
             a wait of more than `LONGEST_RETRY_AFTER`.
     """
     retrying = tenacity.Retrying(
+        sleep=sleep,
         stop=tenacity.stop_after_attempt(max_attempts) | tenacity.stop_before_delay(max_seconds),
         wait=_wait,
-        retry=tenacity.retry_if_exception(_is_worth_another_try),
+        retry=tenacity.retry_if_exception(is_worth_another_try),
         before_sleep=_say,
         reraise=True,
     )
@@ -155,26 +168,26 @@ def call_with_retries(call: Callable[[], T], max_attempts: int, max_seconds: flo
 
 
 def may_be_billed(error: BaseException) -> bool:
-    """Whether the provider may have worked on a call that failed: it was sent, and no refusal came back."""
-    aws_status, _ = _aws(error)
-    if getattr(error, "status_code", None) or aws_status or classify(error) is not Kind.PASSING:
-        return False
-    link: BaseException | None = error
-    while link:
-        if type(link).__name__ in _NEVER_SENT:
-            return False
-        link = link.__cause__
-    return True
+    """Whether the provider may have worked on a call that failed: unless it was never sent, or an error came back.
+
+    After a time-out of a server between there is an error too, while the model may have answered.
+    """
+    status = _status(error)
+    if status is not None:
+        return status in _GAVE_UP_WAITING
+    return not any(type(link).__name__ in _NEVER_SENT for link in _chain(error))
 
 
 def retry_after(error: BaseException) -> float | None:
     """Seconds that the provider asks to wait (its header `Retry-After`, a number or a date); None where it does not."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    else:
-        headers = getattr(response, "headers", {})
-    value = headers.get("retry-after")
+    value = None
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        else:
+            headers = getattr(response, "headers", {})
+        value = value or headers.get("retry-after")
     if value is None:
         return None
     try:
@@ -187,7 +200,7 @@ def retry_after(error: BaseException) -> float | None:
         return None
 
 
-def _is_worth_another_try(error: BaseException) -> bool:
+def is_worth_another_try(error: BaseException) -> bool:
     return classify(error) is Kind.PASSING and (retry_after(error) or 0) <= LONGEST_RETRY_AFTER
 
 
@@ -216,8 +229,9 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
     text = redacted((str(error).splitlines() or [""])[0])[:300]
-    kind_of_error = TeacherContextError if kind is Kind.CONTEXT else TeacherUnavailableError
-    return kind_of_error(f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}")
+    return LASTING.get(kind, TeacherUnavailableError)(
+        f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}"
+    )
 
 
 _SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -232,12 +246,40 @@ def redacted(text: str) -> str:
     return text
 
 
-def _aws(error: BaseException) -> tuple[int | None, str | None]:
-    """HTTP status and error code of a botocore error."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return None, None
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), response.get("Error", {}).get("Code")
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status, wherever a provider's client keeps it."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        places = [
+            getattr(link, "status_code", None),
+            getattr(link, "code", None),
+            getattr(response, "status_code", None),
+        ]
+        if isinstance(response, dict):  # botocore
+            places.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        for place in places:
+            if isinstance(place, int) and place:
+                return int(place)
+    return None
+
+
+def _code(error: BaseException) -> str | None:
+    """The provider's own name for the error."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        aws = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+        code = getattr(link, "code", None)
+        if found := code if isinstance(code, str) else aws:
+            return str(found)
+    return None
 
 
 def _say(state: tenacity.RetryCallState) -> None:

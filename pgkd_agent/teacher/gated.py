@@ -30,6 +30,7 @@ class GatedChatModel(BaseChatModel):
     _prompt_hash: str = PrivateAttr()
     _transcript: list[BaseMessage] = PrivateAttr(default_factory=list)
     _num_calls: int = PrivateAttr(default=0)
+    _num_refused: int = PrivateAttr(default=0)
     _usage: TokenUsage = PrivateAttr(default=TokenUsage())
 
     def __init__(self, caller: Caller, kd_step: int, prompt_hash: str) -> None:
@@ -46,6 +47,11 @@ class GatedChatModel(BaseChatModel):
     @property
     def num_calls(self) -> int:
         return self._num_calls
+
+    @property
+    def num_refused(self) -> int:
+        """Calls in which model or filter declined to answer."""
+        return self._num_refused
 
     @property
     def usage(self) -> TokenUsage:
@@ -87,6 +93,7 @@ class GatedChatModel(BaseChatModel):
         if reply.text:
             (answer,) = messages_from_dict([json.loads(reply.text)])
         self._num_calls += 1
+        self._num_refused += reply.is_refusal
         self._usage += reply.usage
         self._transcript = [*messages, answer]
         return ChatResult(generations=[ChatGeneration(message=answer)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ class Pace:
 
     Args:
         requests_per_minute, tokens_per_minute: None for no limit.
-        clock, sleep: In seconds.
+        clock: Seconds, rising.
+        sleep: Told how many seconds to wait.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class Pace:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._requests_per_minute = requests_per_minute
         self._tokens_per_minute = tokens_per_minute
@@ -32,11 +34,12 @@ class Pace:
         self._lock = threading.Lock()
         self._next_start = 0.0
 
-    def wait(self, tokens: int) -> None:
-        """Wait for this call's turn.
+    def wait(self, tokens: int, at_most: float = math.inf) -> bool:
+        """Wait for this call's turn; False, at once, where it comes too late, and then the turn is not taken.
 
         Args:
-            tokens: Most that prompt and reply may take.
+            tokens: Of prompt and reply.
+            at_most: Seconds.
         """
         gap = 0.0
         if self._requests_per_minute is not None:
@@ -44,10 +47,13 @@ class Pace:
         if self._tokens_per_minute is not None:
             gap = max(gap, 60 * tokens / self._tokens_per_minute)
         if not gap:
-            return
+            return True
         with self._lock:
             now = self._clock()
             start = max(now, self._next_start)
+            if start - now > at_most:
+                return False
             self._next_start = start + gap
         if start > now:
             self._sleep(start - now)
+        return True

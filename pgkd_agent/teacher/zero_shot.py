@@ -71,21 +71,27 @@ class ZeroShotClassifier:
             kd_step: The step whose samples these are, for the log.
         Raises:
             TeacherUnavailableError: The provider failed for good; requests not yet sent are dropped.
-            BudgetExceededError: A cap was reached; answers to what was sent before are yielded first.
+            BudgetExceededError: A cap was reached; answers to what was sent before are yielded first, and requests not
+                yet sent are dropped.
         """
         over: BudgetExceededError | None = None
         with ThreadPoolExecutor(max_concurrency) as pool:
             rows = {pool.submit(self.chain.invoke, _Question(kd_step, row, text)): row for row, text in texts.items()}
             try:
                 for done in as_completed(rows):
+                    if done.cancelled():
+                        continue
                     try:
                         answer = done.result()
                     except BudgetExceededError as error:
-                        over = error
+                        over = over or error
+                        for waiting in rows:
+                            waiting.cancel()
                         continue
                     yield rows[done], answer
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                self._caller.stop()  # else the others would go on asking, and paying
+                pool.shutdown(cancel_futures=True)
                 raise
         if over:
             raise over

@@ -184,11 +184,23 @@ def test_a_model_without_tools_is_asked_without_them_from_then_on(
     assert "You are a Teacher model for a Student LM" in server.requests[-1]["messages"][0]["content"]
 
     caplog.clear()
-    with ScriptedChatModel(["What shall I do?", FIRST, SECOND]) as teacher:
-        config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 2})
+    with ScriptedChatModel(["What shall I do?", FIRST, "And now?", SECOND, FIRST]) as teacher:
+        config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 3})
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [step.num_requests for step in result.steps[1:]] == [2, 1]
+    assert [step.num_requests for step in result.steps[1:]] == [2, 2, 1]
+    assert caplog.text.count("no agent for this step: it called no tool") == 1
     assert caplog.text.count("no agent from now on: it called no tool") == 1
+
+
+def test_a_refusal_is_counted_and_costs_the_agent_this_step_only(
+    tiny_student: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declines = AIMessage("", additional_kwargs={"refusal": "I cannot help with that."})
+    with ScriptedChatModel([declines, FIRST, declines, SECOND, *(call(*step) for step in LOOKS_UP)]) as teacher:
+        config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 3})
+        result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
+    assert [(step.num_requests, step.refused) for step in result.steps[1:]] == [(2, 1), (2, 1), (len(LOOKS_UP), 0)]
+    assert caplog.text.count("no agent for this step: it declined to answer") == 2
 
 
 def test_a_cap_ends_a_conversation_and_the_run(tiny_student: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pgkd_agent.errors import (
 )
 from pgkd_agent.prompts import list_prompts
 from pgkd_agent.summary import TeacherUsage
+from pgkd_agent.teacher.calling import Caller
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -190,7 +191,7 @@ def test_of_a_truncated_reply_whole_samples_are_kept_and_the_rest_is_asked_for(t
 
 
 def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
 
     def flaky(call: int, _body: dict[str, Any]) -> Answer:
         return failure(503, "busy") if call < 2 else completion(FIRST if call == 2 else SECOND)

@@ -28,6 +28,7 @@ from pgkd_agent.metrics import evaluate
 from pgkd_agent.preview import stand_in
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
+from pgkd_agent.teacher.calling import Caller
 from pgkd_agent.teacher.failures import Kind
 from pgkd_agent.teachers import open_teacher, teacher_prompt
 from pgkd_agent.types import TeacherReply, TeacherRequest
@@ -280,6 +281,7 @@ def teacher_of(config: PGKDConfig, log: Path | None = None) -> Iterator[Teacher]
     screener = Guardrails(config.guardrails, TASK.taxonomy)
     with open_teacher(None, template, TASK, config, screener, budget, log) as opened:
         assert opened.teacher
+        opened.check()
         yield opened.teacher
 
 
@@ -300,7 +302,7 @@ def accepted(reply: TeacherReply, config: PGKDConfig) -> int:
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[float]:
     seconds: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", seconds.append)
+    monkeypatch.setattr(Caller, "_sleep", lambda _self, wait: seconds.append(wait))
     caplog.set_level(logging.INFO)
     return seconds
 

@@ -17,6 +17,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig, TeacherSettings
 from pgkd_agent.errors import ConfigError, TeacherContextError, TeacherUnavailableError
+from pgkd_agent.teacher.calling import CHECK_REPLY_TOKENS, Caller
 from pgkd_agent.teacher.factory import build_teacher
 from pgkd_agent.teacher.failures import Kind, classify, may_be_billed
 from tests.integration import anthropic_server, ollama_server, openai_server
@@ -130,7 +131,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", seconds.append)
+    monkeypatch.setattr(Caller, "_sleep", lambda _self, wait: seconds.append(wait))
     return seconds
 
 
@@ -144,7 +145,7 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def logged(run: Path, columns: str) -> list[Any]:
     with sqlite3.connect(run / "calls.sqlite") as calls:
-        rows = calls.execute(f"SELECT {columns} FROM calls WHERE kd_step > 0 ORDER BY id").fetchall()
+        rows = calls.execute(f"SELECT {columns} FROM calls WHERE kd_step > 0 AND reply != '' ORDER BY id").fetchall()
     calls.close()
     return rows
 
@@ -498,7 +499,8 @@ def test_a_temperature_that_a_model_rejects_is_left_out_once_and_for_all(
     assert [step.accepted for step in result.steps] == [0, 2, 2]
     assert caplog.text.count("takes no temperature; it is left out from now on") == 1
     assert not any("temperature" in json.loads(row[0]) for row in logged(tmp_path / "run", "settings"))
-    assert all(body.get("max_tokens", body.get("max_completion_tokens")) == 500 for body in server.requests)
+    limits = [body.get("max_tokens", body.get("max_completion_tokens")) for body in server.requests]
+    assert limits == [CHECK_REPLY_TOKENS] * (len(limits) - 2) + [500] * 2
 
 
 def test_a_token_limit_under_two_names_is_reduced_to_one(tiny_student: Path, caplog: pytest.LogCaptureFixture) -> None:

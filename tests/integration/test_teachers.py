@@ -17,6 +17,7 @@ from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.pipeline import Observer, resume
+from pgkd_agent.teacher.calling import Caller
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.tokens import most_tokens
 from tests.integration.conftest import sentences, tiny_config
@@ -75,7 +76,7 @@ def test_a_cap_on_tokens_is_never_exceeded_by_concurrent_calls_and_ends_the_run_
 
 
 def test_a_cap_on_calls_counts_retries_too(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
 
     def flaky(call: int, body: dict[str, Any]) -> Answer:
         return Answer(500, {"error": {"message": "down"}}) if call % 2 else write_samples(call, body)
@@ -268,7 +269,7 @@ def test_secrets_of_the_environment_appear_nowhere(
     answer: Any,
 ) -> None:
     """A server that says back what it was sent, as some proxies do."""
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
     caplog.set_level(logging.DEBUG, logger="pgkd_agent")
     secrets = {
         name: f"planted-{name.lower()}-0123456789"

@@ -44,7 +44,6 @@ def test_what_was_not_used_is_given_back_and_an_unsettled_call_counts_in_full() 
     assert spend(purse, TokenUsage(60, 40), TokenUsage(30, 10))
     assert spend(purse, TokenUsage(30, 30), None)
     assert not spend(purse, TokenUsage(1, 0), TokenUsage(1, 0))
-    assert purse.spent.startswith("2 calls, 100 tokens")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +84,28 @@ def test_a_cap_on_money_needs_a_price() -> None:
     budget(max_usd=1).check("m")
     budget(max_usd=1).check("local:x")
     budget(max_tokens=1).check("other")
+
+
+@pytest.mark.parametrize("cap", ["max_usd", "max_calls", "max_tokens", "max_minutes"])
+def test_a_cap_that_cannot_be_kept_is_refused(cap: str) -> None:
+    """Without a limit a reply may cost anything; what a client sends again by itself is not seen."""
+    purse = budget(**{cap: 1})
+    for problem, message, caps in (
+        ({"has_reply_limit": False}, "replies have no limit", ("max_usd", "max_tokens")),
+        ({"has_retries": True}, "max_retries=0", ("max_usd", "max_calls", "max_tokens")),
+    ):
+        if cap in caps:
+            with pytest.raises(ConfigError, match=message):
+                purse.check("m", **problem)
+        else:
+            purse.check("m", **problem)
+
+
+def test_a_call_that_was_not_sent_counts_for_nothing() -> None:
+    purse = budget(max_calls=1, max_tokens=10)
+    with purse.reserved("m", TokenUsage(5, 5)) as settle:
+        settle(None)
+    assert spend(purse, TokenUsage(5, 5), TokenUsage(5, 5)) and not spend(purse, TokenUsage(0, 0), TokenUsage())
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,6 +158,7 @@ def test_a_call_waits_for_what_others_may_give_back() -> None:
 
 
 def test_calls_of_an_earlier_part_of_the_run_count() -> None:
-    purse = budget(max_tokens=100)
-    purse.count("m", TokenUsage(60, 30))
+    purse = budget(max_tokens=100, max_calls=4)
+    purse.count("m", 3, TokenUsage(60, 30))
     assert not spend(purse, TokenUsage(0, 11), TokenUsage()) and spend(purse, TokenUsage(0, 10), TokenUsage())
+    assert not spend(purse, TokenUsage(), TokenUsage())  # that was the fourth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -159,6 +160,48 @@ def test_values_of_variables_that_are_named_like_secrets_are_cut_out(monkeypatch
     assert "sk-planted" not in str(error) and "[SOME_API_KEY], a short one" in str(error)
 
 
+def wrapped(cause: Exception) -> Exception:
+    """As LangChain's classes raise their client's errors."""
+    error = RuntimeError("the provider failed")
+    error.__cause__ = cause
+    return error
+
+
+class Google(Exception):
+    """Google's clients keep the status as `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"{code} RESOURCE_EXHAUSTED")
+        self.code = code
+
+
+class Response:
+    def __init__(self, status_code: int, **headers: str) -> None:
+        self.status_code = status_code
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class OnResponse(Exception):
+    """httpx' own error, which Mistral's client raises: the status is the response's."""
+
+    def __init__(self, status: int, **headers: str) -> None:
+        super().__init__("client error")
+        self.response = Response(status, **headers)
+
+
+@pytest.mark.parametrize("make", [Google, OnResponse, lambda status: wrapped(Google(status))])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, Kind.AUTH), (404, Kind.NO_MODEL), (429, Kind.PASSING), (503, Kind.PASSING), (400, Kind.REJECTED)],
+)
+def test_a_status_is_found_where_a_client_keeps_it(make: Callable[[int], Exception], status: int, kind: Kind) -> None:
+    assert classify(make(status)) is kind and not may_be_billed(make(status))
+
+
+def test_the_wait_that_is_asked_for_is_found_behind_a_wrapping_error() -> None:
+    assert retry_after(wrapped(OnResponse(429, retry_after="7"))) == 7
+
+
 @pytest.mark.parametrize(
     ("error", "billed"),
     [
@@ -169,7 +212,13 @@ def test_values_of_variables_that_are_named_like_secrets_are_cut_out(monkeypatch
         (ReadTimeoutError(endpoint_url="x"), True),
         (ConnectionResetError(), True),
         (EndpointConnectionError(endpoint_url="x"), False),
-        (ValueError("bad"), False),
+        (ValueError("the answer could not be parsed"), True),
+        (KeyError("choices"), True),
+        (Http(504), True),
+        (Http(408), True),
+        (wrapped(EndpointConnectionError(endpoint_url="x")), False),
+        (wrapped(Http(429)), False),
+        (wrapped(ReadTimeoutError(endpoint_url="x")), True),
     ],
 )
 def test_what_a_provider_may_have_worked_on(error: Exception, billed: bool) -> None:

@@ -55,5 +55,12 @@ def test_threads_get_a_turn_each() -> None:
     slept: list[float] = []
     pace = Pace(requests_per_minute=60, clock=lambda: 0.0, sleep=slept.append)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(pace.wait, [1] * 20))
+        assert all(pool.map(pace.wait, [1] * 20))
     assert sorted(slept) == list(range(1, 20))
+
+
+def test_a_turn_that_comes_too_late_is_not_taken_and_nobody_waits_for_it() -> None:
+    clock = Clock()
+    pace = Pace(requests_per_minute=6, clock=lambda: clock.now, sleep=clock.sleep)
+    assert pace.wait(1, at_most=0) and not pace.wait(1, at_most=9.9)
+    assert clock.slept == [] and pace.wait(1, at_most=10.0) and clock.slept == [10]

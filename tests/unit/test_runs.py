@@ -1,0 +1,126 @@
+"""The run directory: what it stores, and when it may change what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.runs import RunDirectory, read_lines
+from pgkd_agent.types import StepRecord
+from tests.unit.builders import evaluation
+
+
+class Weights:
+    """A student whose weights are a word."""
+
+    def __init__(self) -> None:
+        self.weights = ""
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_text(self.weights)
+
+    def snapshot(self) -> Any:
+        return self.weights
+
+    def restore(self, snapshot: Any) -> None:
+        self.weights = snapshot
+
+
+def record(kd_step: int, loss: float, is_best: bool, stopped_by: str = "") -> StepRecord:
+    return StepRecord(kd_step, evaluation(loss), is_best, 1, 10, stopped_by=stopped_by)
+
+
+def add(directory: RunDirectory, step: StepRecord, weights: str) -> None:
+    student = Weights()
+    student.weights = weights
+    directory.add_step(step, None, student)
+    assert student.weights == weights  # the run goes on with them
+
+
+def best(path: Path) -> str:
+    return (path / "models" / "best" / "weights").read_text()
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def capped(tmp_path: Path) -> Path:
+    """A run that a cap ended in step 1, which then was the best one."""
+    path = tmp_path / "run"
+    directory = RunDirectory.create(path)
+    directory.keep()
+    add(directory, record(0, 1.0, True), "plain")
+    add(directory, record(1, 0.5, True, "max_calls"), "cut short")
+    directory.add_transcript(1, [{"role": "ai"}])
+    directory.write_result({"best_step": 1})
+    return path
+
+
+def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -> None:
+    before = contents(capped)
+    directory = RunDirectory.reopen(capped)
+    assert directory.num_stored_steps == 1
+    add(directory, record(0, 1.0, True), "plain")
+    directory.discard_if_unused()
+    assert contents(capped) == before
+    assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
+
+
+@pytest.mark.parametrize("interruptions", [0, 2])
+def test_a_step_made_anew_replaces_the_one_that_a_cap_cut_short(capped: Path, interruptions: int) -> None:
+    """Also where it is no longer the best one: then the plain student is, whose weights were overwritten before."""
+    for _ in range(interruptions):
+        add(RunDirectory.reopen(capped), record(0, 1.0, True), "plain")
+    directory = RunDirectory.reopen(capped)
+    add(directory, record(0, 1.0, True), "plain")
+    directory.add_transcript(1, [{"role": "human"}])
+    add(directory, record(1, 1.5, False), "whole")
+    assert best(capped) == "plain" and (capped / "models" / "last" / "weights").read_text() == "whole"
+    assert [step["stopped_by"] for step in read_lines(capped / "steps.jsonl")] == ["", ""]
+    assert read_lines(capped / "transcripts.jsonl") == [{"kd_step": 1, "messages": [{"role": "human"}]}]
+    assert not (capped / "result.json").exists()
+    add(directory, record(2, 0.7, True), "more")
+    assert best(capped) == "more" and len(read_lines(capped / "steps.jsonl")) == 3
+
+
+def test_half_a_line_of_a_stopped_run_is_dropped(capped: Path) -> None:
+    with (capped / "steps.jsonl").open("a") as file:
+        file.write('{"kd_step": 2, "vali')
+    directory = RunDirectory.reopen(capped)
+    add(directory, record(0, 1.0, True), "plain")
+    add(directory, record(1, 0.4, True), "whole")
+    assert [step["kd_step"] for step in read_lines(capped / "steps.jsonl")] == [0, 1]
+
+
+def test_a_step_that_comes_out_differently_changes_nothing(capped: Path) -> None:
+    before = contents(capped)
+    with pytest.raises(StorageError, match="step 0 came out differently"):
+        add(RunDirectory.reopen(capped), record(0, 1.001, True), "other")
+    assert contents(capped) == before
+
+
+def test_a_damaged_file_is_found_when_the_run_is_opened(capped: Path) -> None:
+    (capped / "transcripts.jsonl").write_text("[1,\n")
+    with pytest.raises(StorageError, match=r"transcripts\.jsonl is damaged"):
+        RunDirectory.reopen(capped)
+
+
+def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "new" / "run")
+    (tmp_path / "new" / "run" / "meta.json").write_text("{}")
+    directory.discard_if_unused()
+    assert list(tmp_path.iterdir()) == []
+    kept = RunDirectory.create(tmp_path / "run")
+    (tmp_path / "run" / "meta.json").write_text("{}")
+    kept.keep()
+    kept.discard_if_unused()
+    assert json.loads((tmp_path / "run" / "meta.json").read_text()) == {}
+    with pytest.raises(ConfigError, match="exists already"):
+        RunDirectory.create(tmp_path / "run")
