@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def draw_attributes(attributes: Attributes, count: int, random: random.Random) -
     No combination comes twice before all have come once.
     """
     combinations = math.prod(len(values) for values in attributes.values())
+    if combinations > sys.maxsize:  # more than `random.sample` takes, and too many for one to come twice
+        return [_combination(attributes, random.randrange(combinations)) for _ in range(count)]
     drawn: list[int] = []
     while len(drawn) < count:
         drawn += random.sample(range(combinations), min(combinations, count - len(drawn)))

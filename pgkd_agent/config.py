@@ -75,7 +75,7 @@ class EnsembleMember(_Settings):
     spec: str
     """As `teacher.spec`."""
     base_url: str | None = None
-    """As `teacher.base_url`."""
+    """As `teacher.base_url`; None takes the first teacher's where the provider is the same."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the steps, beside `teacher.weight`, with `turns: weighted`."""
 

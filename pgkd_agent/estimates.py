@@ -60,6 +60,12 @@ def estimate_run(
         calls=kd_steps * len(most_prompts),
         input_tokens=tokens_in,
         output_tokens=tokens_out,
-        cost=None if None in low else (min(filter(None, low), default=0.0), max(filter(None, high), default=0.0)),
+        cost=_ends(low, high),
         currency=prices.currency,
     )
+
+
+def _ends(low: Sequence[float | None], high: Sequence[float | None]) -> tuple[float, float] | None:
+    """From the cheapest to the dearest; None where one is not known."""
+    known = [cost for cost in (*low, *high) if cost is not None]
+    return (min(known), max(known)) if len(known) == len(low) + len(high) else None

@@ -74,10 +74,9 @@ def lint_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
     except PromptError as error:
         return [Finding(str(error))]
     try:
-        tree = template.parse()
-    except jinja2.TemplateSyntaxError as error:
-        return [Finding(f"line {error.lineno}: {error.message}")]
-    unknown = list(_unknown(template, tree))
+        unknown = list(_unknown(template))
+    except PromptError as error:  # a syntax error, or a filter that does not exist
+        return [Finding(_without_name(error, template))]
     findings = [*unknown, *_missing(template)]
     if not unknown:
         findings += _rendered(variant, template, folder)
@@ -87,9 +86,10 @@ def lint_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
     return findings
 
 
-def _unknown(template: PromptTemplate, tree: jinja2.nodes.Template) -> Iterator[Finding]:
+def _unknown(template: PromptTemplate) -> Iterator[Finding]:
     known = VARIABLES[template.purpose]
-    nodes = [node for node in tree.find_all(jinja2.nodes.Name) if node.name in template.used - known.keys()]
+    unknown = template.used - known.keys()
+    nodes = [node for node in template.parse().find_all(jinja2.nodes.Name) if node.name in unknown]
     lines: dict[str, int] = {}
     for node in nodes:
         lines[node.name] = min(node.lineno, lines.get(node.name, node.lineno))
@@ -126,11 +126,15 @@ def _rendered(variant: str, template: PromptTemplate, folder: Path | None) -> It
         yield Finding(f"without rows: {empty}")
 
 
+def _without_name(error: PromptError, template: PromptTemplate) -> str:
+    return str(error).removeprefix(f"prompt {template.name!r}").lstrip(", ")
+
+
 def _mistake(template: PromptTemplate, values: Mapping[str, Any]) -> str | None:
     try:
         messages = template.render(values)
     except PromptError as error:
-        return str(error).removeprefix(f"prompt {template.name!r}").lstrip(", ")
+        return _without_name(error, template)
     if all(message.role != "human" for message in messages):
         return "has no text under Human:, without which most providers refuse a prompt"
     return None

@@ -35,9 +35,6 @@ Role = Literal["system", "human", "assistant"]
 ATTRIBUTES_FILE = "attributes.yaml"
 """Lies beside the templates."""
 
-_RENDERING_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError)
-"""What expressions in a template raise: Jinja's own errors, and those of Python's operators."""
-
 _ROLE_LINE = re.compile(r"^(System|Human|Assistant):[ \t]*$", re.MULTILINE)
 
 Purpose = Literal["pgkd", "zero_shot"]
@@ -139,8 +136,9 @@ class PromptTemplate:
         for role, part in self._parts():
             try:
                 content = _environment().from_string(part).render(values).strip()
-            except _RENDERING_ERRORS as error:
-                raise PromptError(f"prompt {self.name!r}, {role} message{_line_of(error)}: {error}") from error
+            except Exception as error:  # a template is code: its expressions may raise anything
+                said = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+                raise PromptError(f"prompt {self.name!r}, {role} message{_line_of(error)}: {said}") from error
             if content:
                 messages.append(Message(role, content))
         if not messages:

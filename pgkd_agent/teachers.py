@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.budget import Budget
-from pgkd_agent.config import PGKDConfig, TeacherSettings, ZeroShotSettings
+from pgkd_agent.config import EnsembleMember, PGKDConfig, TeacherSettings, ZeroShotSettings
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prompts import PromptTemplate, load_prompt
@@ -152,13 +152,14 @@ def open_teacher(
 
 def members(settings: TeacherSettings) -> list[TeacherSettings]:
     """The settings of each teacher of an ensemble; of a single one, its own."""
-    return [
-        settings,
-        *(
-            settings.model_copy(update={"spec": member.spec, "base_url": member.base_url})
-            for member in settings.ensemble
-        ),
-    ]
+    return [settings, *(_member(member, settings) for member in settings.ensemble)]
+
+
+def _member(member: EnsembleMember, first: TeacherSettings) -> TeacherSettings:
+    """A server holds for all teachers of its provider: without it they would go to the provider itself."""
+    is_alike = member.spec.partition(":")[0] == first.spec.partition(":")[0]
+    base_url = member.base_url or (first.base_url if is_alike else None)
+    return first.model_copy(update={"spec": member.spec, "base_url": base_url})
 
 
 def zero_shot_concurrency(settings: ZeroShotSettings, teachers: Sequence[TeacherSettings]) -> int:

@@ -67,6 +67,8 @@ def distill(
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
     specs = teacher or []
+    if base_url and specs:
+        _require_one_provider(specs)
     settings = build_config(
         recipe=recipe,
         file=config,
@@ -139,6 +141,16 @@ def train(
 
     task = load_task(train, val, test, labels, settings)
     run_with_display(task, settings, out or _run_directory(train, settings))
+
+
+def _require_one_provider(specs: list[str]) -> None:
+    """Otherwise --base-url would send a teacher's requests, or another's, to a server that is not theirs."""
+    providers = sorted({spec.partition(":")[0] for spec in specs})
+    if len(providers) > 1:
+        raise ConfigError(
+            f"--base-url with teachers of several providers ({', '.join(providers)}): name each one's server in a "
+            "file for --config, as teacher.base_url and teacher.ensemble[].base_url"
+        )
 
 
 def _resume(run: Path, others: list[str], caps: dict[str, float]) -> None:

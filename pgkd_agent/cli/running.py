@@ -205,18 +205,22 @@ def _by_rule(rejected: dict[str, int]) -> str:
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
-    names = [settings.spec for settings in members(config.teacher)]
-    bill = estimate(shown, task, config, names, load_prices(config.teacher.prices))
     console = Console()
     for message in shown.prompts[0]:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)
     console.print("---", style="bold")
+    steps, requests = config.pgkd.num_kd_steps, len(shown.prompts)
+    verifying = ", and a call a sample to verify it" if config.guardrails.verify else ""
+    if config.teacher.mode == "agent":
+        bill = "none: how often an agent calls is up to the model"
+    else:
+        names = [settings.spec for settings in members(config.teacher)]
+        bill = str(estimate(shown, task, config, names, load_prices(config.teacher.prices)))
     console.print(
-        f"prompt {shown.template.name!r}, first of {len(shown.prompts)} requests in a KD step; "
-        f"{config.pgkd.num_kd_steps} steps make at most {len(shown.prompts) * config.pgkd.num_kd_steps} "
-        "calls, repetitions apart. No model is trained yet: report and predictions above are placeholders.\n"
-        f"estimate: {bill}",
+        f"prompt {shown.template.name!r}, first of {requests} requests in a KD step, {requests * steps} in {steps} "
+        f"steps{verifying}; repetitions come on top. No model is trained yet: report and predictions above are "
+        f"placeholders.\nestimate: {bill}",
         highlight=False,
         soft_wrap=True,
     )

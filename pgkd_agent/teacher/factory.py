@@ -119,8 +119,11 @@ def _dialect(provider: str, settings: TeacherSettings) -> Dialect:
 
 def _refuse_credentials_in(url: str | None) -> None:
     """Settings are written into the run directory."""
-    if url and urlsplit(url).username:
-        raise ConfigError("teacher.base_url holds a name or password; keys and passwords belong into the environment")
+    parts = urlsplit(url or "")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            "teacher.base_url holds a name, a password or parameters; keys and passwords belong into the environment"
+        )
 
 
 def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:

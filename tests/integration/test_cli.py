@@ -81,7 +81,24 @@ def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: P
         "--dry-run", "--prompt", "per_class", *quick(tiny_student), "--set", "pgkd.pgkd_batch_size=32",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "first of 7 requests in a KD step; 10 steps make at most 70 calls" in done.stdout
+    assert "first of 7 requests in a KD step, 70 in 10 steps; repetitions come on top" in done.stdout
+    assert not (files / "runs").exists()
+
+
+def test_a_dry_run_says_what_it_cannot_know(files: Path, tiny_student: Path) -> None:
+    base = ("distill", "--train", files / "train.jsonl", "--dry-run", *quick(tiny_student))
+    agent = pgkd(*base, "--teacher", "openai:m", "--set", "teacher.mode=agent")
+    assert "estimate: none: how often an agent calls is up to the model" in agent.stdout, agent.stderr
+    verified = pgkd(*base, "--teacher", "openai:m", "--set", "guardrails.verify=true")
+    assert "and a call a sample to verify it; repetitions come on top" in verified.stdout, verified.stderr
+
+
+def test_a_server_is_named_for_teachers_of_one_provider_only(files: Path, tiny_student: Path) -> None:
+    done = pgkd(
+        "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--teacher", "anthropic:c",
+        "--base-url", "http://127.0.0.1:9", *quick(tiny_student),
+    )  # fmt: skip
+    assert done.returncode == 2 and "several providers (anthropic, openai)" in done.stderr
     assert not (files / "runs").exists()
 
 

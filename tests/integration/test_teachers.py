@@ -184,7 +184,7 @@ def test_teachers_take_turns_and_the_result_says_what_each_was_worth(tiny_studen
     with serve(reply) as server:
         flags = {
             "teacher.spec": "openai:a",
-            "teacher.ensemble": [{"spec": "openai:b", "base_url": server.base_url}],
+            "teacher.ensemble": [{"spec": "openai:b"}],  # at the same server
             "teacher.prompt": "paper",
             "pgkd.pgkd_batch_size": 4,
             "pgkd.num_kd_steps": 4,
@@ -294,8 +294,12 @@ def test_secrets_of_the_environment_appear_nowhere(
     assert os.environ["DB_PASSWORD"] == secrets["DB_PASSWORD"]
 
 
-def test_a_password_in_the_address_is_refused(tiny_student: Path, tmp_path: Path) -> None:
-    flags = {"teacher.spec": "openai:m", "teacher.base_url": "https://me:hunter2@proxy.example/v1"}
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:hunter2@proxy.example/v1", "https://:hunter2@proxy.example", "https://proxy.example/v1?key=hunter2"],
+)
+def test_a_password_in_the_address_is_refused(tiny_student: Path, tmp_path: Path, url: str) -> None:
+    flags = {"teacher.spec": "openai:m", "teacher.base_url": url}
     with pytest.raises(ConfigError, match="belong into the environment") as caught:
         distill(TRAIN, VALIDATION, config=tiny_config(tiny_student, **flags), out=tmp_path / "run")
     assert "hunter2" not in str(caught.value) and not (tmp_path / "run").exists()

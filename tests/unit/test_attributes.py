@@ -39,6 +39,13 @@ def test_no_combination_comes_twice_before_all_came_once(sizes: list[int], count
     assert drawn == draw_attributes(attributes, count, random.Random(seed))
 
 
+def test_more_combinations_than_a_machine_counts_can_be_drawn_from() -> None:
+    attributes = {f"attribute {number}": tuple(map(str, range(10))) for number in range(40)}
+    drawn = draw_attributes(attributes, 50, random.Random(1))
+    assert len({tuple(sample.values()) for sample in drawn}) == 50
+    assert drawn == draw_attributes(attributes, 50, random.Random(1))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -33,3 +33,5 @@ def test_an_unknown_price_is_unknown_and_a_local_model_is_free() -> None:
 def test_of_several_teachers_the_cheapest_and_the_dearest_set_the_range() -> None:
     both = estimate_run(["m", "n"], 1, [1_000_000], [1_000_000], (0, 0), TWO_PRICES)
     assert both.cost == (1.0, 3.0)
+    with_free = estimate_run(["local:x", "n"], 1, [1_000_000], [1_000_000], (0, 0), TWO_PRICES)
+    assert with_free.cost == (0.0, 3.0)

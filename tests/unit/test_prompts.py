@@ -142,7 +142,14 @@ def test_mistakes_in_a_template_are_named(tmp_path: Path) -> None:
     [
         ("{{ row.txt }}", "human message, line 6: 'dict object' has no attribute 'txt'"),
         ("{{ row.txt | json }}", "human message, line 6: 'dict object' has no attribute 'txt'"),
-        ("{{ row.text + 1 }}", "human message, line 6: can only concatenate"),
+        ("{{ row.text + 1 }}", "human message, line 6: TypeError: can only concatenate"),
+        ("{{ {}['a'] | upper | int('x') }}", "human message, line 6: 'dict object' has no attribute 'a'"),
+        ("{{ '%(a)s' % {} }}", "human message, line 6: KeyError: 'a'"),
+        ("{{ '{} {}'.format(1) }}", "human message, line 6: IndexError: "),
+        ("{{ 'a'.join(1) }}", "human message, line 6: TypeError: "),
+        ("{{ [].pop() }}", "human message, line 6: "),
+        ("{{ (1).nope() }}", "human message, line 6: 'int object' has no attribute 'nope'"),
+        ("{{ range(9999999) | length }}", "human message, line 6: OverflowError: "),
         ("{% endfor %}{% if correct %}\nHuman:\n{% endif %}{% for row in few_shot %}", "human message, line 6:"),
     ],
 )
