@@ -81,12 +81,14 @@ class Budget:
                 "model with max_retries=0, retries are made here"
             )
 
-    def require_room(self, teacher: str, most: TokenUsage) -> None:
+    def require_room(self, teacher: str, most: TokenUsage, calls: int = 1) -> None:
         """
+        Args:
+            calls: This one, and others before it of which each takes less.
         Raises:
             BudgetExceededError: The caps leave no room for such a call.
         """
-        if objection := self._objection(most.input_tokens + most.output_tokens, self._cost_of(teacher, most)):
+        if objection := self._objection(most.input_tokens + most.output_tokens, self._cost_of(teacher, most), calls):
             raise BudgetExceededError(f"{objection.text}; raise the cap, or shorten prompt or replies")
 
     @contextmanager
@@ -137,14 +139,15 @@ class Budget:
     def _cost_of(self, teacher: str, usage: TokenUsage) -> float:
         return self._prices.cost(teacher, usage) or 0.0
 
-    def _objection(self, tokens: int, cost: float) -> _Objection | None:
+    def _objection(self, tokens: int, cost: float, calls: int = 1) -> _Objection | None:
         caps = self._caps
         if self.seconds_left <= 0:
             left = max(self.seconds_left + self.seconds_to_leave, 0)
             fit = f", and a fit takes {self.seconds_to_leave:.0f} s" if self.seconds_to_leave else ""
             return _Objection(f"budget.max_minutes is {caps.max_minutes:g}: {left:.0f} s are left{fit}", False)
-        if caps.max_calls is not None and self._calls >= caps.max_calls:
-            return _Objection(f"budget.max_calls is {caps.max_calls}, and as many were made", False)
+        if caps.max_calls is not None and self._calls + calls > caps.max_calls:
+            needed = f", and {calls} are needed at least" if calls > 1 else ""
+            return _Objection(f"budget.max_calls is {caps.max_calls}: {self._calls} were made{needed}", False)
         if caps.max_tokens is not None and self._tokens + tokens > caps.max_tokens:
             return _Objection(
                 f"budget.max_tokens is {caps.max_tokens}: {self._tokens} are spent, and the next call may take {tokens}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,9 @@ from pgkd_agent.teachers import (
     members,
     open_teacher,
     prompt_variant,
-    reply_tokens,
     teacher_prompt,
 )
-from pgkd_agent.tokens import most_tokens
-from pgkd_agent.types import Evaluation, Example, StepRecord, TokenUsage
+from pgkd_agent.types import Evaluation, Example, StepRecord
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -183,7 +182,7 @@ def run(
 
 def resume(
     path: Path | str,
-    teacher: BaseChatModel | Teacher | None = None,
+    teacher: str | BaseChatModel | Teacher | None = None,
     observer: Observer | None = None,
     budget: BudgetSettings | None = None,
 ) -> DistillResult:
@@ -193,7 +192,8 @@ def resume(
     replayed without a call.
 
     Args:
-        teacher: As it was given to `distill`; None where it was named in the settings.
+        teacher: As it was given to `distill`; None where it was named, by a spec or in the settings. An object with
+            `write` is asked again for every step: what it wrote is in no call log.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
     Raises:
         ConfigError: The run was made with a teacher that is an object, and none is given; or its prompt is another by
@@ -203,6 +203,10 @@ def resume(
     """
     stored = read_run(Path(path))
     made_with, named = stored.meta["teacher"], ", ".join(member.spec for member in members(stored.config.teacher))
+    if isinstance(teacher, str):
+        if teacher != named:
+            raise ConfigError(f"{path} was made with {made_with}, not with {teacher}; start a new run")
+        teacher = None
     if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
         raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
     prompt = stored.meta["prompt"]
@@ -233,17 +237,19 @@ def _run(
     budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
-    directory = None if out is None else RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
-    listener = _Listener(task, student, directory, budget, observer)
-    bill = _Bill(task, config, prices, observer)
-    try:
-        if directory:
+    with ExitStack() as stack:
+        directory = None
+        if out is not None:
+            directory = RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
+            stack.callback(directory.close)
             directory.require_space(student.size_bytes)
+        listener = _Listener(task, student, directory, budget, observer)
+        bill = _Bill(task, config, prices, observer)
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
         log, stored_steps = (directory.calls, directory.num_stored_steps) if directory else (None, 0)
         with open_teacher(teacher, template, task, config, screener, budget, log, hooks, stored_steps) as opened:
             if opened.models:
-                bill.at_start(opened.models, None if resumed else budget)
+                bill.at_start(opened, resumed)
             if not resumed:
                 if directory:
                     directory.write_start(config, _meta(config, task, template, opened, student), task)
@@ -251,15 +257,12 @@ def _run(
             if directory:
                 directory.keep()
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
-    finally:
+        before = listener.before
+        after = before if result.best_step == 0 else listener.on_test()
+        seconds = _seconds(result.steps, time.perf_counter() - started)
+        summary = summarize(config, result, before, after, seconds, opened.name, prices, bill.estimate)
         if directory:
-            directory.discard_if_unused()
-    before = listener.before
-    after = before if result.best_step == 0 else listener.on_test()
-    seconds = _seconds(result.steps, time.perf_counter() - started)
-    summary = summarize(config, result, before, after, seconds, opened.name, prices, bill.estimate)
-    if directory:
-        directory.write_result(asdict(summary))
+            directory.write_result(asdict(summary))
     return DistillResult(
         classifier=student.classifier(),
         task=task,
@@ -321,23 +324,21 @@ class _Bill:
         self._teachers: Sequence[str] = ()
         self.estimate: Estimate | None = None
 
-    def at_start(self, teachers: Sequence[str], budget: Budget | None) -> None:
+    def at_start(self, teacher: OpenTeacher, resumed: bool) -> None:
         """
         Args:
-            budget: None for a run that goes on: what it asks for may be in its log.
+            resumed: Of a run that goes on what it asks first may be in its log.
         Raises:
             BudgetExceededError: The caps leave no room for the first request.
         """
         config = self._config
-        self._teachers = teachers
+        self._teachers = teacher.models
         if config.teacher.mode == "agent":  # how often it calls is up to the model
             return
         shown = preview(self._task, config)
-        prompt = most_tokens("".join(message.content for message in shown.prompts[0]))
-        longest = reply_tokens(shown.template, self._task, config)
-        if budget:
-            budget.require_room(teachers[0], TokenUsage(prompt, longest))
-        self._observer.on_estimate(estimate(shown, self._task, config, teachers, self._prices))
+        if not resumed:
+            teacher.require_room(shown.requests[0])
+        self._observer.on_estimate(estimate(shown, self._task, config, teacher.models, self._prices))
 
     def on_plan(self, prompts: Sequence[int]) -> None:
         if self.estimate:  # of an ensemble the first that writes has made it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,16 +21,23 @@ from pgkd_agent.teachers import reply_tokens, teacher_prompt
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
 
+if TYPE_CHECKING:
+    from pgkd_agent.teacher.requests import PromptRequest
+
 TOKENS_AROUND_SAMPLE = 14
 """Of a sample in JSON: keys, quotes, label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`prompts` are all those of the first KD step."""
+    """`requests` are all those of the first KD step, `prompts` the same as messages."""
 
     template: PromptTemplate
-    prompts: list[list[Message]]
+    requests: list[PromptRequest]
+
+    @property
+    def prompts(self) -> list[list[Message]]:
+        return [self.template.render(request.values) for request in self.requests]
 
 
 def preview(task: Task, config: PGKDConfig) -> Preview:
@@ -38,7 +46,7 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     The stand-in's predictions and report mean nothing; sizes and layout are those of the real prompt.
     """
     template = teacher_prompt(config.teacher)
-    return Preview(template, _prompts(task, config, template, mistakes=True))
+    return Preview(template, _requests(task, config, template, mistakes=True))
 
 
 def estimate(shown: Preview, task: Task, config: PGKDConfig, teachers: Sequence[str], prices: PriceTable) -> Estimate:
@@ -48,7 +56,8 @@ def estimate(shown: Preview, task: Task, config: PGKDConfig, teachers: Sequence[
         shown: With a student full of mistakes.
         teachers: Names in the price table.
     """
-    few = [prompt_tokens(messages) for messages in _prompts(task, config, shown.template, mistakes=False)]
+    without = Preview(shown.template, _requests(task, config, shown.template, mistakes=False))
+    few = [prompt_tokens(messages) for messages in without.prompts]
     many = [prompt_tokens(messages) for messages in shown.prompts]
     return estimate_with(few, many, task, config, teachers, prices)
 
@@ -84,14 +93,13 @@ def zero_shot_tokens(labels: Sequence[Label], task_description: str, config: PGK
     return prompt_tokens(template.render(zero_shot_values(labels, task_description, "")))
 
 
-def _prompts(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[list[Message]]:
-    """All prompts of the first KD step."""
+def _requests(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[PromptRequest]:
     from pgkd_agent.teacher.requests import plan_prompt_requests
 
     evaluation = evaluate(stand_in(task.validation, task.taxonomy, mistakes), task.validation, task.taxonomy)
     scored = score_rows(task.train, stand_in(task.train, task.taxonomy, mistakes), task.taxonomy)
     request = build_request(task, History.of(task.train), scored, evaluation, config, kd_step=1)
-    return [template.render(planned.values) for planned in plan_prompt_requests(request, template, config)]
+    return plan_prompt_requests(request, template, config)
 
 
 def stand_in(rows: tuple[Example, ...], taxonomy: tuple[Label, ...], mistakes: bool) -> Probabilities:

@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from pgkd_agent.config import PGKDConfig, build_config, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
@@ -45,6 +47,8 @@ SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
 
 
+LOCK_FILE = ".lock"
+"""Held by the process that works on the run; the file itself stays."""
 STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "transcripts.jsonl")
 """What grows with every step; each row names its `kd_step`."""
 START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
@@ -70,11 +74,13 @@ class RunDirectory:
         """Use `create` or `reopen`."""
         self.path = path
         self._made = made
-        self._is_new = stored is None
+        self._lock = lock(path / LOCK_FILE, f"run directory {path}")
+        self._may_be_discarded = stored is None
         self._with_rows_to_drop = set() if stored is None else set(STEP_FILES)
         self._losses = [step["validation"]["loss"] for step in stored or () if not step.get("stopped_by")]
         self._models_are_ahead = len(self._losses) < len(stored or ())
         self._best: Any = None
+        self._has_new_steps = False
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -82,15 +88,22 @@ class RunDirectory:
 
         Raises:
             ConfigError: It exists and is not empty; nothing in it is touched.
+            StorageError: It cannot be made, or another process is about to use it.
         """
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+        _require_empty(path)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            _remove_folders(made)
             raise StorageError(f"run directory {path} cannot be made: {error.strerror or error}") from error
-        return cls(path, made)
+        directory = cls(path, made)
+        try:
+            _require_empty(path)  # another process may have had it until now
+        except ConfigError:
+            directory._lock.release()
+            raise
+        return directory
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
@@ -99,7 +112,7 @@ class RunDirectory:
         A step that a cap cut short does not count as stored: with what a higher cap allows it comes out differently.
 
         Raises:
-            StorageError: A file is damaged.
+            StorageError: A file is damaged, or another process works on the run.
         """
         stored = {name: read_lines(path / name) for name in STEP_FILES}
         return cls(path, stored=stored["steps.jsonl"])
@@ -109,18 +122,18 @@ class RunDirectory:
         """KD steps that are stored whole, the plain student (step 0) among them."""
         return len(self._losses)
 
-    def discard_if_unused(self) -> None:
-        """Leave nothing behind where a run failed before it began; `keep` says that it has."""
-        if not self._is_new:
-            return
-        with contextlib.suppress(OSError):
-            for name in START_FILES:
-                (self.path / name).unlink(missing_ok=True)
-            for folder in self._made:
-                folder.rmdir()
-
     def keep(self) -> None:
-        self._is_new = False
+        """From now on the run has begun, and is there to be resumed."""
+        self._may_be_discarded = False
+
+    def close(self) -> None:
+        """Leave it to others; of a run that failed before it began, leave nothing behind."""
+        if self._may_be_discarded:
+            with contextlib.suppress(OSError):
+                for name in (*START_FILES, LOCK_FILE):
+                    (self.path / name).unlink(missing_ok=True)
+            _remove_folders(self._made)
+        self._lock.release()
 
     def require_space(self, model_bytes: int) -> None:
         """Fail before anything is trained where the models will not fit.
@@ -167,6 +180,7 @@ class RunDirectory:
             if record.is_best and self._models_are_ahead:
                 self._best = student.snapshot()
             return
+        self._has_new_steps = True
         self._save_models(record, student)
         if asked is not None:
             self._append("history.jsonl", (asdict(row) for row in asked.rows))
@@ -180,6 +194,7 @@ class RunDirectory:
 
     def _save_models(self, record: StepRecord, student: Savable) -> None:
         """Also the best model before this step, where the stored one is of a step that is made anew."""
+        student.save(self.path / "models" / "last")
         if record.is_best:
             student.save(self.best_model)
         elif self._best is not None:
@@ -187,7 +202,6 @@ class RunDirectory:
             student.restore(self._best)
             student.save(self.best_model)
             student.restore(now)
-        student.save(self.path / "models" / "last")
         self._best, self._models_are_ahead = None, False
 
     def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
@@ -205,7 +219,9 @@ class RunDirectory:
             )
 
     def write_result(self, result: dict[str, Any]) -> None:
-        self._write_json("result.json", result)
+        """Store the outcome; a replay without a new step has the one that is there."""
+        if self._has_new_steps or not (self.path / "result.json").exists():
+            self._write_json("result.json", result)
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -215,11 +231,15 @@ class RunDirectory:
         fresh = target.with_name(name + ".new")
 
         def write() -> None:
-            with fresh.open("w", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, target)
+            try:
+                with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(fresh, target)
+            except OSError:
+                fresh.unlink(missing_ok=True)
+                raise
 
         _stored(write, target)
 
@@ -278,6 +298,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise StorageError(f"{path} is damaged: {error}") from error
 
 
+def lock(file: Path, what: str) -> FileLock:
+    """Hold a file until it is released, or this process ends.
+
+    Raises:
+        StorageError: Another process holds it, or it cannot be made.
+    """
+    held = FileLock(file, timeout=0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout as error:
+        raise StorageError(f"another process works on {what}; wait until it has ended") from error
+    except OSError as error:
+        raise StorageError(f"{what} cannot be written: {error.strerror or error}") from error
+    return held
+
+
 def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Append to a JSON lines file, made with its folder where it is not there; on disk when this returns.
 
@@ -287,7 +324,7 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
 
     def append() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a", encoding="utf-8") as file:
+        with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
             file.write("".join(map(_line, rows)))
             file.flush()
             os.fsync(file.fileno())
@@ -319,6 +356,18 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _require_empty(path: Path) -> None:
+    if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
+        raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+
+
+def _remove_folders(folders: Iterable[Path]) -> None:
+    """Those that are empty, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgkd_agent.teacher.calling import Caller
     from pgkd_agent.teacher.chain import OnPlan, OnRequest
     from pgkd_agent.teacher.factory import ChatTeacher
+    from pgkd_agent.teacher.requests import PromptRequest
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
 MAX_REPLY_TOKENS = 4096
@@ -39,6 +40,7 @@ class OpenTeacher:
         screener: The one that was given, or one that verifies too.
         models: Names of the chat models behind the teacher, as in a price table.
         name: Of the teacher, for records.
+        require_room: Told the first request; raises BudgetExceededError where the caps leave no room for it.
         check: Finds out whether it answers; raises TeacherUnavailableError where not.
     """
 
@@ -46,6 +48,7 @@ class OpenTeacher:
     screener: Screener
     models: tuple[str, ...] = ()
     name: str = "none"
+    require_room: Callable[[PromptRequest], None] = lambda request: None
     check: Callable[[], None] = lambda: None
 
 
@@ -110,11 +113,14 @@ def open_teacher(
     if hasattr(given, "write"):
         if config.guardrails.verify:
             raise ConfigError("guardrails.verify needs a teacher that is a chat model; this one only has write()")
+        if any(cap is not None for cap in config.budget.model_dump().values()):
+            raise ConfigError("the budget's caps need a teacher that is a chat model; this one only has write()")
         yield OpenTeacher(given, screener, name=getattr(given, "model_id", type(given).__name__))
         return
 
     from pgkd_agent.teacher.call_log import CallLog
     from pgkd_agent.teacher.calling import Caller
+    from pgkd_agent.teacher.chain import ChainTeacher
     from pgkd_agent.teacher.ensemble import EnsembleTeacher
     from pgkd_agent.teacher.verification import VerifyingScreener
 
@@ -146,7 +152,8 @@ def open_teacher(
             screener,
             models,
             name=", ".join(models),
-            check=lambda: None if given else _check(callers),
+            require_room=lambda request: ChainTeacher(callers[0], template, config).require_room(request),
+            check=lambda: _check(callers),
         )
 
 

@@ -11,6 +11,11 @@ def normalize(text: str) -> str:
     return " ".join(folded.split())
 
 
+def well_formed(text: str) -> str:
+    """The text with a replacement character for each half of a surrogate pair: no tokenizer or file takes one."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def shorten(text: str, max_chars: int) -> str:
     """The text, or its first characters with an ellipsis in the end: `max_chars` of them in all."""
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"

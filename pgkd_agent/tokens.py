@@ -22,7 +22,7 @@ def estimate_tokens(text: str) -> int:
 
 def most_tokens(text: str) -> int:
     """A number that is never exceeded: a token stands for one byte at least."""
-    return len(text.encode())
+    return len(text.encode("utf-8", "backslashreplace"))
 
 
 def _tokens(piece: str) -> float:

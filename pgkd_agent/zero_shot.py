@@ -19,7 +19,7 @@ from pgkd_agent.metrics import classification_report
 from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
-from pgkd_agent.runs import append_lines
+from pgkd_agent.runs import append_lines, lock
 from pgkd_agent.teachers import zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens
@@ -90,13 +90,14 @@ def evaluate_zero_shot(
         teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
         budget = Budget(config.budget, prices)
         with ExitStack() as stack:
+            stack.callback(lock(answers.with_name(f".{answers.name}.lock"), str(answers)).release)
             log = CallLog(calls_beside(answers))
             stack.callback(log.close)
             for model, calls, usage in log.charged():
                 budget.count(model, calls, usage)
             chat = build_teacher(teacher, settings.max_tokens)
             stack.callback(chat.close)
-            caller = Caller(chat, teacher, config.seed, log, budget)
+            caller = Caller(chat, teacher, config.seed, log, budget, one_server=False)
             stack.callback(caller.close)
             classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
             try:
@@ -105,9 +106,9 @@ def evaluate_zero_shot(
                     store.add(_row(number, rows[number - 1], answer))
                     on_answer(len(store.by_row), len(store.unresolved))
             except BudgetExceededError as error:
-                progress = f"{len(store.by_row)} of {len(rows)} rows are answered, in {answers}"
                 raise BudgetExceededError(
-                    f"{error}. {progress}; under a higher cap the same command goes on"
+                    f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same "
+                    f"command goes on (answers in {answers}, all calls in {calls_beside(answers)})"
                 ) from error
     seconds = time.perf_counter() - started if left else 0.0
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
@@ -124,7 +125,7 @@ def evaluate_zero_shot(
 
 def calls_beside(answers: Path) -> Path:
     """The call log that belongs to a file of answers: what they cost, failed calls included."""
-    return answers.with_suffix(".calls.sqlite")
+    return answers.with_name(f"{answers.name}.calls.sqlite")
 
 
 def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
+from pgkd_agent.text import well_formed
 from pgkd_agent.types import TokenUsage
 
 SENT = "sent"
@@ -30,7 +31,7 @@ LONGEST_LOCK = 60.0
 """Seconds to wait while another process writes to a file that runs share."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS calls (
+CREATE TABLE calls (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
     at TEXT NOT NULL,
@@ -195,8 +196,8 @@ class CallLog:
             "key": key,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **asdict(call),
-            "settings": json.dumps(call.settings, ensure_ascii=False),
-            "messages": json.dumps(call.messages, ensure_ascii=False),
+            "settings": well_formed(json.dumps(call.settings, ensure_ascii=False)),
+            "messages": well_formed(json.dumps(call.messages, ensure_ascii=False)),
             **fields,
         }
         columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
@@ -228,14 +229,12 @@ class CallLog:
         Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, check_same_thread=False, timeout=LONGEST_LOCK)
         try:
-            (has_tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if has_tables and version != _VERSION:
-                raise sqlite3.DatabaseError("a database of something else, or of another version of this package")
-            if not has_tables:
-                connection.execute(_SCHEMA)
-                connection.execute("CREATE INDEX IF NOT EXISTS calls_key ON calls (key)")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            if not _is_made(connection):
+                connection.execute("BEGIN IMMEDIATE")  # another process may be making it
+                if not _is_made(connection):
+                    connection.execute(_SCHEMA)
+                    connection.execute("CREATE INDEX calls_key ON calls (key)")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
                 connection.commit()
         except BaseException:
             connection.close()
@@ -243,8 +242,17 @@ class CallLog:
         return connection
 
 
+def _is_made(connection: sqlite3.Connection) -> bool:
+    (num_tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if num_tables and version != _VERSION:
+        raise sqlite3.DatabaseError("a database of something else, or of another version of this package")
+    return bool(num_tables)
+
+
 def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _charge(usage: TokenUsage) -> dict[str, int]:

@@ -27,7 +27,7 @@ from pgkd_agent.teacher.call_log import ANSWERED, Call, CallLog, RawReply
 from pgkd_agent.teacher.dialect import finish_reason, longest_reply, reply_text, token_usage
 from pgkd_agent.teacher.factory import ChatTeacher, with_short_replies
 from pgkd_agent.teacher.failures import (
-    LASTING,
+    SURVIVABLE,
     Kind,
     call_with_retries,
     classify,
@@ -36,6 +36,7 @@ from pgkd_agent.teacher.failures import (
     unavailable,
 )
 from pgkd_agent.teacher.pacing import Pace
+from pgkd_agent.text import well_formed
 from pgkd_agent.tokens import estimate_tokens, most_tokens
 from pgkd_agent.types import TokenUsage
 
@@ -94,6 +95,8 @@ class Caller:
         seed: Of the run.
         log: Of the run; what it holds was paid by this run.
         replayed_steps: KD steps, from 0, that were stored whole before: all their calls are in the log.
+        one_server: Whether the log is of a run, which may go on with another server for the same model; else the
+            server is part of the key, as it is in the cache.
     Raises:
         ConfigError: A cap of the budget cannot be kept with this teacher.
         StorageError: The cache cannot be opened.
@@ -107,6 +110,7 @@ class Caller:
         log: CallLog,
         budget: Budget,
         replayed_steps: int = 0,
+        one_server: bool = True,
     ) -> None:
         self.chat = chat
         self.settings = settings
@@ -114,6 +118,7 @@ class Caller:
         self._log = log
         self._budget = budget
         self._replayed_steps = replayed_steps
+        self._one_server = one_server
         self._stopped = threading.Event()
         self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute, sleep=self._stopped.wait)
         self._cache = CallLog(settings.cache) if settings.cache else None
@@ -158,18 +163,35 @@ class Caller:
             BudgetExceededError: The call could exceed a cap of the run.
         """
 
-        def call_of(settings: Settings) -> Call:
-            messages = tuple(question.messages)
-            if question.form and settings.get("level") in ("text", "json_object"):
-                last = messages[-1]
-                messages = (*messages[:-1], replace(last, content=f"{last.content}\n\n{question.form}"))
-            plain = [asdict(message) for message in messages]
-            return self.record(question.call_id, question.prompt_hash, settings, plain)
-
         def send(model: Runnable[Any, AIMessage], call: Call) -> AIMessage:
             return model.invoke([_MESSAGE_TYPES[row["role"]](content=row["content"]) for row in call.messages])
 
-        return self.exchange(question.call_id, call_of, send, reply_text, question.schema, question.same_beginning)
+        return self.exchange(
+            question.call_id,
+            lambda settings: self._call_of(question, settings),
+            send,
+            reply_text,
+            question.schema,
+            question.same_beginning,
+        )
+
+    def require_room(self, question: Question) -> None:
+        """Of a run that has not begun: for this question, after the check.
+
+        Raises:
+            BudgetExceededError: The caps leave none.
+        """
+        wanted = self.chat.dialect.wanted(self.chat.model, self._seed, question.schema, question.same_beginning)
+        calls = 1 if self.chat.check_free else 2
+        self._budget.require_room(self.chat.model_id, self._most(self._call_of(question, wanted)), calls)
+
+    def _call_of(self, question: Question, settings: Settings) -> Call:
+        messages = tuple(question.messages)
+        if question.form and settings.get("level") in ("text", "json_object"):
+            last = messages[-1]
+            messages = (*messages[:-1], replace(last, content=f"{last.content}\n\n{question.form}"))
+        plain = [asdict(message) for message in messages]
+        return self.record(question.call_id, question.prompt_hash, settings, plain)
 
     def exchange(
         self,
@@ -192,7 +214,7 @@ class Caller:
         dialect, model = self.chat.dialect, self.chat.model
         seed = derive_seed(self._seed, call_id.kd_step, f"request/{call_id.request_index}/{call_id.attempt}")
         wanted = dialect.wanted(model, seed, schema, same_beginning)
-        meant = call_of(wanted)  # the key is of this: what is dropped on the way may not change it
+        meant = call_of(wanted)  # the keys are of this: what is dropped on the way may not change them
         if known := self._known(meant):
             return known
         settings = wanted
@@ -202,7 +224,7 @@ class Caller:
             settings = dialect.allowed(wanted)
             call = call_of(settings)
             bound = dialect.bind(model, settings)
-            return call, self._try(meant.key, call, lambda: send(bound, call), text_of)
+            return call, self._try(self._key(meant), call, lambda: send(bound, call), text_of)
 
         sent, reply = self._persist(attempt, lambda error: dialect.drop(error, settings))
         if self._cache:
@@ -220,23 +242,26 @@ class Caller:
             messages,
         )
 
+    def _key(self, meant: Call) -> str:
+        return meant.key if self._one_server else meant.key_at(self.chat.server)
+
     def _known(self, meant: Call) -> RawReply | None:
         """The reply from log or cache; None where the call has to be sent."""
-        if logged := self._log.find(meant.key):
+        if logged := self._log.find(self._key(meant)):
             return logged
         if meant.kd_step < self._replayed_steps:
             raise self._missing(meant)
         if self._cache and (cached := self._cache.find(meant.key_at(self.chat.server))):
             free = replace(cached, usage=TokenUsage())  # another run paid for it
-            self._log.add(meant.key, meant, free)
+            self._log.add(self._key(meant), meant, free)
             return free
         return None
 
     def _missing(self, meant: Call) -> PGKDError:
         """How a call of a stored step failed then; it is not sent again."""
-        kind, text = self._log.find_failure(meant.key) or ("", "")
-        for lasting, error in LASTING.items():
-            if kind == lasting.name:
+        kind, text = self._log.find_failure(self._key(meant)) or ("", "")
+        for survivable, error in SURVIVABLE.items():
+            if kind == survivable.name:
                 return error(text)
         return StorageError(
             f"KD step {meant.kd_step} is stored, but its request {meant.request_index} to {meant.model} is not in the "
@@ -268,8 +293,12 @@ class Caller:
                     raise BudgetExceededError(
                         f"budget.max_minutes leaves no time to try again after {type(error).__name__}"
                     ) from error
-                if classify(error) is not Kind.REJECTED or not adapt(error):
-                    raise unavailable(error, f"teacher {self.chat.model_id}") from error
+                kind = classify(error)
+                if kind is Kind.REJECTED and adapt(error):
+                    continue
+                if kind not in SURVIVABLE:
+                    self.stop()  # at once: another thread may be about to send
+                raise unavailable(error, f"teacher {self.chat.model_id}") from error
 
     def _sleep(self, seconds: float) -> None:
         self._stopped.wait(seconds)
@@ -288,21 +317,25 @@ class Caller:
                 raise
             row = self._log.begin(key, call, most)
             started = time.perf_counter()
+            failure: Exception | None = None
             try:
                 answer = ask()
-                seconds = time.perf_counter() - started
-                reply = RawReply(text_of(answer), finish_reason(answer), token_usage(answer), seconds)
+                reply = RawReply(
+                    well_formed(text_of(answer)),
+                    finish_reason(answer),
+                    token_usage(answer),
+                    time.perf_counter() - started,
+                )
                 charged = most if reply.usage == TokenUsage() else reply.usage
             except Exception as error:
+                failure = error
                 charged = most if may_be_billed(error) else TokenUsage()
-                settle(charged)
-                kind = classify(error)
-                if kind is not Kind.REFUSED:
-                    text = str(unavailable(error, f"teacher {self.chat.model_id}"))
-                    self._log.end(row, kind.name, charged, error=text)
-                    raise
                 reply = RawReply("", "content_filter", TokenUsage(), time.perf_counter() - started)
             settle(charged)
+            if failure is not None and classify(failure) is not Kind.REFUSED:
+                text = str(unavailable(failure, f"teacher {self.chat.model_id}"))
+                self._log.end(row, classify(failure).name, charged, error=text)
+                raise failure
             self._log.end(row, ANSWERED, charged, reply)
         return reply
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -98,6 +98,14 @@ class ChainTeacher:
             RunnableLambda(self._render) | RunnableLambda(self._call) | RunnableLambda(self._parse)
         )
 
+    def require_room(self, request: PromptRequest) -> None:
+        """
+        Raises:
+            BudgetExceededError: The caps leave no room for such a request.
+        """
+        messages = tuple(self._template.render(request.values))
+        self._caller.require_room(self._question(CallId(1, request.index), request, messages))
+
     def write(self, request: TeacherRequest) -> TeacherReply:
         """Send the requests of one KD step; where a cap ends it, return what came until then.
 
@@ -138,8 +146,10 @@ class ChainTeacher:
         settings = self._caller.settings
         workers = settings.max_concurrency or (1 if settings.is_local else CONCURRENCY)
         with ThreadPoolExecutor(workers) as pool:
-            exchanges = [pool.submit(self._ask, turn) for turn in firsts]
+            exchanges: list[Future[Exchange]] = []
             try:
+                for turn in firsts:
+                    exchanges.append(pool.submit(self._ask, turn))
                 for answered, done in enumerate(as_completed(exchanges), 1):
                     done.result()
                     if self._on_request:
@@ -210,16 +220,13 @@ class ChainTeacher:
         return turn if turn.messages else replace(turn, messages=tuple(self._template.render(turn.request.values)))
 
     def _call(self, turn: Turn) -> Turn:
-        request = turn.request
+        call_id = CallId(turn.kd_step, turn.request.index, turn.attempt)
+        return replace(turn, reply=self._caller.call(self._question(call_id, turn.request, turn.messages)))
+
+    def _question(self, call_id: CallId, request: PromptRequest, messages: tuple[Message, ...]) -> Question:
         bound = self._caller.chat.dialect.capabilities.array_bounds
-        question = Question(
-            CallId(turn.kd_step, request.index, turn.attempt),
-            turn.messages,
-            self._template.hash,
-            answer_schema(request.labels, request.num_samples if bound else None),
-            _form(request),
-        )
-        return replace(turn, reply=self._caller.call(question))
+        schema = answer_schema(request.labels, request.num_samples if bound else None)
+        return Question(call_id, messages, self._template.hash, schema, _form(request))
 
     def _parse(self, turn: Turn) -> Turn:
         if turn.reply.is_cut_off:

@@ -70,7 +70,10 @@ ANSWER_TOOL = "answer"
 _SIGNS = {
     "temperature": re.compile(r"temperature", re.IGNORECASE),
     "seed": re.compile(r"\bseed\b", re.IGNORECASE),
-    "max_tokens": re.compile(r"max_tokens"),
+    # Not one that calls it too large: such a server may read no other name, and replies would have no limit.
+    "max_tokens": re.compile(
+        r"(?s)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)", re.IGNORECASE
+    ),
     "level": re.compile(
         r"format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar", re.IGNORECASE
     ),

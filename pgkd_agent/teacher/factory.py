@@ -29,8 +29,15 @@ SERVER_VARIABLES = {
 }
 """Where the environment may name a server, by provider."""
 
-NAME_FIELDS = ("model_name", "model", "model_id", "deployment_name")
-SERVER_FIELDS = ("openai_api_base", "azure_endpoint", "base_url", "endpoint_url", "anthropic_api_url")
+NAME_FIELDS = ("deployment_name", "model_name", "model", "model_id")
+ADDRESS_FIELDS = (
+    "root_client.base_url",  # OpenAI and Azure
+    "anthropic_api_url",
+    "_client._client.base_url",  # Ollama
+    "client.meta.endpoint_url",  # Bedrock
+    "base_url",
+    "endpoint_url",
+)
 """Where LangChain's models keep what they call, and at which address."""
 
 FREE_CHECK_SECONDS = 10.0
@@ -42,7 +49,7 @@ class ChatTeacher:
     """A chat model ready for calls.
 
     Attributes:
-        server: Address, where another than the provider's own is asked.
+        server: All that tells this model from others of the same name: the address where it is asked, its file.
         close: Frees what the model holds (a local server).
         check_free: Finds out without a call whether server and key are right; None where nothing can.
     """
@@ -80,7 +87,7 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         "ollama": _ollama,
     }
     chat = builders.get(provider, _any)(name, settings, max_tokens)
-    return replace(chat, server=server_of(settings))
+    return chat if chat.server else replace(chat, server=address_of(chat.model))
 
 
 def server_of(settings: TeacherSettings) -> str:
@@ -91,10 +98,22 @@ def server_of(settings: TeacherSettings) -> str:
 
 
 def around(model: BaseChatModel) -> ChatTeacher:
-    """A chat model of the caller's own."""
+    """A chat model of the caller's own, who knows whether it answers."""
     name = next(filter(None, (getattr(model, field, None) for field in NAME_FIELDS)), "")
-    server = next(filter(None, (getattr(model, field, None) for field in SERVER_FIELDS)), "")
-    return ChatTeacher(model, ":".join(filter(None, (type(model).__name__, str(name)))), server=str(server))
+    model_id = ":".join(filter(None, (type(model).__name__, str(name))))
+    settings = json.dumps(model._identifying_params, sort_keys=True, default=str)
+    return ChatTeacher(model, model_id, server=f"{address_of(model)} {settings}", check_free=lambda: None)
+
+
+def address_of(model: BaseChatModel) -> str:
+    """Where a model is asked, as its client has it; empty where that is not to be seen."""
+    for path in ADDRESS_FIELDS:
+        place: Any = model
+        for name in path.split("."):
+            place = getattr(place, name, None)
+        if place:
+            return str(place)
+    return ""
 
 
 def for_labels(chat: ChatTeacher, settings: ZeroShotSettings) -> ChatTeacher:
@@ -134,7 +153,15 @@ def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     server.start()
     _bypass_proxies("127.0.0.1")
     model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")
-    return ChatTeacher(model, settings.spec, _dialect("local", settings), close=server.close, check_free=lambda: None)
+    file = model_file.stat()
+    return ChatTeacher(
+        model,
+        settings.spec,
+        _dialect("local", settings),
+        server=f"{model_file.resolve()} {file.st_size} {file.st_mtime_ns}",
+        close=server.close,
+        check_free=lambda: None,
+    )
 
 
 def _bypass_proxies(host: str) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 from langchain_core.exceptions import ContextOverflowError
@@ -49,19 +49,30 @@ class Kind(StrEnum):
     NOT_API = "not an answer of the provider's API"
 
 
-LASTING: dict[Kind, type[TeacherUnavailableError]] = {
+SURVIVABLE: dict[Kind, type[TeacherUnavailableError]] = {
     Kind.CONTEXT: TeacherContextError,
     Kind.REJECTED: TeacherRejectedError,
 }
-"""Failures that a run can go on after, each with its error."""
+"""Failures that a run can go on after, with a shorter prompt or without tools; each with its error."""
 
 _AUTH_CODES = {
     "AccessDeniedException",
     "UnrecognizedClientException",
     "ExpiredTokenException",
     "InvalidSignatureException",
-    "NoCredentialsError",
 }
+_AUTH_TYPES = (  # botocore's, before anything is sent
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "SSOTokenLoadError",
+    "UnauthorizedSSOTokenError",
+)
+_AUTH_SIGNS = (
+    "API key not valid",  # Google, with status 400
+    "Could not resolve authentication method",  # Anthropic's client, without a key
+)
 _CONTEXT_SIGNS = (
     "context_length_exceeded",
     "exceed_context_size_error",
@@ -69,10 +80,13 @@ _CONTEXT_SIGNS = (
     "maximum context length",  # vLLM
     "exceed context limit",  # Anthropic, of prompt and reply together
     "longer than the context length",  # Ollama
+    "prompt is too long",  # Anthropic
+    "Input is too long",  # Bedrock
+    "exceeds the maximum number of tokens",  # Google
 )
-_QUOTA_CODES = ("insufficient_quota", "ServiceQuotaExceededException")
+_QUOTA_CODES = ("insufficient_quota", "billing_not_active", "ServiceQuotaExceededException")
 _QUOTA_SIGNS = ("credit balance is too low",)
-_TRIPPED = (json.JSONDecodeError, AttributeError, TypeError, KeyError)
+_TRIPPED = (json.JSONDecodeError, AttributeError, TypeError, LookupError)
 """What clients raise that take any answer with status 200 for one of the API."""
 _NOT_API_SIGNS = ("Unexpected response type", "No 'output' key found")
 _BROKE_OFF = -1
@@ -97,8 +111,14 @@ _PASSING_TYPES = (
     "ConnectionClosedError",
     "ProtocolError",
     "ReadError",
+    "WriteError",
+    "CloseError",
+    "ProxyError",
+    "SSLError",
+    "HTTPClientError",
+    "ResponseStreamingError",
 )
-_GAVE_UP_WAITING = (408, 504, 524, _BROKE_OFF)
+_GAVE_UP_WAITING = (408, 502, 504, 520, 524, _BROKE_OFF)
 """Status of errors that say nothing about whether the model worked on the request."""
 _NEVER_SENT = (
     "ConnectError",
@@ -106,6 +126,12 @@ _NEVER_SENT = (
     "ConnectTimeoutError",
     "ConnectionRefusedError",
     "EndpointConnectionError",
+    "PoolTimeout",
+    "ProxyConnectionError",
+    "UnsupportedProtocol",
+    "LocalProtocolError",
+    "ParamValidationError",
+    *_AUTH_TYPES,
 )
 
 
@@ -118,17 +144,17 @@ def classify(error: BaseException) -> Kind:
     status, code = _status(error), _code(error)
     name = type(error).__name__
     said = f"{code} {error}"
-    if isinstance(error, ContextOverflowError) or any(sign in said for sign in _CONTEXT_SIGNS):
+    if isinstance(error, ContextOverflowError) or status == 413 or any(sign in said for sign in _CONTEXT_SIGNS):
         return Kind.CONTEXT
     if name in _REFUSED_TYPES or any(sign in said for sign in _REFUSED_SIGNS):
         return Kind.REFUSED
-    if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_CODES:
+    if status in (401, 403) or code in _AUTH_CODES or name in _AUTH_TYPES or any(sign in said for sign in _AUTH_SIGNS):
         return Kind.AUTH
     if status == 402 or code in _QUOTA_CODES or any(sign in said for sign in _QUOTA_SIGNS):
         return Kind.QUOTA
     if status == 404 or code in _NO_MODEL_CODES or any(sign in said for sign in _NO_MODEL_SIGNS):
         return Kind.NO_MODEL
-    if status in (408, 409, 429, _BROKE_OFF) or (status or 0) >= 500 or code in _PASSING_CODES:
+    if status in (408, 409, 424, 429, _BROKE_OFF) or (status or 0) >= 500 or code in _PASSING_CODES:
         return Kind.PASSING
     if name.endswith(_PASSING_TYPES) or isinstance(error, (ConnectionError, TimeoutError)):
         return Kind.PASSING
@@ -184,7 +210,8 @@ def retry_after(error: BaseException) -> float | None:
     for link in _chain(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
-            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            metadata = response.get("ResponseMetadata")
+            headers = metadata.get("HTTPHeaders", {}) if isinstance(metadata, dict) else {}
         else:
             headers = getattr(response, "headers", {})
         value = value or headers.get("retry-after")
@@ -229,7 +256,7 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
     text = redacted((str(error).splitlines() or [""])[0])[:300]
-    return LASTING.get(kind, TeacherUnavailableError)(
+    return SURVIVABLE.get(kind, TeacherUnavailableError)(
         f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}"
     )
 
@@ -255,18 +282,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status, wherever a provider's client keeps it."""
+    """The HTTP status of a failure, wherever a provider's client keeps it; None after an answer with status 200."""
     for link in _chain(error):
-        response = getattr(link, "response", None)
-        places = [
+        body, response = _body(link), getattr(link, "response", None)
+        metadata = response.get("ResponseMetadata") if isinstance(response, dict) else None  # botocore
+        for place in (
             getattr(link, "status_code", None),
             getattr(link, "code", None),
             getattr(response, "status_code", None),
-        ]
-        if isinstance(response, dict):  # botocore
-            places.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-        for place in places:
-            if isinstance(place, int) and place:
+            metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None,
+            body.get("code"),
+        ):
+            if isinstance(place, int) and (place >= 400 or place == _BROKE_OFF):
                 return int(place)
     return None
 
@@ -275,11 +302,21 @@ def _code(error: BaseException) -> str | None:
     """The provider's own name for the error."""
     for link in _chain(error):
         response = getattr(link, "response", None)
-        aws = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        code = getattr(link, "code", None)
-        if found := code if isinstance(code, str) else aws:
-            return str(found)
+        aws = response.get("Error") if isinstance(response, dict) else None
+        for place in (
+            getattr(link, "code", None),
+            aws.get("Code") if isinstance(aws, dict) else None,
+            _body(link).get("code"),
+        ):
+            if isinstance(place, str):
+                return place
     return None
+
+
+def _body(error: BaseException) -> dict[str, Any]:
+    """An error that came with status 200, as gateways send them: LangChain raises its mapping as it is."""
+    content = error.args[0] if isinstance(error, ValueError) and error.args else None
+    return content if isinstance(content, dict) else {}
 
 
 def _say(state: tenacity.RetryCallState) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pgkd_agent.answer import Sample
+from pgkd_agent.text import well_formed
 
 TEXT_KEYS = (
     "text",
@@ -127,9 +128,10 @@ def _sample(item: Any, default_label: str | None) -> Sample | None:
         return None
     text, label = _find(item, TEXT_KEYS), _find(item, LABEL_KEYS)
     try:
-        return Sample.model_validate({"text": item.get(text or ""), "label": item[label] if label else default_label})
+        read = Sample.model_validate({"text": item.get(text or ""), "label": item[label] if label else default_label})
     except ValidationError:
         return None
+    return Sample(text=well_formed(read.text), label=well_formed(read.label))
 
 
 def _find(item: dict[str, Any], keys: tuple[str, ...]) -> str | None:

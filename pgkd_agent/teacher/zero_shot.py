@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -76,8 +76,10 @@ class ZeroShotClassifier:
         """
         over: BudgetExceededError | None = None
         with ThreadPoolExecutor(max_concurrency) as pool:
-            rows = {pool.submit(self.chain.invoke, _Question(kd_step, row, text)): row for row, text in texts.items()}
+            rows: dict[Future[ZeroShotAnswer], int] = {}
             try:
+                for row, text in texts.items():
+                    rows[pool.submit(self.chain.invoke, _Question(kd_step, row, text))] = row
                 for done in as_completed(rows):
                     if done.cancelled():
                         continue

@@ -6,9 +6,11 @@ import hashlib
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pgkd_agent import distill
@@ -23,7 +25,7 @@ from pgkd_agent.pipeline import Observer, resume
 from pgkd_agent.teacher.call_log import Call, CallLog
 from pgkd_agent.teacher.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel
-from pgkd_agent.types import Example, Label, StepRecord, TokenUsage
+from pgkd_agent.types import Example, FitResult, Label, StepRecord, TokenUsage
 from pgkd_agent.zero_shot import calls_beside, evaluate_zero_shot
 from tests.integration import bedrock_server
 from tests.integration.conftest import sentences
@@ -134,6 +136,80 @@ def test_an_answer_that_was_no_answer_of_the_api_is_charged(tiny_student: Path, 
         distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **PAPER), out=tmp_path / "run")
     calls, tokens = charged(tmp_path / "run" / "calls.sqlite")
     assert calls == 1 and tokens.output_tokens == 60
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [Answer(200, b'{"id": "1", "choices": [{"index'), Answer(200, b""), Answer(200, {"id": "1", "choices": []})],
+    ids=["cut", "empty", "without choices"],
+)
+def test_a_broken_answer_with_status_200_is_charged_in_full(tiny_student: Path, tmp_path: Path, broken: Answer) -> None:
+    with serve(lambda _call, _body: broken) as server, pytest.raises(TeacherUnavailableError):
+        distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **PAPER), out=tmp_path / "run")
+    calls, tokens = charged(tmp_path / "run" / "calls.sqlite")
+    assert calls >= 1 and tokens.output_tokens == 60 * calls
+
+
+def test_refusals_give_no_room_to_others(tiny_student: Path, tmp_path: Path) -> None:
+    """A call that a filter refuses costs no tokens, and gives none back either."""
+
+    def filtered(call: int, body: dict[str, Any]) -> Answer:
+        return failure(400, "blocked by content_filter") if call < 6 else write_samples(call, body)
+
+    with serve(filtered) as server:
+        flags = {"teacher.max_concurrency": 1, "budget.max_tokens": 3400}
+        result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
+    tokens = charged(tmp_path / "run" / "calls.sqlite")[1]
+    assert "budget.max_tokens is 3400" in result.summary.stopped_by
+    assert tokens.input_tokens + tokens.output_tokens <= 3400
+
+
+def test_a_limit_for_replies_is_not_given_up_because_it_is_too_large(tiny_student: Path) -> None:
+    too_large = failure(400, "max_tokens is too large: 60. This model supports at most 32 completion tokens")
+    with (
+        serve(lambda _call, _body: too_large) as server,
+        pytest.raises(TeacherUnavailableError, match="max_tokens is too large"),
+    ):
+        distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **PAPER))
+    assert len(server.requests) == 1
+
+
+def test_half_a_surrogate_pair_in_a_sample_does_no_harm(tiny_student: Path, tmp_path: Path) -> None:
+    text = FIRST.replace("fresh mango", "fresh \\ud83d mango")
+    assert text != FIRST
+    with serve(lambda _call, _body: completion(text)) as server:
+        flags = {**PAPER, "pgkd.num_kd_steps": 1}
+        result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
+        assert resume(tmp_path / "run").history == result.history
+    assert result.steps[1].accepted == 2 and any("\ufffd" in row.text for row in result.history.rows)
+
+
+def test_caps_need_a_teacher_whose_calls_are_seen(config: PGKDConfig) -> None:
+    class Writer:
+        def write(self, request: Any) -> Any:
+            raise AssertionError
+
+    for cap in ({"max_calls": 1}, {"max_minutes": 1.0}):
+        with pytest.raises(ConfigError, match="caps need a teacher that is a chat model"):
+            distill(
+                TRAIN, VALIDATION, teacher=Writer(), config=config.model_copy(update={"budget": BudgetSettings(**cap)})
+            )
+
+
+def test_a_run_is_resumed_with_the_teacher_it_was_made_with(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(write_samples) as server:
+        first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server), out=tmp_path / "run")
+    assert resume(tmp_path / "run", teacher="openai:m").history == first.history
+    with pytest.raises(ConfigError, match="was made with openai:m, not with openai:n"):
+        resume(tmp_path / "run", teacher="openai:n")
+
+
+def test_a_replay_keeps_the_result_as_it_was_stored(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(write_samples) as server:
+        distill(TRAIN, VALIDATION, config=config_for(tiny_student, server), out=tmp_path / "run")
+    before = contents(tmp_path / "run")
+    resume(tmp_path / "run")
+    assert contents(tmp_path / "run") == before
 
 
 def test_failures_that_a_run_went_on_after_are_not_repeated_by_a_replay(tiny_student: Path, tmp_path: Path) -> None:
@@ -291,6 +367,63 @@ def test_caps_hold_for_all_parts_of_an_evaluation_with_failed_calls(tmp_path: Pa
             with pytest.raises(BudgetExceededError, match="3 of 12 rows are answered"):
                 zero_shot(server, out, **flags)
         assert len(server.requests) == 4 == charged(calls_beside(out))[0]
+
+
+def test_evaluations_share_no_answers(tmp_path: Path) -> None:
+    """Neither where two names differ after a dot only, nor on another server after the answers were removed."""
+    with serve(says_fruit) as one, serve(lambda _call, _body: completion('{"class_label": "tools"}')) as other:
+        zero_shot(one, tmp_path / "m.1")
+        zero_shot(one, tmp_path / "m.2")
+        assert len(one.requests) == 2 * len(ROWS)
+        (tmp_path / "m.1").unlink()
+        assert zero_shot(other, tmp_path / "m.1").report.accuracy == 0 and len(other.requests) == len(ROWS)
+        (tmp_path / "m.2").unlink()
+        assert zero_shot(one, tmp_path / "m.2").report.accuracy == 1 and len(one.requests) == 2 * len(ROWS)
+
+
+def test_an_interruption_while_requests_are_handed_out_stops_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, count = ThreadPoolExecutor.submit, 0
+
+    def submit(self: ThreadPoolExecutor, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **options)
+
+    slow = Answer(200, completion('{"class_label": "fruit"}').content, seconds=0.3)
+    with serve(lambda _call, _body: slow) as server:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+        with pytest.raises(KeyboardInterrupt):
+            zero_shot(server, tmp_path / "answers.jsonl", **{"zero_shot.max_concurrency": 1})
+        monkeypatch.undo()
+    assert len(server.requests) <= 1
+
+
+def test_room_is_looked_for_as_it_is_held_back_later(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With prompt, schema and overhead; the first prompt itself is only known after the first fit."""
+    monkeypatch.setattr("pgkd_agent.student.student.fit", _stand_in_fit)
+
+    def sends(cap: int) -> bool:
+        with serve(write_samples) as server:
+            config = config_for(tiny_student, server, **PAPER, **{"budget.max_tokens": cap})
+            distill(TRAIN, VALIDATION, config=config)
+        return bool(server.requests)
+
+    for cap in range(3000, 12000, 500):
+        try:
+            sends(cap)
+        except BudgetExceededError:
+            continue
+        assert sends(round(1.15 * cap))
+        return
+    pytest.fail("never had room")
+
+
+def _stand_in_fit(_model: Any, _tokenizer: Any, train: Any, *_args: Any, **_kwargs: Any) -> FitResult:
+    return FitResult(1, 1, np.full((len(train.ids), 4), 0.25))
 
 
 def test_a_failure_for_good_stops_those_who_wait_to_try_again(tiny_student: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_cap_ends_a_run_which_goes_on_under_a_higher_one(files: Path, tiny_stu
             "--steps", "3", "--out", "run", "--max-calls", "1", "--max-minutes", "60", *quick(tiny_student),
         )  # fmt: skip
         assert capped.returncode == 0, capped.stderr
-        assert "ended by a cap: budget.max_calls is 1, and as many were made" in capped.stdout
+        assert "ended by a cap: budget.max_calls is 1: 1 were made" in capped.stdout
         assert "estimate: 3 calls" in capped.stderr and "with the first prompts: 3 calls" in capped.stderr
         again = pgkd("distill", "--resume", "run", "--max-calls", "3")
         assert again.returncode == 0, again.stderr

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,3 +113,15 @@ def test_a_disk_that_refuses_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be used: no such table"):
         log.begin("key", call(1), TokenUsage())
     log.close()
+
+
+def test_many_processes_may_open_a_new_log_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pgkd_agent.teacher.call_log import CallLog; "
+        "[CallLog(f'{sys.argv[1]}/{number}').open() for number in range(60)]"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=100)[1] for process in processes] == [""] * 3

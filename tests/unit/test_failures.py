@@ -9,7 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
 from langchain_core.exceptions import ContextOverflowError
 
 from pgkd_agent.teacher.failures import (
@@ -196,6 +203,26 @@ class OnResponse(Exception):
 )
 def test_a_status_is_found_where_a_client_keeps_it(make: Callable[[int], Exception], status: int, kind: Kind) -> None:
     assert classify(make(status)) is kind and not may_be_billed(make(status))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "billed"),
+    [
+        (ValueError({"code": 429, "message": "rate-limited upstream"}), Kind.PASSING, False),  # a gateway's, status 200
+        (ValueError({"code": 401, "message": "no"}), Kind.AUTH, False),
+        (wrapped(OnResponse(200)), Kind.REJECTED, True),
+        (IndexError("list index out of range"), Kind.NOT_API, True),
+        (PartialCredentialsError(provider="env", cred_var="x"), Kind.AUTH, False),
+        (Http(400, "API key not valid. Please pass a valid API key."), Kind.AUTH, False),
+        (Http(400, "The input token count (9) exceeds the maximum number of tokens allowed (8)."), Kind.CONTEXT, False),
+        (Http(413), Kind.CONTEXT, False),
+        (Http(424), Kind.PASSING, False),
+        (SSLError(endpoint_url="x", error="bad"), Kind.PASSING, True),
+    ],
+)
+def test_kinds_of_rarer_failures(error: Exception, kind: Kind, billed: bool) -> None:
+    assert classify(error) is kind and may_be_billed(error) is billed
+    assert retry_after(error) is None
 
 
 def test_the_wait_that_is_asked_for_is_found_behind_a_wrapping_error() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.runs import RunDirectory, read_lines
+from pgkd_agent.runs import RunDirectory, append_lines, read_lines
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation
 
@@ -60,15 +64,25 @@ def capped(tmp_path: Path) -> Path:
     add(directory, record(1, 0.5, True, "max_calls"), "cut short")
     directory.add_transcript(1, [{"role": "ai"}])
     directory.write_result({"best_step": 1})
+    directory.close()
     return path
+
+
+@contextmanager
+def reopened(path: Path) -> Iterator[RunDirectory]:
+    directory = RunDirectory.reopen(path)
+    try:
+        yield directory
+    finally:
+        directory.close()
 
 
 def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -> None:
     before = contents(capped)
-    directory = RunDirectory.reopen(capped)
-    assert directory.num_stored_steps == 1
-    add(directory, record(0, 1.0, True), "plain")
-    directory.discard_if_unused()
+    with reopened(capped) as directory:
+        assert directory.num_stored_steps == 1
+        add(directory, record(0, 1.0, True), "plain")
+        directory.write_result({"best_step": 0})
     assert contents(capped) == before
     assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
 
@@ -77,32 +91,33 @@ def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -
 def test_a_step_made_anew_replaces_the_one_that_a_cap_cut_short(capped: Path, interruptions: int) -> None:
     """Also where it is no longer the best one: then the plain student is, whose weights were overwritten before."""
     for _ in range(interruptions):
-        add(RunDirectory.reopen(capped), record(0, 1.0, True), "plain")
-    directory = RunDirectory.reopen(capped)
-    add(directory, record(0, 1.0, True), "plain")
-    directory.add_transcript(1, [{"role": "human"}])
-    add(directory, record(1, 1.5, False), "whole")
-    assert best(capped) == "plain" and (capped / "models" / "last" / "weights").read_text() == "whole"
-    assert [step["stopped_by"] for step in read_lines(capped / "steps.jsonl")] == ["", ""]
-    assert read_lines(capped / "transcripts.jsonl") == [{"kd_step": 1, "messages": [{"role": "human"}]}]
-    assert not (capped / "result.json").exists()
-    add(directory, record(2, 0.7, True), "more")
-    assert best(capped) == "more" and len(read_lines(capped / "steps.jsonl")) == 3
+        with reopened(capped) as directory:
+            add(directory, record(0, 1.0, True), "plain")
+    with reopened(capped) as directory:
+        add(directory, record(0, 1.0, True), "plain")
+        directory.add_transcript(1, [{"role": "human"}])
+        add(directory, record(1, 1.5, False), "whole")
+        assert best(capped) == "plain" and (capped / "models" / "last" / "weights").read_text() == "whole"
+        assert [step["stopped_by"] for step in read_lines(capped / "steps.jsonl")] == ["", ""]
+        assert read_lines(capped / "transcripts.jsonl") == [{"kd_step": 1, "messages": [{"role": "human"}]}]
+        assert not (capped / "result.json").exists()
+        add(directory, record(2, 0.7, True), "more")
+        assert best(capped) == "more" and len(read_lines(capped / "steps.jsonl")) == 3
 
 
 def test_half_a_line_of_a_stopped_run_is_dropped(capped: Path) -> None:
     with (capped / "steps.jsonl").open("a") as file:
         file.write('{"kd_step": 2, "vali')
-    directory = RunDirectory.reopen(capped)
-    add(directory, record(0, 1.0, True), "plain")
-    add(directory, record(1, 0.4, True), "whole")
+    with reopened(capped) as directory:
+        add(directory, record(0, 1.0, True), "plain")
+        add(directory, record(1, 0.4, True), "whole")
     assert [step["kd_step"] for step in read_lines(capped / "steps.jsonl")] == [0, 1]
 
 
 def test_a_step_that_comes_out_differently_changes_nothing(capped: Path) -> None:
     before = contents(capped)
-    with pytest.raises(StorageError, match="step 0 came out differently"):
-        add(RunDirectory.reopen(capped), record(0, 1.001, True), "other")
+    with reopened(capped) as directory, pytest.raises(StorageError, match="step 0 came out differently"):
+        add(directory, record(0, 1.001, True), "other")
     assert contents(capped) == before
 
 
@@ -112,15 +127,46 @@ def test_a_damaged_file_is_found_when_the_run_is_opened(capped: Path) -> None:
         RunDirectory.reopen(capped)
 
 
+def test_one_process_works_on_a_run_at_a_time(capped: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pgkd_agent.runs import RunDirectory as R; R.%s(Path(sys.argv[1]))"
+    )
+
+    def other(method: str, path: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", script % method, str(path)], capture_output=True, text=True, timeout=60
+        )
+        return done.stderr
+
+    with reopened(capped):
+        assert "another process works on run directory" in other("reopen", capped)
+    assert other("reopen", capped) == ""
+    new = RunDirectory.create(tmp_path / "new")
+    assert "another process works on" in other("create", tmp_path / "new")
+    new.close()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_surrogate_is_stored_as_its_escape(tmp_path: Path) -> None:
+    append_lines(tmp_path / "rows.jsonl", [{"text": "half \ud83d"}])
+    assert read_lines(tmp_path / "rows.jsonl") == [{"text": "half \ud83d"}]
+
+
 def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path / "new" / "run")
     (tmp_path / "new" / "run" / "meta.json").write_text("{}")
-    directory.discard_if_unused()
+    directory.close()
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made"):
+        RunDirectory.create(tmp_path / "new" / ("x" * 300) / "run")
+    with pytest.raises(StorageError):
+        RunDirectory.create(tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     kept = RunDirectory.create(tmp_path / "run")
     (tmp_path / "run" / "meta.json").write_text("{}")
     kept.keep()
-    kept.discard_if_unused()
+    kept.close()
     assert json.loads((tmp_path / "run" / "meta.json").read_text()) == {}
     with pytest.raises(ConfigError, match="exists already"):
         RunDirectory.create(tmp_path / "run")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkd_agent.text import normalize, shorten
+from pgkd_agent.text import normalize, shorten, well_formed
 
 
 @given(st.text())
@@ -21,3 +21,12 @@ def test_a_short_text_stays_and_a_long_one_keeps_its_beginning(text: str, limit:
     short = shorten(text, limit)
     assert len(short) <= limit
     assert short == text or (short.endswith("…") and text.startswith(short[:-1]) and len(text) > limit)
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_well_formed_text_can_be_encoded_and_good_text_stays(text: str) -> None:
+    assert well_formed(text).encode() is not None
+    assert well_formed(well_formed(text)) == well_formed(text)
+    if not any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        assert well_formed(text) == text
+    assert well_formed("a\ud83d") == "a\ufffd" and well_formed("\ud83d\ude00") == "😀"
