@@ -145,7 +145,8 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def logged(run: Path, columns: str) -> list[Any]:
     with sqlite3.connect(run / "calls.sqlite") as calls:
-        rows = calls.execute(f"SELECT {columns} FROM calls WHERE kd_step > 0 AND outcome = 'answered' ORDER BY id").fetchall()
+        only = "kd_step > 0 AND outcome = 'answered'"
+        rows = calls.execute(f"SELECT {columns} FROM calls WHERE {only} ORDER BY id").fetchall()
     calls.close()
     return rows
 
