@@ -31,6 +31,10 @@ class StudentClassifier(Runnable[str, Prediction]):
 
     `batch` runs true tensor batches sorted by length. `RunnableParallel` and `|` with a fan-out call
     `invoke` per item; give lists to `batch`.
+
+    Args:
+        model: A `transformers` classifier; None where an `engine` computes.
+        max_length: Tokens a text is cut at; None takes the tokenizer's.
     """
 
     def __init__(
@@ -64,8 +68,8 @@ class StudentClassifier(Runnable[str, Prediction]):
         Args:
             batch_size: Most texts of a forward pass; long ones go fewer at a time.
             engine: `torch`, `onnx` (a folder that `pgkd export` wrote; on the CPU), or `auto`: what is there.
-            precision: Of torch. `fp32` gives what was measured in training's evaluations; `bf16` is faster on hardware
-                that computes in it, and labels about one text in 200 differently; `auto` is `bf16` on such hardware.
+            precision: Of torch. `fp32` is that of a run's own reports; `bf16` is faster on hardware that computes in
+                it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
             threads: For the whole process; None leaves them as they are.
         Raises:
             ConfigError: The folder is missing or holds no sequence classifier, or none for that engine; the device
