@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from rapidfuzz import fuzz, process
 
 from pgkd_agent.config import GuardrailSettings
-from pgkd_agent.history import History
+from pgkd_agent.history import History, HistoryRow
+from pgkd_agent.likeness import TextIndex
 from pgkd_agent.text import normalize
 from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
 
@@ -75,6 +76,9 @@ class Guardrails:
     `label` (not in the taxonomy), `empty`, `length`, `prompt_copy`, `duplicate`, `near_duplicate`,
     `held_out` (equals or nearly equals a validation or test text), `class_cap`.
 
+    Between steps the texts of the history are kept in normal form with an index over them, so that a step pays for
+    the rows that are new. Memory a row: its text once more, and about 70 bytes.
+
     Args:
         held_out: Validation and test texts; they are compared with, never shown to the teacher.
         extra: Further checks by name, run after the built-in ones.
@@ -89,14 +93,15 @@ class Guardrails:
     ) -> None:
         self._settings = settings
         self._resolve = LabelResolver(taxonomy)
-        self._held_out = sorted({normalize(text) for text in held_out})
+        self._held_out = TextIndex(sorted({normalize(text) for text in held_out}))
+        self._known = _KnownTexts()
         self._checks: dict[str, Check] = {
             "empty": lambda text, _label, _state: None if text else "no text",
             "length": self._length,
             "prompt_copy": lambda text, _label, state: "repeats a text of the prompt" if text in state.shown else None,
             "duplicate": lambda text, _label, state: "already in the history" if text in state.known_set else None,
-            "near_duplicate": lambda text, _label, state: self._near(text, state.known),
-            "held_out": lambda text, _label, _state: self._near(text, self._held_out),
+            "near_duplicate": self._near_duplicate,
+            "held_out": lambda text, _label, _state: self._near(text, self._candidates(text, self._held_out)),
             "class_cap": self._class_cap,
             **(extra or {}),
         }
@@ -104,8 +109,8 @@ class Guardrails:
     def screen(
         self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int = 0
     ) -> Screened:
-        known = [normalize(row.text) for row in history.rows]
-        state = ScreenState(frozenset(map(normalize, shown_texts)), known, set(known))
+        self._known.follow(history)
+        state = ScreenState(frozenset(map(normalize, shown_texts)), list(self._known.texts), set(self._known.texts))
         accepted: list[Accepted] = []
         rejected: list[Rejected] = []
         for sample in samples:
@@ -134,6 +139,13 @@ class Guardrails:
         low, high = self._settings.min_chars, self._settings.max_chars
         return None if low <= len(text) <= high else f"{len(text)} characters, allowed {low} to {high}"
 
+    def _near_duplicate(self, text: str, _label: str, state: ScreenState) -> str | None:
+        accepted_now = state.known[len(self._known.texts) :]
+        return self._near(text, [*self._candidates(text, self._known.index), *accepted_now])
+
+    def _candidates(self, text: str, index: TextIndex) -> list[str]:
+        return index.candidates(text, self._settings.near_duplicate_ratio)
+
     def _near(self, text: str, others: Sequence[str]) -> str | None:
         match = process.extractOne(text, others, scorer=fuzz.ratio, score_cutoff=self._settings.near_duplicate_ratio)
         return f"{match[1]:.0f} % alike to another row" if match else None
@@ -141,6 +153,24 @@ class Guardrails:
     def _class_cap(self, _text: str, label: str, state: ScreenState) -> str | None:
         cap = self._settings.max_per_class
         return f"more than {cap} of this class in one step" if state.accepted_per_class[label] >= cap else None
+
+
+class _KnownTexts:
+    """The texts of a history in normal form, in its order, and an index over them."""
+
+    def __init__(self) -> None:
+        self._rows: tuple[HistoryRow, ...] = ()
+        self.texts: list[str] = []
+        self.index = TextIndex()
+
+    def follow(self, history: History) -> None:
+        """Add the rows that are new; another history than the one before starts anew."""
+        if history.rows[: len(self._rows)] != self._rows:
+            self.texts, self.index, self._rows = [], TextIndex(), ()
+        new = [normalize(row.text) for row in history.rows[len(self._rows) :]]
+        self.texts += new
+        self.index.extend(new)
+        self._rows = history.rows
 
 
 class LabelResolver:

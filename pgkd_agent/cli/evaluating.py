@@ -13,6 +13,7 @@ from pgkd_agent.cli import options
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
     from pgkd_agent.estimates import Estimate
+    from pgkd_agent.student.classifier import StudentClassifier
     from pgkd_agent.types import Example
 
 
@@ -46,6 +47,9 @@ def evaluate(
     set_: options.Set = None,
     batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
+    engine: options.Engine = "auto",
+    precision: options.Precision = "fp32",
+    threads: options.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Print the classification report over labelled rows, of a model or of a teacher that classifies by itself."""
@@ -81,18 +85,21 @@ def evaluate(
     if teacher:
         _evaluate_teacher(paths[-1], examples, chosen, labels, settings, out, as_json)
     else:
-        _evaluate_model(paths[0], chosen, str(paths[-1]), batch_size, device, as_json)
+        from pgkd_agent.student.classifier import StudentClassifier
+
+        classifier = StudentClassifier.load(
+            paths[0], device, batch_size, engine=engine, precision=precision, threads=threads
+        )
+        _evaluate_model(classifier, chosen, str(paths[-1]), as_json)
 
 
-def _evaluate_model(model: Path, rows: list[Example], where: str, batch_size: int, device: str, as_json: bool) -> None:
+def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from pgkd_agent.data.taxonomy import check_labels
     from pgkd_agent.metrics import evaluate as evaluate_rows
     from pgkd_agent.metrics import format_report
-    from pgkd_agent.student.classifier import StudentClassifier
 
-    classifier = StudentClassifier.load(model, device, batch_size)
     check_labels(rows, classifier.taxonomy, where)
     evaluation = evaluate_rows(classifier.probabilities([row.text for row in rows]), rows, classifier.taxonomy)
     if as_json:

@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(distilling.distill)
 app.command()(distilling.train)
 app.command()(classifying.classify)
+app.command()(classifying.export)
 app.command()(evaluating.evaluate)
 app.command()(datasets.datasets)
 app.command()(schemas.schema)

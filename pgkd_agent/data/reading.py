@@ -8,7 +8,8 @@ import contextlib
 import csv
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 ROWS_NAMED = 10
 """Most row numbers in a message."""
+
+PARQUET_ROWS = 1024
+"""Rows of a Parquet file that are in memory at a time, when it is read as a stream."""
 
 Record = Mapping[str, Any]
 
@@ -84,11 +88,29 @@ def complete_rows(pairs: Iterable[tuple[Any, Any]], where: str, skip_incomplete:
 
 def read_texts(source: Path, text_column: str | None = None) -> list[str]:
     """Read texts without labels; a `.txt` file holds one a line."""
+    return list(stream_texts(source, text_column))
+
+
+def stream_texts(source: Path, text_column: str | None = None) -> Iterator[str]:
+    """As `read_texts`, a row (of Parquet: a batch of rows) at a time, for files larger than memory.
+
+    Raises:
+        DataError: At once for what the first row shows, later for a row that cannot be read.
+    """
     if source.suffix == ".txt":
-        return [line for line in read_text_file(source).splitlines() if line.strip()]
-    records, where = _records(source)
-    column = _column(records, text_column, TEXT_COLUMNS, "text", where) if records else ""
-    return [str(record.get(column) or "") for record in records]
+        lines = (part for line in text_lines(_existing(source)) for part in line.splitlines() if part.strip())
+        return _started(lines)
+    records = _started(stream_records(source))
+    first = next(records, None)
+    if first is None:
+        return iter(())
+    column = _column([first], text_column, TEXT_COLUMNS, "text", str(source))
+    return (str(record.get(column) or "") for record in chain([first], records))
+
+
+def _started(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, the first one read already, so that a file that cannot be read is an error here."""
+    return chain(list(islice(items, 1)), items)
 
 
 def named_rows(numbers: Sequence[int]) -> str:
@@ -133,16 +155,25 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         DataError: No such file, an unknown format, or one that cannot be read.
     """
+    return list(stream_records(path))
+
+
+def stream_records(path: Path) -> Iterator[Record]:
+    """As `read_records`, read as they are asked for."""
+    suffix = _existing(path).suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return _json_lines(path)
+    if suffix in (".csv", ".tsv"):
+        return _delimited(path, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".parquet":
+        return _parquet(path)
+    raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}")
+
+
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return read_json_lines(path)
-    if suffix in (".csv", ".tsv"):
-        return _read_delimited(path, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".parquet":
-        return _read_parquet(path)
-    raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    return path
 
 
 def read_text_file(path: Path) -> str:
@@ -151,22 +182,31 @@ def read_text_file(path: Path) -> str:
     Raises:
         DataError: It cannot be read, is not UTF-8, or holds NUL bytes; the line is named.
     """
+    return "".join(text_lines(path))
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines as `read_text_file` has them, with their ends, which are line feeds; read as they are asked for."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield _decoded(path, number, line)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
-        text = content.decode("utf-8-sig")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        encoding = _likely_encoding(line)
         raise DataError(
-            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; the file looks like "
-            f"{_likely_encoding(content)}: save it as UTF-8 (iconv -f {_likely_encoding(content)} -t UTF-8)"
+            f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; the file looks like "
+            f"{encoding}: save it as UTF-8 (iconv -f {encoding} -t UTF-8)"
         ) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(
-            f"{path}, line {line}: a NUL byte; the file is UTF-16, binary or damaged: save it as UTF-8 text"
+            f"{path}, line {number}: a NUL byte; the file is UTF-16, binary or damaged: save it as UTF-8 text"
         )
     return text
 
@@ -187,8 +227,11 @@ def read_json_lines(path: Path) -> list[Record]:
     Raises:
         DataError: See `read_text_file`; or a line is no JSON object.
     """
-    records: list[Record] = []
-    for number, line in enumerate(read_text_file(path).split("\n"), 1):
+    return list(_json_lines(path))
+
+
+def _json_lines(path: Path) -> Iterator[Record]:
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -197,18 +240,16 @@ def read_json_lines(path: Path) -> list[Record]:
             raise DataError(f"{path}, line {number} is not JSON: {error.msg}") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
-        records.append(record)
-    return records
+        yield record
 
 
-def _read_delimited(path: Path, delimiter: str) -> list[Record]:
-    header, *lines = csv_lines(path, delimiter) or [[]]
-    records: list[Record] = []
+def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
+    lines = _csv_rows(path, delimiter)
+    header = next(lines, [])
     for number, fields in enumerate(lines, 1):
         if len(fields) > len(header):
             raise DataError(f"{path}, row {number} has more fields than the header; quote texts with separators")
-        records.append(dict(zip(header, fields, strict=False)))
-    return records
+        yield dict(zip(header, fields, strict=False))
 
 
 def csv_lines(path: Path, delimiter: str = ",") -> list[list[str]]:
@@ -217,23 +258,28 @@ def csv_lines(path: Path, delimiter: str = ",") -> list[list[str]]:
     Raises:
         DataError: See `read_text_file`; or the quotes do not match.
     """
+    return list(_csv_rows(path, delimiter))
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the default 128 KiB
-    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
+    lines = (line.removesuffix("\n").removesuffix("\r") + "\n" for line in text_lines(path))
     try:
-        return [row for row in csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True) if row]
+        yield from (row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row)
     except csv.Error as error:
         raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
 
 
-def _read_parquet(path: Path) -> list[Record]:
+def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.lib
     import pyarrow.parquet
 
     try:
-        rows: list[Record] = pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                yield from batch.to_pylist()
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    return rows
 
 
 def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str) -> str:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 Encoded = list[list[int]]
@@ -17,8 +18,14 @@ POOL_BATCHES = 16
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
+    """Token ids of all texts in one call, which a fast tokenizer spreads over the cores."""
     ids: Encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_length, padding=False, return_attention_mask=False
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
     )["input_ids"]
     return ids
 
@@ -33,16 +40,23 @@ def pad(tokenizer: Any, rows: Sequence[list[int]], device: torch.device) -> dict
 
     The length is the longest row's, rounded up to `LENGTH_STEP` where the student takes as much.
     """
-    longest = max(map(len, rows))
-    rounded = math.ceil(longest / LENGTH_STEP) * LENGTH_STEP
-    batch = tokenizer.pad(
-        {"input_ids": list(rows)},
-        padding="max_length",
-        max_length=rounded if rounded <= tokenizer.model_max_length else longest,
-        return_tensors="pt",
-        return_attention_mask=True,
-    )
-    return {key: batch[key].to(device) for key in ("input_ids", "attention_mask")}
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    longest = int(lengths.max())
+    rounded = padded_length(longest)
+    length = rounded if rounded <= tokenizer.model_max_length else longest
+    ids = np.full((len(rows), length), tokenizer.pad_token_id, dtype=np.int64)
+    mask = np.arange(length) < lengths[:, None]
+    if tokenizer.padding_side == "left":
+        mask = mask[:, ::-1]
+    ids[mask] = np.concatenate(rows)
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device),
+    }
+
+
+def padded_length(length: int) -> int:
+    return math.ceil(length / LENGTH_STEP) * LENGTH_STEP
 
 
 def training_batches(encoded: Encoded, batch_size: int, seed: int) -> list[list[int]]:
@@ -58,8 +72,17 @@ def training_batches(encoded: Encoded, batch_size: int, seed: int) -> list[list[
     return batches
 
 
-def inference_batches(encoded: Encoded, batch_size: int) -> Iterator[list[int]]:
-    """Row numbers per batch, longest first, so that a lack of memory shows at once."""
+def inference_batches(encoded: Encoded, batch_size: int, max_tokens: int) -> Iterator[list[int]]:
+    """Row numbers per batch, longest first, so that a lack of memory shows at once.
+
+    Args:
+        batch_size: Most rows of a batch.
+        max_tokens: Most tokens of a batch, padding included; a single row may be longer.
+    """
     order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    start = 0
+    while start < len(order):
+        length = padded_length(len(encoded[order[start]]))
+        rows = min(batch_size, max(1, max_tokens // max(length, 1)))
+        yield order[start : start + rows]
+        start += rows

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import encode
-from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, predict_logits, to_probabilities
+from pgkd_agent.student.engines import Engine, TorchEngine, choose_engine, resolve_precision
+from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.types import Label, Probabilities
 
 
@@ -29,6 +31,10 @@ class StudentClassifier(Runnable[str, Prediction]):
 
     `batch` runs true tensor batches sorted by length. `RunnableParallel` and `|` with a fan-out call
     `invoke` per item; give lists to `batch`.
+
+    Args:
+        model: A `transformers` classifier; None where an `engine` computes.
+        max_length: Tokens a text is cut at; None takes the tokenizer's.
     """
 
     def __init__(
@@ -38,37 +44,57 @@ class StudentClassifier(Runnable[str, Prediction]):
         *,
         max_length: int | None = None,
         batch_size: int = INFERENCE_BATCH_SIZE,
+        engine: Engine | None = None,
     ) -> None:
-        self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._max_length = max_length or tokenizer.model_max_length
-        self.labels: tuple[str, ...] = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+        self._engine = engine or TorchEngine(model, tokenizer)
+        self.labels: tuple[str, ...] = self._engine.labels
 
     @classmethod
     def load(
-        cls, folder: Path | str, device: str = "auto", batch_size: int = INFERENCE_BATCH_SIZE
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        batch_size: int = INFERENCE_BATCH_SIZE,
+        *,
+        engine: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
     ) -> StudentClassifier:
         """Load a model folder.
 
+        Args:
+            batch_size: Most texts of a forward pass; long ones go fewer at a time.
+            engine: `torch`, `onnx` (a folder that `pgkd export` wrote; on the CPU), or `auto`: what is there.
+            precision: Of torch. `fp32` is that of a run's own reports; `bf16` is faster on hardware that computes in
+                it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
+            threads: For the whole process; None leaves them as they are.
         Raises:
-            ConfigError: The folder is missing or holds no sequence classifier.
+            ConfigError: The folder is missing or holds no sequence classifier, or none for that engine; the device
+                is not there; ONNX Runtime is missing.
         """
         from safetensors import SafetensorError
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        from pgkd_agent.student.loading import choose_device
         from pgkd_agent.student.quiet import quiet_transformers
 
-        if not (Path(folder) / "config.json").is_file():
-            raise ConfigError(f"{folder} is no model folder: expected one with a config.json in it")
+        folder = Path(folder)
+        chosen = choose_engine(folder, engine)
+        if threads:
+            torch.set_num_threads(threads)
         try:
             with quiet_transformers():
-                model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                loaded = (
+                    _onnx_engine(folder, device, precision, threads)
+                    if chosen == "onnx"
+                    else _torch_engine(folder, device, precision, tokenizer)
+                )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
-        return cls(model.to(choose_device(device)), tokenizer, batch_size=batch_size)
+        return cls(None, tokenizer, batch_size=batch_size, engine=loaded)
 
     @property
     def taxonomy(self) -> tuple[Label, ...]:
@@ -77,7 +103,7 @@ class StudentClassifier(Runnable[str, Prediction]):
     def probabilities(self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None) -> Probabilities:
         """Shape (n_texts, n_labels), columns in the order of `labels`."""
         encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
-        return to_probabilities(predict_logits(self._model, self._tokenizer, encoded, self._batch_size, on_batch))
+        return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch))
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:
         return self._call_with_config(lambda text: self.classify([text])[0], input, config)
@@ -98,11 +124,30 @@ class StudentClassifier(Runnable[str, Prediction]):
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts; the same as `batch`, without callbacks."""
         rows = self.probabilities(texts)
+        best = rows.argmax(axis=1)
         return [
-            Prediction(
-                self.labels[int(row.argmax())],
-                float(row.max()),
-                dict(zip(self.labels, map(float, row), strict=True)),
-            )
-            for row in rows
+            Prediction(self.labels[index], row[index], dict(zip(self.labels, row, strict=True)))
+            for index, row in zip(best.tolist(), rows.tolist(), strict=True)
         ]
+
+
+def _torch_engine(folder: Path, device: str, precision: str, tokenizer: Any) -> Engine:
+    """The attention is what transformers takes by itself, `sdpa` where the model has it."""
+    from transformers import AutoModelForSequenceClassification
+
+    from pgkd_agent.student.loading import choose_device
+
+    chosen = choose_device(device)
+    bf16 = resolve_precision(precision, chosen)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return TorchEngine(model.to(chosen), tokenizer, bf16)
+
+
+def _onnx_engine(folder: Path, device: str, precision: str, threads: int | None) -> Engine:
+    from pgkd_agent.student.onnx_engine import OnnxEngine
+
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device {device!r}: the onnx engine runs on the CPU; take --engine torch for others")
+    if resolve_precision(precision, torch.device("meta")):
+        raise ConfigError("precision bf16 is for the torch engine; an exported model has that of its export")
+    return OnnxEngine(folder, threads)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz import fuzz
 
 from pgkd_agent.config import GuardrailSettings
 from pgkd_agent.guardrails import Guardrails, LabelResolver, Screened
-from pgkd_agent.history import History
+from pgkd_agent.history import History, HistoryRow
+from pgkd_agent.text import normalize
 from pgkd_agent.types import Example, GeneratedSample, Label
 
 TAXONOMY = (Label("card_not_working"), Label("Sci/Tech"), Label("sports"))
@@ -83,3 +85,52 @@ def test_every_sample_is_on_one_side_in_order(samples: list[tuple[str, str]]) ->
     order = [text.strip() for text, _ in samples]
     kept = iter(order)
     assert all(any(item.text == text for text in kept) for item in result.accepted)
+
+
+def plain_verdict(text: str, known: list[str], held_out: list[str], ratio: float) -> tuple[str, str] | None:
+    """The rules about other texts by their definition: compared with each one, none left out."""
+    if text in known:
+        return "duplicate", "already in the history"
+    for rule, others in (("near_duplicate", known), ("held_out", held_out)):
+        best = max((fuzz.ratio(text, other) for other in others), default=-1)
+        if best >= ratio:
+            return rule, f"{best:.0f} % alike to another row"
+    return None
+
+
+WORDS = st.lists(
+    st.sampled_from(["Card", "card", "cards", "is", "IS", "not", "bank", "\u00e9t\u00e9", "a"]), min_size=2, max_size=7
+)
+LIKE_TEXTS = st.lists(WORDS.map(" ".join), max_size=8)
+
+
+@given(LIKE_TEXTS, LIKE_TEXTS, st.lists(LIKE_TEXTS, max_size=3), st.sampled_from([0.0, 60.0, 85.0, 90.0, 100.0]))
+@settings(max_examples=200, deadline=None)
+def test_steps_over_a_growing_history_go_by_the_plain_definition(
+    real: list[str], held_out: list[str], steps: list[list[str]], ratio: float
+) -> None:
+    guardrails = Guardrails(GuardrailSettings(near_duplicate_ratio=ratio), TAXONOMY, held_out)
+    history = History.of([Example(text, "sports") for text in real])
+    for kd_step, texts in enumerate(steps, 1):
+        result = guardrails.screen([GeneratedSample(text, "sports") for text in texts], history, frozenset())
+        known = [normalize(row.text) for row in history.rows]
+        accepted, rejected = [], []
+        for text in texts:
+            verdict = plain_verdict(normalize(text), known, [normalize(other) for other in held_out], ratio)
+            if verdict:
+                rejected.append((text, *verdict))
+            else:
+                accepted.append(text)
+                known.append(normalize(text))
+        assert [item.text for item in result.accepted] == accepted
+        assert [(item.text, item.rule, item.reason) for item in result.rejected] == rejected
+        history = history.extended(HistoryRow(text, "sports", kd_step) for text in accepted)
+
+
+def test_another_history_than_before_is_read_anew() -> None:
+    guardrails = Guardrails(GuardrailSettings(), TAXONOMY)
+    sample = [GeneratedSample("They won the final", "sports")]
+    with_it = History.of([Example("They won the final", "sports"), Example("A probe reached Mars", "Sci/Tech")])
+    without = History.of([Example("A probe reached Mars", "Sci/Tech")])
+    for history, accepted in ((with_it, 0), (without, 1), (with_it, 0), (History(()), 1)):
+        assert len(guardrails.screen(sample, history, frozenset()).accepted) == accepted

@@ -13,7 +13,7 @@ import pgkd_agent
 ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
-    {"errors", "types", "seeding", "text", "tokens"},
+    {"errors", "types", "seeding", "text", "tokens", "likeness"},
     {"config", "resources", "early_stopping", "history", "embedded"},
     {"prices", "attributes"},
     {"budget", "estimates"},
