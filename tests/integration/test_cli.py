@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import completion, serve
@@ -67,6 +68,55 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
 
     again = pgkd("train", "--train", files / "train.jsonl", "--out", files / "run", *quick(tiny_student))
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_base_url_is_the_server_of_every_teacher(files: Path, tiny_student: Path) -> None:
+    config = files / "settings.yaml"
+    config.write_text("teacher: {ensemble: [{spec: 'openai:b', base_url: 'http://127.0.0.1:9'}]}", encoding="utf-8")
+    common = (
+        "distill",
+        "--train",
+        files / "train.jsonl",
+        "--steps",
+        "2",
+        *quick(tiny_student),
+        "--teacher",
+        "openai:a",
+    )
+    with serve(lambda _call, _body: completion(REPLY)) as server:
+        for out, second in (("flags", ("--teacher", "openai:b")), ("file", ("--config", config))):
+            done = pgkd(*common, *second, "--base-url", server.base_url, "--out", out)
+            assert done.returncode == 0, done.stderr
+            stored = yaml.safe_load((files / out / "config.yaml").read_text())["teacher"]
+            assert [stored["base_url"], stored["ensemble"][0]["base_url"]] == [server.base_url] * 2
+        assert [body["model"] for body in server.requests] == ["a", "b"] * 2
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        (["openai:a", "anthropic:b"], "of several providers (anthropic, openai)"),
+        (["local:smollm2", "openai:a", "azure_openai:b"], "teacher.ensemble[].base_url"),
+        (["local:smollm2"], "a local: teacher has no server"),
+        (["local:smollm2", "local:other.gguf"], "a local: teacher has no server"),
+        ([], "a local: teacher has no server"),  # the default is local
+    ],
+)
+def test_base_url_needs_teachers_of_one_provider(files: Path, teachers: list[str], message: str) -> None:
+    named = [part for teacher in teachers for part in ("--teacher", teacher)]
+    address = ("--base-url", "http://127.0.0.1:9")
+    done = pgkd("distill", "--train", files / "train.jsonl", *named, *address, "--dry-run")
+    assert done.returncode == 2 and done.stdout == "" and not (files / "runs").exists()
+    assert "ConfigError: --base-url" in done.stderr and message in " ".join(done.stderr.split())
+
+
+def test_base_url_passes_over_local_teachers(files: Path) -> None:
+    both = ("--teacher", "local:smollm2", "--teacher", "openai:a")
+    common = ("distill", "--train", files / "train.jsonl", *both, "--dry-run", "--base-url")
+    done = pgkd(*common, "http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    unset = pgkd(*common, "")  # as from a variable that is not set: would be the provider's own server
+    assert unset.returncode == 2 and "--base-url is empty" in unset.stderr
 
 
 def test_train_needs_no_teacher(files: Path, tiny_student: Path) -> None:
