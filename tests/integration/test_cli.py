@@ -131,25 +131,29 @@ def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: P
         "--dry-run", "--prompt", "per_class", *quick(tiny_student), "--set", "pgkd.pgkd_batch_size=32",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "first of 7 requests in a KD step, 70 in 10 steps; repetitions come on top" in done.stdout
-    assert not (files / "runs").exists()
+    assert "first of 7 requests in a KD step; 10 steps make 70 calls, repetitions apart" in done.stdout
+    assert "estimate: 70 calls" in done.stdout and not (files / "runs").exists()
 
 
-def test_a_dry_run_says_what_it_cannot_know(files: Path, tiny_student: Path) -> None:
-    base = ("distill", "--train", files / "train.jsonl", "--dry-run", *quick(tiny_student))
-    agent = pgkd(*base, "--teacher", "openai:m", "--set", "teacher.mode=agent")
-    assert "estimate: none: how often an agent calls is up to the model" in agent.stdout, agent.stderr
-    verified = pgkd(*base, "--teacher", "openai:m", "--set", "guardrails.verify=true")
-    assert "and a call a sample to verify it; repetitions come on top" in verified.stdout, verified.stderr
+def test_a_dry_run_counts_the_calls_that_verify(files: Path) -> None:
+    base = ("distill", "--train", files / "train.jsonl", "--dry-run", "--teacher", "openai:m", "--steps", "3")
+    shown = pgkd(*base, "--set", "guardrails.verify=true", "--set", "pgkd.pgkd_batch_size=8").stdout
+    assert "3 steps make 3 calls, and up to 24 more to verify the samples, repetitions apart" in shown
+    assert "estimate: 27 calls" in shown  # the two say the same
 
 
-def test_a_server_is_named_for_teachers_of_one_provider_only(files: Path, tiny_student: Path) -> None:
-    done = pgkd(
-        "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--teacher", "anthropic:c",
-        "--base-url", "http://127.0.0.1:9", *quick(tiny_student),
-    )  # fmt: skip
-    assert done.returncode == 2 and "several providers (anthropic, openai)" in done.stderr
-    assert not (files / "runs").exists()
+def test_a_dry_run_does_not_count_the_calls_of_an_agent(files: Path) -> None:
+    base = ("distill", "--train", files / "train.jsonl", "--dry-run", "--teacher", "openai:m")
+    agent = ("--set", "teacher.mode=agent", "--set", "teacher.max_tool_calls=7", "--steps", "3")
+    verify = ("--set", "guardrails.verify=true", "--set", "pgkd.pgkd_batch_size=8")
+    for more, verifying in (((), "."), (verify, "; up to 24 calls verify the samples.")):
+        done = pgkd(*base, *agent, *more)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()[-2:]
+        assert said[0].startswith(
+            f"prompt 'agent', with which each of 3 steps begins (at most 7 tool calls){verifying} No"
+        )
+        assert said[1] == "estimate: none, how often an agent calls is up to the model; set a cap, e.g. --max-calls"
 
 
 def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
