@@ -192,6 +192,24 @@ def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) 
     assert [line for line in bad.stdout.splitlines() if "error" in line] == [f"pgkd mine: {mistake}"]
     assert f"{own / 'mine.j2'}: {mistake}" in pgkd("prompts", "lint", "paper", own / "mine.j2").stdout
     assert pgkd("prompts", "lint", "per_class", *folder).returncode == 0
+    for name, source in (
+        ("deep", "(" * 3000 + "1" + ")" * 3000),
+        ("typo", "num_samples | jsn"),
+        ("keys", "target.pop('x')"),
+    ):
+        (own / f"{name}.j2").write_text(f"Human:\n{{{{ {source} }}}}", encoding="utf-8")
+    several = pgkd("prompts", "lint", "deep", "typo", "keys", "mine", *folder)
+    assert several.returncode == 2 and "Traceback" not in several.stderr
+    for message in (
+        "deep: error: RecursionError",
+        "typo: error: line 2: No filter named 'jsn'",
+        "2: KeyError: 'x'",
+        mistake,
+    ):
+        assert message in several.stdout  # one does not keep the next from being checked
+    for name, message in (("deep", "RecursionError"), ("typo", "No filter named 'jsn'"), ("keys", "KeyError: 'x'")):
+        broken = pgkd("prompts", "render", name, "--train", files / "train.jsonl", *folder)
+        assert broken.returncode == 2 and f"PromptError: prompt '{name}'" in broken.stderr and message in broken.stderr
     nowhere = pgkd("prompts", "lint", "--folder", files)
     assert nowhere.returncode == 2 and "holds no templates" in nowhere.stderr
 
