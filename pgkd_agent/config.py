@@ -287,7 +287,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or holds something else.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        content = _load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(content or {}, dict):
@@ -306,12 +306,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _load(text: str) -> Any:
+    """
+    Raises:
+        yaml.YAMLError: As the name says; also for what PyYAML passes on from Python, such as of the date 2024-13-45.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # any type: what a value is read as decides which
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
 def _split(assignment: str) -> tuple[str, Any]:
     key, equals, value = assignment.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {assignment!r}: expected key=value, e.g. student.learning_rate=1e-5")
     try:
-        return key.strip(), yaml.load(value, Loader=_Loader)
+        return key.strip(), _load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {assignment!r}: the value is not readable: {error}") from error
 

@@ -75,7 +75,7 @@ def lint_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
         return [Finding(str(error))]
     try:
         unknown = list(_unknown(template))
-    except PromptError as error:  # a syntax error, or a filter that does not exist
+    except PromptError as error:  # a syntax error, a filter that does not exist, or more than Jinja can compile
         return [Finding(_without_name(error, template))]
     findings = [*unknown, *_missing(template)]
     if not unknown:
@@ -127,7 +127,7 @@ def _rendered(variant: str, template: PromptTemplate, folder: Path | None) -> It
 
 
 def _without_name(error: PromptError, template: PromptTemplate) -> str:
-    return str(error).removeprefix(f"prompt {template.name!r}").lstrip(", ")
+    return str(error).removeprefix(f"prompt {template.name!r}").lstrip(",: ")
 
 
 def _mistake(template: PromptTemplate, values: Mapping[str, Any]) -> str | None:

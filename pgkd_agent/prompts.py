@@ -10,11 +10,13 @@ A user's folder has the layout of `prompts/`; what is not in it is taken from th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -92,19 +94,17 @@ class PromptTemplate:
         """Names the template uses, also such as do not exist.
 
         Raises:
-            PromptError: A syntax error.
+            PromptError: A syntax error, a filter or test that does not exist, or nothing that Jinja can compile.
         """
-        try:
+        with _blaming(f"prompt {self.name!r}"):
             return frozenset(jinja2.meta.find_undeclared_variables(self.parse()))
-        except jinja2.TemplateSyntaxError as error:
-            raise PromptError(f"prompt {self.name!r}, line {error.lineno}: {error.message}") from error
 
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names the template uses.
 
         Raises:
-            PromptError: A syntax error, or a variable that does not exist.
+            PromptError: A variable that does not exist; see `used` too.
         """
         used, known = self.used, VARIABLES[self.purpose]
         unknown = sorted(used - known.keys())
@@ -127,18 +127,16 @@ class PromptTemplate:
         """Render to messages; data inside is JSON, so its braces and line breaks stay data.
 
         Raises:
-            PromptError: A value the template needs is missing, or no message comes out.
+            PromptError: A value the template needs is missing, no message comes out, or the template raises anything.
         """
         missing = sorted(self.variables - values.keys())
         if missing:
             raise PromptError(f"prompt {self.name!r} needs values for: {', '.join(missing)}")
+        own = copy.deepcopy(dict(values))  # a template may call `pop`, and a request is rendered more than once
         messages = []
         for role, part in self._parts():
-            try:
-                content = _environment().from_string(part).render(values).strip()
-            except Exception as error:  # a template is code: its expressions may raise anything
-                said = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
-                raise PromptError(f"prompt {self.name!r}, {role} message{_line_of(error)}: {said}") from error
+            with _blaming(f"prompt {self.name!r}, {role} message"):
+                content = _environment().from_string(part).render(own).strip()
             if content:
                 messages.append(Message(role, content))
         if not messages:
@@ -148,9 +146,10 @@ class PromptTemplate:
     def parse(self) -> jinja2.nodes.Template:
         """
         Raises:
-            jinja2.TemplateSyntaxError: As the name says.
+            PromptError: See `used`.
         """
-        return _environment().parse(self.source)
+        with _blaming(f"prompt {self.name!r}"):
+            return _environment().parse(self.source)
 
     def _parts(self) -> list[tuple[Role, str]]:
         """The messages' templates, each behind as many line breaks as make its line numbers those of the file."""
@@ -237,6 +236,29 @@ def _places(purpose: Purpose, folder: Path | None) -> list[Path]:
 
 def _is_path(variant: str) -> bool:
     return variant.endswith(".j2") or "/" in variant or "\\" in variant
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Whatever Jinja or the template itself raises is a mistake in the template.
+
+    A template is code: it calls filters and methods, which raise what they like, and Jinja translates it to Python,
+    which has limits of its own. No list of exceptions would be complete, and nothing of ours runs in here.
+    """
+    try:
+        yield
+    except PromptError:  # from within, and said already
+        raise
+    except Exception as error:
+        raise PromptError(f"{what}{_line_of(error)}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Messages of Jinja as they are; of others with the type, since a KeyError only says a name."""
+    if isinstance(error, jinja2.TemplateError):
+        return error.message or ""
+    # A SyntaxError's text ends with a line of the Python that Jinja made.
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def _line_of(error: Exception) -> str:

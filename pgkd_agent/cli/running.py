@@ -13,7 +13,7 @@ from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.pipeline import DistillResult, Observer, resume, run
-from pgkd_agent.preview import estimate, preview
+from pgkd_agent.preview import Preview, estimate, preview
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.runs import read_run
@@ -210,17 +210,28 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)
     console.print("---", style="bold")
-    steps, requests = config.pgkd.num_kd_steps, len(shown.prompts)
-    verifying = ", and a call a sample to verify it" if config.guardrails.verify else ""
-    if config.teacher.mode == "agent":
-        bill = "none: how often an agent calls is up to the model"
-    else:
-        names = [settings.spec for settings in members(config.teacher)]
-        bill = str(estimate(shown, task, config, names, load_prices(config.teacher.prices)))
     console.print(
-        f"prompt {shown.template.name!r}, first of {requests} requests in a KD step, {requests * steps} in {steps} "
-        f"steps{verifying}; repetitions come on top. No model is trained yet: report and predictions above are "
-        f"placeholders.\nestimate: {bill}",
+        f"prompt {shown.template.name!r}, {_calls(shown, config)}. No model is trained yet: report and predictions "
+        f"above are placeholders.\nestimate: {_estimate(shown, task, config)}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _calls(shown: Preview, config: PGKDConfig) -> str:
+    """What comes after the prompt that is shown: the calls that can be foreseen."""
+    steps, requests = config.pgkd.num_kd_steps, len(shown.prompts)
+    verifying = steps * config.pgkd.pgkd_batch_size if config.guardrails.verify else 0
+    if config.teacher.mode == "agent":
+        begins = f"with which each of {steps} steps begins (at most {config.teacher.max_tool_calls} tool calls)"
+        return begins + (f"; up to {verifying} calls verify the samples" if verifying else "")
+    more = f", and up to {verifying} more to verify the samples" if verifying else ""
+    calls = f"{steps} steps make {steps * requests} calls{more}, repetitions apart"
+    return f"first of {requests} requests in a KD step; {calls}"
+
+
+def _estimate(shown: Preview, task: Task, config: PGKDConfig) -> str:
+    prices = load_prices(config.teacher.prices)  # in any mode: a broken table would end the run
+    if config.teacher.mode == "agent":
+        return "none, how often an agent calls is up to the model; set a cap, e.g. --max-calls"
+    return str(estimate(shown, task, config, [settings.spec for settings in members(config.teacher)], prices))

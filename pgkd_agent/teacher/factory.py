@@ -138,7 +138,11 @@ def _dialect(provider: str, settings: TeacherSettings) -> Dialect:
 
 def _refuse_credentials_in(url: str | None) -> None:
     """Settings are written into the run directory."""
-    parts = urlsplit(url or "")
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:
+        # Without the error's words, and without the error: it may quote the address with the password.
+        raise ConfigError("teacher.base_url is no address; expected one like https://host:8000/v1") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
             "teacher.base_url holds a name, a password or parameters; keys and passwords belong into the environment"

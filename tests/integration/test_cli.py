@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import completion, serve
@@ -69,6 +70,55 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
     assert again.returncode == 2 and "exists already" in again.stderr
 
 
+def test_base_url_is_the_server_of_every_teacher(files: Path, tiny_student: Path) -> None:
+    config = files / "settings.yaml"
+    config.write_text("teacher: {ensemble: [{spec: 'openai:b', base_url: 'http://127.0.0.1:9'}]}", encoding="utf-8")
+    common = (
+        "distill",
+        "--train",
+        files / "train.jsonl",
+        "--steps",
+        "2",
+        *quick(tiny_student),
+        "--teacher",
+        "openai:a",
+    )
+    with serve(lambda _call, _body: completion(REPLY)) as server:
+        for out, second in (("flags", ("--teacher", "openai:b")), ("file", ("--config", config))):
+            done = pgkd(*common, *second, "--base-url", server.base_url, "--out", out)
+            assert done.returncode == 0, done.stderr
+            stored = yaml.safe_load((files / out / "config.yaml").read_text())["teacher"]
+            assert [stored["base_url"], stored["ensemble"][0]["base_url"]] == [server.base_url] * 2
+        assert [body["model"] for body in server.requests] == ["a", "b"] * 2
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        (["openai:a", "anthropic:b"], "of several providers (anthropic, openai)"),
+        (["local:smollm2", "openai:a", "azure_openai:b"], "teacher.ensemble[].base_url"),
+        (["local:smollm2"], "a local: teacher has no server"),
+        (["local:smollm2", "local:other.gguf"], "a local: teacher has no server"),
+        ([], "a local: teacher has no server"),  # the default is local
+    ],
+)
+def test_base_url_needs_teachers_of_one_provider(files: Path, teachers: list[str], message: str) -> None:
+    named = [part for teacher in teachers for part in ("--teacher", teacher)]
+    address = ("--base-url", "http://127.0.0.1:9")
+    done = pgkd("distill", "--train", files / "train.jsonl", *named, *address, "--dry-run")
+    assert done.returncode == 2 and done.stdout == "" and not (files / "runs").exists()
+    assert "ConfigError: --base-url" in done.stderr and message in " ".join(done.stderr.split())
+
+
+def test_base_url_passes_over_local_teachers(files: Path) -> None:
+    both = ("--teacher", "local:smollm2", "--teacher", "openai:a")
+    common = ("distill", "--train", files / "train.jsonl", *both, "--dry-run", "--base-url")
+    done = pgkd(*common, "http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    unset = pgkd(*common, "")  # as from a variable that is not set: would be the provider's own server
+    assert unset.returncode == 2 and "--base-url is empty" in unset.stderr
+
+
 def test_train_needs_no_teacher(files: Path, tiny_student: Path) -> None:
     done = pgkd("train", "--train", files / "train.jsonl", "--out", files / "run", *quick(tiny_student))
     assert done.returncode == 0, done.stderr
@@ -81,25 +131,29 @@ def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: P
         "--dry-run", "--prompt", "per_class", *quick(tiny_student), "--set", "pgkd.pgkd_batch_size=32",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "first of 7 requests in a KD step, 70 in 10 steps; repetitions come on top" in done.stdout
-    assert not (files / "runs").exists()
+    assert "first of 7 requests in a KD step; 10 steps make 70 calls, repetitions apart" in done.stdout
+    assert "estimate: 70 calls" in done.stdout and not (files / "runs").exists()
 
 
-def test_a_dry_run_says_what_it_cannot_know(files: Path, tiny_student: Path) -> None:
-    base = ("distill", "--train", files / "train.jsonl", "--dry-run", *quick(tiny_student))
-    agent = pgkd(*base, "--teacher", "openai:m", "--set", "teacher.mode=agent")
-    assert "estimate: none: how often an agent calls is up to the model" in agent.stdout, agent.stderr
-    verified = pgkd(*base, "--teacher", "openai:m", "--set", "guardrails.verify=true")
-    assert "and a call a sample to verify it; repetitions come on top" in verified.stdout, verified.stderr
+def test_a_dry_run_counts_the_calls_that_verify(files: Path) -> None:
+    base = ("distill", "--train", files / "train.jsonl", "--dry-run", "--teacher", "openai:m", "--steps", "3")
+    shown = pgkd(*base, "--set", "guardrails.verify=true", "--set", "pgkd.pgkd_batch_size=8").stdout
+    assert "3 steps make 3 calls, and up to 24 more to verify the samples, repetitions apart" in shown
+    assert "estimate: 27 calls" in shown  # the two say the same
 
 
-def test_a_server_is_named_for_teachers_of_one_provider_only(files: Path, tiny_student: Path) -> None:
-    done = pgkd(
-        "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--teacher", "anthropic:c",
-        "--base-url", "http://127.0.0.1:9", *quick(tiny_student),
-    )  # fmt: skip
-    assert done.returncode == 2 and "several providers (anthropic, openai)" in done.stderr
-    assert not (files / "runs").exists()
+def test_a_dry_run_does_not_count_the_calls_of_an_agent(files: Path) -> None:
+    base = ("distill", "--train", files / "train.jsonl", "--dry-run", "--teacher", "openai:m")
+    agent = ("--set", "teacher.mode=agent", "--set", "teacher.max_tool_calls=7", "--steps", "3")
+    verify = ("--set", "guardrails.verify=true", "--set", "pgkd.pgkd_batch_size=8")
+    for more, verifying in (((), "."), (verify, "; up to 24 calls verify the samples.")):
+        done = pgkd(*base, *agent, *more)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()[-2:]
+        assert said[0].startswith(
+            f"prompt 'agent', with which each of 3 steps begins (at most 7 tool calls){verifying} No"
+        )
+        assert said[1] == "estimate: none, how often an agent calls is up to the model; set a cap, e.g. --max-calls"
 
 
 def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
@@ -138,6 +192,24 @@ def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) 
     assert [line for line in bad.stdout.splitlines() if "error" in line] == [f"pgkd mine: {mistake}"]
     assert f"{own / 'mine.j2'}: {mistake}" in pgkd("prompts", "lint", "paper", own / "mine.j2").stdout
     assert pgkd("prompts", "lint", "per_class", *folder).returncode == 0
+    for name, source in (
+        ("deep", "(" * 3000 + "1" + ")" * 3000),
+        ("typo", "num_samples | jsn"),
+        ("keys", "target.pop('x')"),
+    ):
+        (own / f"{name}.j2").write_text(f"Human:\n{{{{ {source} }}}}", encoding="utf-8")
+    several = pgkd("prompts", "lint", "deep", "typo", "keys", "mine", *folder)
+    assert several.returncode == 2 and "Traceback" not in several.stderr
+    for message in (
+        "deep: error: RecursionError",
+        "typo: error: line 2: No filter named 'jsn'",
+        "2: KeyError: 'x'",
+        mistake,
+    ):
+        assert message in several.stdout  # one does not keep the next from being checked
+    for name, message in (("deep", "RecursionError"), ("typo", "No filter named 'jsn'"), ("keys", "KeyError: 'x'")):
+        broken = pgkd("prompts", "render", name, "--train", files / "train.jsonl", *folder)
+        assert broken.returncode == 2 and f"PromptError: prompt '{name}'" in broken.stderr and message in broken.stderr
     nowhere = pgkd("prompts", "lint", "--folder", files)
     assert nowhere.returncode == 2 and "holds no templates" in nowhere.stderr
 

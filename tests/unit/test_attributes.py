@@ -52,6 +52,7 @@ def test_more_combinations_than_a_machine_counts_can_be_drawn_from() -> None:
         ("", "is empty; expected attributes"),
         ("- plain", "holds a list, expected a mapping"),
         ("style: [plain", "cannot be read"),
+        ("style: [2024-13-45]", "cannot be read: ValueError: month must be in"),  # a date, to YAML
         ("style: plain", "'style' is 'plain', expected a list"),
         ("style: []", "expected a list of at least one value"),
         ("style: [plain, yes]", "'style' lists True, expected a text; put it in quotes"),

@@ -52,6 +52,8 @@ def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:
         ("teacher.mode=both", "teacher.mode"),
         ("seed", "expected key=value"),
         ("recipe=best", "unknown recipe 'best'"),
+        ("data.task_description=2024-13-45", "the value is not readable: ValueError: month must be in"),
+        ("guardrails.verify=!!bool perhaps", "the value is not readable: KeyError: 'perhaps'"),
     ],
 )
 def test_mistakes_are_named(assignment: str, message: str) -> None:
@@ -59,7 +61,15 @@ def test_mistakes_are_named(assignment: str, message: str) -> None:
         build_config(assignments=[assignment])
 
 
-@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "holds a list"), ("a: [", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "holds a list"),
+        ("a: [", "cannot be read"),
+        ("a: 2024-13-45", "cannot be read: ValueError: month must be in"),
+        ("a: " + "[" * 3000, "cannot be read: RecursionError"),
+    ],
+)
 def test_a_file_that_is_no_mapping(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):

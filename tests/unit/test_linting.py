@@ -6,6 +6,7 @@ import pytest
 
 from pgkd_agent.linting import lint_prompt
 from pgkd_agent.prompts import VARIABLES, list_prompts
+from tests.unit.test_prompts import UNREADABLE, UNRENDERABLE
 
 GOOD = "Human:\n{{ num_samples }} {{ target.name }}\n{% for row in few_shot %}\n{{ row | json }}\n{% endfor %}\n"
 
@@ -62,6 +63,18 @@ def test_each_kind_of_mistake_is_found(tmp_path: Path, source: str, expected: li
     assert len(found) == len(expected)
     for message, beginning in zip(found, expected, strict=True):
         assert message.startswith(beginning)
+
+
+@pytest.mark.parametrize(("source", "message"), [*UNREADABLE, *UNRENDERABLE])
+def test_whatever_a_template_raises_is_a_finding(tmp_path: Path, source: str, message: str) -> None:
+    found = " ".join(errors(tmp_path, source))
+    assert message.removeprefix("prompt 'mine'").lstrip(",: ") in found
+    assert "<template>" not in found
+
+
+def test_what_one_template_does_to_the_made_up_values_is_not_seen_by_the_next(tmp_path: Path) -> None:
+    taking = GOOD + "{{ few_shot.pop().text if few_shot }}{{ target.pop('name') }}"
+    assert errors(tmp_path, taking) == errors(tmp_path, GOOD) == []
 
 
 def test_a_zero_shot_template_needs_the_text_and_the_classes(tmp_path: Path) -> None:

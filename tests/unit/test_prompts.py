@@ -161,6 +161,48 @@ def test_a_mistake_that_shows_in_rendering_names_its_line(mistake: str, message:
         template.render(VALUES)
 
 
+UNREADABLE = [
+    ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "prompt 'mine': RecursionError: "),
+    ("{{ " + " + ".join(["num_samples"] * 3000) + " }}", "prompt 'mine': RecursionError: "),
+    ("{{ 10 ** 5000 }}", "prompt 'mine': ValueError: Exceeds the limit"),
+    ("Human:\n{{ 1 | no_such }}", "prompt 'mine', line 2: No filter named 'no_such'."),
+    ("Human:\n{{ 1 is no_such }}", "prompt 'mine', line 2: No test named 'no_such'."),
+    ("{% block a %}{% endblock %}\n{% block a %}{% endblock %}", "prompt 'mine', line 2: block 'a' defined twice"),
+]
+UNRENDERABLE = [
+    ("{% if 1 %}" * 150 + "x" + "{% endif %}" * 150, "IndentationError: too many levels of indentation"),
+    ("{% macro m(a, a) %}{% endmacro %}", "SyntaxError: duplicate argument"),
+    ("\n{{ target.pop('nmae') }}", "line 2: KeyError: 'nmae'"),
+    ("\n{{ [].pop() }}", "line 2: IndexError: pop from empty list"),
+    ("\n{{ num_samples | dictsort }}", "line 2: AttributeError: "),
+    ("\n{{ 'a'.encode('no_such') }}", "line 2: LookupError: unknown encoding: no_such"),
+    ("\n{% for name in target %}{{ target.pop(name) }}{% endfor %}", "line 2: RuntimeError: "),
+    ("\n{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "line 2: RecursionError: "),
+    ("\n{{ 'x' * (9 * 10 ** 18) }}", "line 2: MemoryError: "),  # more than any machine can address
+    ("\n{% include 'other.j2' %}", "line 2: TypeError: no loader"),
+]
+
+
+@pytest.mark.parametrize(("source", "message"), UNREADABLE)
+def test_what_jinja_cannot_read_is_a_mistake_of_the_template(source: str, message: str) -> None:
+    template = PromptTemplate("mine", source)
+    for look in (lambda: template.used, lambda: template.variables, lambda: template.render(VALUES)):
+        with pytest.raises(PromptError, match=re.escape(message)):
+            look()
+
+
+@pytest.mark.parametrize(("source", "message"), UNRENDERABLE)
+def test_whatever_a_template_raises_is_a_mistake_of_the_template(source: str, message: str) -> None:
+    with pytest.raises(PromptError, match=re.escape(message)) as caught:
+        PromptTemplate("mine", source).render(VALUES)
+    assert "<template>" not in str(caught.value)  # lines of Jinja's code mean nothing to the reader
+
+
+def test_a_template_changes_its_own_copy_of_the_values_only() -> None:
+    template = PromptTemplate("mine", "{{ few_shot.pop().text }} {{ target.pop('name') }}")
+    assert template.render(VALUES) == template.render(VALUES)
+
+
 def test_a_variant_is_asked_per_class_per_pair_or_per_step() -> None:
     kinds = {name: (load_prompt(name).is_per_class, load_prompt(name).is_pairwise) for name in list_prompts()}
     assert {name for name, kind in kinds.items() if kind == (True, True)} == {"contrastive"}
