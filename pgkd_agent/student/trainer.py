@@ -16,7 +16,9 @@ from pgkd_agent.early_stopping import EarlyStopping
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, pad, training_batches
+from pgkd_agent.student.dropout import MaskPool, pooled_dropout
 from pgkd_agent.student.inference import predict_logits
+from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
 
 GRADIENT_CLIP = 1.0
@@ -62,6 +64,23 @@ def fit(
     Raises:
         StudentDivergedError: A training or validation loss is not finite.
     """
+    with (
+        only_occurring_tokens(model, tokenizer.pad_token_id, train.ids, validation.ids),
+        pooled_dropout(model, derive_seed(seed, 0, "dropout")) as masks,
+    ):
+        return _fit(model, tokenizer, train, validation, settings, seed, masks, on_epoch)
+
+
+def _fit(
+    model: Any,
+    tokenizer: Any,
+    train: EncodedRows,
+    validation: EncodedRows,
+    settings: FitSettings,
+    seed: int,
+    masks: MaskPool,
+    on_epoch: OnEpoch | None,
+) -> FitResult:
     torch.manual_seed(derive_seed(seed, 0, "dropout"))
     optimizer = _optimizer(model, settings)
     steps = settings.max_epochs * math.ceil(len(train.ids) / settings.batch_size)
@@ -72,6 +91,7 @@ def fit(
     epoch = 0
     while epoch < settings.max_epochs and not stopping.should_stop:
         epoch += 1
+        masks.renew()
         batches = training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order"))
         dynamics += _run_epoch(model, tokenizer, train, batches, optimizer, schedule, settings.bf16)
         loss = validation_loss(model, tokenizer, validation, settings.bf16)
