@@ -32,11 +32,15 @@ class TorchEngine:
     """A `transformers` classifier, in batches of similar length.
 
     Args:
-        bf16: Compute in bfloat16 where that keeps enough: probabilities then move by some hundredths, also with the
+        bf16: Compute in bfloat16, for which the model's linear layers are converted, where that keeps enough: probabilities then move by some hundredths, also with the
             other texts of a batch, and the label of a text between two classes may change.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bf16: bool = False) -> None:
+        if bf16:
+            for layer in model.modules():  # autocast would convert these weights anew for every batch
+                if isinstance(layer, torch.nn.Linear):
+                    layer.to(torch.bfloat16)
         self._model = model
         self._tokenizer = tokenizer
         self._bf16 = bf16
