@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.config import PGKDConfig, TeacherSettings, build_config
+from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.errors import ConfigError
 
 DryRun = Annotated[
@@ -89,7 +89,7 @@ def distill(
         },
     )
     if base_url is not None:
-        settings = settings.model_copy(update={"teacher": _at_server(settings.teacher, base_url)})
+        settings = settings.model_copy(update={"teacher": options.at_server(settings.teacher, base_url)})
     if no_cache:
         settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"cache": None})})
     from pgkd_agent.cli.running import run_with_display, show_dry_run
@@ -140,40 +140,6 @@ def train(
 
     task = load_task(train, val, test, labels, settings)
     run_with_display(task, settings, out or _run_directory(train, settings))
-
-
-def _at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
-    """All teachers at this server but local ones: none may take key and rows to its provider's own address.
-
-    Looks at the merged settings, since first teacher and ensemble may come from a file too.
-
-    Raises:
-        ConfigError: The address is empty, no teacher has a server, or one server cannot be all of theirs.
-    """
-    if not base_url.strip():
-        raise ConfigError("--base-url is empty; expected an address, e.g. http://127.0.0.1:8000/v1")
-    specs = [settings.spec, *(member.spec for member in settings.ensemble)]
-    providers = sorted({_provider(spec) for spec in specs} - {"local"})
-    if not providers:
-        raise ConfigError(
-            f"--base-url names a server, but a local: teacher has no server (found {', '.join(specs)}); leave it out, "
-            "or take a teacher that is asked over the network, e.g. --teacher openai:NAME"
-        )
-    if len(providers) > 1:
-        raise ConfigError(
-            f"--base-url names one server, but the teachers are of several providers ({', '.join(providers)}); leave "
-            "it out and name each server in a --config file: teacher.base_url and teacher.ensemble[].base_url"
-        )
-    ensemble = tuple(
-        member if _provider(member.spec) == "local" else member.model_copy(update={"base_url": base_url})
-        for member in settings.ensemble
-    )
-    first = settings.base_url if settings.is_local else base_url
-    return settings.model_copy(update={"base_url": first, "ensemble": ensemble})
-
-
-def _provider(spec: str) -> str:
-    return spec.partition(":")[0]
 
 
 def _resume(run: Path, others: list[str], caps: dict[str, float]) -> None:

@@ -75,10 +75,11 @@ def evaluate(
             "data.label_column": label_column,
             "data.task_description": description,
             "teacher.spec": teacher,
-            "teacher.base_url": base_url,
             "zero_shot.prompt": prompt,
         },
     )
+    if teacher and base_url is not None:
+        settings = settings.model_copy(update={"teacher": options.at_server(settings.teacher, base_url)})
     data = settings.data
     examples = read_examples(paths[-1], data.text_column, data.label_column, data.skip_incomplete)
     chosen = sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows")) if rows else examples

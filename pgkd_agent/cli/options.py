@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pgkd_agent.config import TeacherSettings
+from pgkd_agent.errors import ConfigError
+
 Train = Annotated[Path | None, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="One of the paper's datasets instead of --train: see pgkd datasets.")
@@ -59,6 +62,40 @@ def caps(
     """Those that were given, by their names in the settings."""
     named = {"max_usd": max_usd, "max_calls": max_calls, "max_tokens": max_tokens, "max_minutes": max_minutes}
     return {name: cap for name, cap in named.items() if cap is not None}
+
+
+def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
+    """All teachers at this server but local ones: none may take key and rows to its provider's own address.
+
+    Looks at the merged settings, since first teacher and ensemble may come from a file too.
+
+    Raises:
+        ConfigError: The address is empty, no teacher has a server, or one server cannot be all of theirs.
+    """
+    if not base_url.strip():
+        raise ConfigError("--base-url is empty; expected an address, e.g. http://127.0.0.1:8000/v1")
+    specs = [settings.spec, *(member.spec for member in settings.ensemble)]
+    providers = sorted({_provider(spec) for spec in specs} - {"local"})
+    if not providers:
+        raise ConfigError(
+            f"--base-url names a server, but a local: teacher has no server (found {', '.join(specs)}); leave it out, "
+            "or take a teacher that is asked over the network, e.g. --teacher openai:NAME"
+        )
+    if len(providers) > 1:
+        raise ConfigError(
+            f"--base-url names one server, but the teachers are of several providers ({', '.join(providers)}); leave "
+            "it out and name each server in a --config file: teacher.base_url and teacher.ensemble[].base_url"
+        )
+    ensemble = tuple(
+        member if _provider(member.spec) == "local" else member.model_copy(update={"base_url": base_url})
+        for member in settings.ensemble
+    )
+    first = settings.base_url if settings.is_local else base_url
+    return settings.model_copy(update={"base_url": first, "ensemble": ensemble})
+
+
+def _provider(spec: str) -> str:
+    return spec.partition(":")[0]
 
 
 def default_path(kind: str, source: Path) -> Path:

@@ -103,7 +103,7 @@ def _load(path: Path) -> Any:
     try:
         if suffix in (".json", ".yaml", ".yml"):
             return json.loads(text) if suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except Exception as error:  # PyYAML passes on what Python raises, as for the date 2024-13-45
         raise DataError(f"{path} cannot be read: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 

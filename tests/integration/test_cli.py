@@ -110,6 +110,11 @@ def test_base_url_needs_teachers_of_one_provider(files: Path, teachers: list[str
     assert "ConfigError: --base-url" in done.stderr and message in " ".join(done.stderr.split())
 
 
+def test_an_evaluation_of_a_local_teacher_has_no_server(files: Path) -> None:
+    done = pgkd("evaluate", "--teacher", "local:smollm2", files / "test.jsonl", "--base-url", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "a local: teacher has no server" in " ".join(done.stderr.split())
+
+
 def test_base_url_passes_over_local_teachers(files: Path) -> None:
     both = ("--teacher", "local:smollm2", "--teacher", "openai:a")
     common = ("distill", "--train", files / "train.jsonl", *both, "--dry-run", "--base-url")

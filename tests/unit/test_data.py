@@ -224,3 +224,9 @@ def test_mistakes_in_a_task(caplog: pytest.LogCaptureFixture) -> None:
         prepare_task([Example("x", "a"), Example("y", "b")], validation=[Example("z", "a")], test=[Example("Z", "a")])
     prepare_task(TRAIN, rows=500)
     assert "asked for 500 rows, only 20 are there" in caplog.text
+
+
+def test_a_date_that_does_not_exist_in_a_taxonomy_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text("- 2024-13-45\n- b\n", encoding="utf-8")
+    with pytest.raises(DataError, match="month must be in"):
+        read_taxonomy(tmp_path / "labels.yaml")
