@@ -32,8 +32,9 @@ class TorchEngine:
     """A `transformers` classifier, in batches of similar length.
 
     Args:
-        bf16: Compute in bfloat16, for which the model's linear layers are converted, where that keeps enough: probabilities then move by some hundredths, also with the
-            other texts of a batch, and the label of a text between two classes may change.
+        bf16: Compute in bfloat16, for which the model's linear layers are converted, where that keeps enough:
+            probabilities then move by some hundredths, also with the other texts of a batch, and the label of a text
+            between two classes may change.
     """
 
     def __init__(self, model: Any, tokenizer: Any, bf16: bool = False) -> None:
