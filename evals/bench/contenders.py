@@ -61,6 +61,7 @@ def training(options: argparse.Namespace, model: Path) -> Iterator[Race]:
         common = (
             *("--data", str(options.data / dataset), "--model", str(model), "--rows", str(options.rows)),
             *("--test-rows", str(options.test_rows), "--epochs", str(options.epochs)),
+            *("--learning-rate", str(options.learning_rate), "--body-learning-rate", str(options.body_learning_rate)),
         )
         setfit = (*common, "--epochs", str(options.setfit_epochs or options.epochs))
         yield Race(

@@ -60,6 +60,8 @@ def parse() -> argparse.Namespace:
     add("--rows", type=int, default=800, help="to train on")
     add("--test-rows", type=int, default=1000)
     add("--epochs", type=int, default=12)
+    add("--learning-rate", type=float, default=1.5e-4, help="of ours and of Trainer")
+    add("--body-learning-rate", type=float, default=2e-5, help="of the contrastive methods")
     add("--setfit-epochs", type=int, help="passes of SetFit, each four texts a row; default: --epochs")
     add("--bert-rows", type=int, default=128)
     add("--texts", type=int, default=2000, help="to classify, at most")
