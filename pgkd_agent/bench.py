@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data.taxonomy import check_labels
+from pgkd_agent.errors import DataError
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.prices import load_prices
 from pgkd_agent.teachers import zero_shot_concurrency
@@ -142,7 +142,7 @@ def measure_latency_cost(
             precision=student.precision,
             threads=student.threads,
         )
-        check_labels(rows, classifier.taxonomy, "the rows")
+        _check_labels(rows, classifier.labels, model)
         taxonomy = classifier.taxonomy
         per_hour = machine.cpu if device == "cpu" else machine.gpu
         results.append(_measure_student(classifier, rows, device, per_hour, student.repeats))
@@ -153,6 +153,15 @@ def measure_latency_cost(
         ratios = tuple(_ratio(llm, own) for own in results)
         results.append(llm)
     return LatencyCost(len(rows), prices.currency, tuple(results), ratios, str(answers) if answers else None)
+
+
+def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -> None:
+    unknown = [row.label for row in rows if row.label not in labels]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of the {len(rows)} rows have a label that {model} does not know, such as {unknown[0]!r} "
+            f"(it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was trained for"
+        )
 
 
 def _devices(model: Path, engine: str) -> list[str]:

@@ -107,7 +107,9 @@ def test_a_cap_holds_and_what_was_asked_before_is_not_timed_again(model: Path, t
 
 
 def test_a_label_that_the_model_does_not_know(model: Path) -> None:
-    with pytest.raises(DataError, match="fuit"):
+    with pytest.raises(
+        DataError, match=r"1 of the 1 rows have a label that .* does not know, such as 'fuit' \(it has 4"
+    ):
         measure_latency_cost(
             model, [Example("an apple", "fuit")], build_config(), None, MachinePrices(), StudentOptions()
         )
