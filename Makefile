@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 export PIP_ARGS
 export PGKD_HOME ?= $(CURDIR)/.models
 
-.PHONY: help setup models demo test check schemas clean
+# A folder with a folder per dataset (evals/README.md), and further options of `python -m evals.bench.run`.
+BENCH_DATA ?=
+BENCH_ARGS ?=
+
+.PHONY: help setup models demo test check schemas bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,5 +46,16 @@ check: setup ## Lint, format, types (import layers are a test)
 schemas: setup ## Write schemas/ anew from the pydantic models
 	$(BIN)/python -m pgkd_agent.schemas
 
+.bench-venv/.installed: evals/bench/requirements.txt constraints.txt
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -r $<
+	@touch $@
+
+bench: ## Benchmarks against other libraries: make bench BENCH_DATA=DIR [BENCH_ARGS=...]; hours, on a quiet machine
+	@test -d "$(BENCH_DATA)" || { \
+	  echo "Name a folder of datasets: make bench BENCH_DATA=DIR (evals/README.md says what is in it)"; exit 1; }
+	@$(MAKE) --no-print-directory models .bench-venv/.installed
+	$(BIN)/python -m evals.bench.run --data "$(BENCH_DATA)" $(BENCH_ARGS)
+
 clean: ## Remove what make made, but runs/
-	rm -rf $(VENV) .models .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench-venv .models .pytest_cache .mypy_cache .ruff_cache

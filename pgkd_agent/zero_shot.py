@@ -42,7 +42,7 @@ class ZeroShotResult:
     Attributes:
         unresolved: Numbers, from 1, of the rows whose answer names no label, or more than one; they count as wrong.
         usage: Tokens of all answers.
-        seconds: Wall time of this run's calls; 0 where none was needed.
+        seconds: Wall time of this run's calls, without the start of a local server; 0 where none was needed.
         asked: Rows asked in this run.
     """
 
@@ -102,6 +102,7 @@ def evaluate_zero_shot(
             classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
             try:
                 caller.check()
+                started = time.perf_counter()
                 for number, answer in classifier.classify(left, zero_shot_concurrency(settings, [config.teacher])):
                     store.add(_row(number, rows[number - 1], answer))
                     on_answer(len(store.by_row), len(store.unresolved))

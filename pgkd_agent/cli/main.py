@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import pgkd_agent
-from pgkd_agent.cli import classifying, datasets, distilling, evaluating, models, prompts, samples, schemas
+from pgkd_agent.cli import benching, classifying, datasets, distilling, evaluating, models, prompts, samples, schemas
 from pgkd_agent.errors import PGKDError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(schemas.schema)
 app.add_typer(samples.app, name="samples")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
+app.add_typer(benching.app, name="bench")
 
 
 def _version(wanted: bool) -> None:

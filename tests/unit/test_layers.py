@@ -26,7 +26,7 @@ LAYERS = [
     {"teachers"},
     {"preview"},
     {"pipeline", "zero_shot", "schemas"},
-    {"samples"},
+    {"samples", "bench"},
     {"cli"},
     {"__main__"},
 ]
