@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,24 @@ class TorchStudent:
         self._on_epoch = on_epoch
         self._class_ids = {name: index for index, name in enumerate(label_names(taxonomy))}
         self._tokenizer = load_tokenizer(settings.name)
-        self._model = load_model(settings.name, taxonomy, derive_seed(seed, 0, "head"), device)
+        self._load: Callable[[], Any] = partial(
+            load_model, settings.name, taxonomy, derive_seed(seed, 0, "head"), device
+        )
+        self._model = self._load()
+        self._is_as_loaded = True
         self._max_length = _max_length(self._model, settings.max_length)
-        self._initial: Weights = copy_weights(self._model)
         self._encoded: dict[str, list[int]] = {}
 
     def reset(self) -> None:
-        """Go back to the pretrained weights and the head as it was drawn."""
-        self.restore(self._initial)
+        """Go back to the pretrained weights and the head as it was drawn: both are read anew, to take no memory now."""
+        if not self._is_as_loaded:
+            self.restore(self._load().state_dict())
+            self._is_as_loaded = True
 
     def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         if self._from_scratch:
             self.reset()
+        self._is_as_loaded = False
         result = fit(
             self._model,
             self._tokenizer,
@@ -97,6 +104,7 @@ class TorchStudent:
 
     def restore(self, snapshot: Weights) -> None:
         self._model.load_state_dict(snapshot)
+        self._is_as_loaded = False
 
     def save(self, folder: Path) -> None:
         """Write the Hugging Face layout, replacing `folder` whole."""
@@ -109,7 +117,7 @@ class TorchStudent:
     @property
     def size_bytes(self) -> int:
         """Of the weights as they are saved."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._initial.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._model.state_dict().values())
 
     @property
     def description(self) -> dict[str, Any]:

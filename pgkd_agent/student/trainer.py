@@ -15,14 +15,19 @@ from transformers import get_linear_schedule_with_warmup
 from pgkd_agent.early_stopping import EarlyStopping
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.student.batching import Encoded, pad, training_batches
+from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
 from pgkd_agent.student.dropout import MaskPool, pooled_dropout
 from pgkd_agent.student.inference import predict_logits
+from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm, the common choice for BERT fine-tuning."""
+
+MAX_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+"""Tokens, padding included, that go through the model at a time, by device: what is kept of them for the backward pass
+is most of a fit's memory. A batch of more goes in parts, with the same gradient."""
 
 OnEpoch = Callable[[int, int, float], None]
 """(epoch from 1, most epochs, validation loss in nats)."""
@@ -64,15 +69,15 @@ def fit(
     Raises:
         StudentDivergedError: A training or validation loss is not finite.
     """
-    with (
-        only_occurring_tokens(model, tokenizer.pad_token_id, train.ids, validation.ids),
-        pooled_dropout(model, derive_seed(seed, 0, "dropout")) as masks,
-    ):
-        return _fit(model, tokenizer, train, validation, settings, seed, masks, on_epoch)
+    with only_occurring_tokens(model, tokenizer.pad_token_id, train.ids, validation.ids):
+        trainee = Trainee(model, settings.bf16)
+        with pooled_dropout(trainee.computing, derive_seed(seed, 0, "dropout")) as masks:
+            return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch)
 
 
 def _fit(
     model: Any,
+    trainee: Trainee,
     tokenizer: Any,
     train: EncodedRows,
     validation: EncodedRows,
@@ -92,59 +97,53 @@ def _fit(
     while epoch < settings.max_epochs and not stopping.should_stop:
         epoch += 1
         masks.renew()
-        batches = training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order"))
-        dynamics += _run_epoch(model, tokenizer, train, batches, optimizer, schedule, settings.bf16)
-        loss = validation_loss(model, tokenizer, validation, settings.bf16)
+        trainee.computing.train()
+        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
+            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer)
+            schedule.step()
+        loss = validation_loss(trainee.computing, tokenizer, validation)
         if stopping.update(epoch, loss):
             best = copy_weights(model)
         if on_epoch:
             on_epoch(epoch, settings.max_epochs, loss)
+    trainee.release()
     model.load_state_dict(best)
     return FitResult(epoch, stopping.best_index, dynamics / epoch)
 
 
-def _run_epoch(
-    model: Any,
-    tokenizer: Any,
-    train: EncodedRows,
-    batches: list[list[int]],
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    bf16: bool,
+def _step(
+    trainee: Trainee, tokenizer: Any, train: EncodedRows, rows: list[int], optimizer: torch.optim.Optimizer
 ) -> np.ndarray:
-    """One pass over the rows; returns the probabilities seen on the way, shape (n_rows, n_classes).
+    """One step on a batch, its longest texts first and a few at a time; returns the probabilities seen on the way.
 
     They are those of the forward pass that trains on the row, so they cost nothing more and are not yet
-    influenced by this epoch's update for it.
+    influenced by this step's update for it. Shape (n_rows, n_classes).
     """
-    model.train()
-    seen = np.empty((len(train.ids), model.config.num_labels), dtype=np.float32)
-    for rows in batches:
-        batch = pad(tokenizer, [train.ids[row] for row in rows], model.device)
-        labels = torch.tensor([train.labels[row] for row in rows], device=model.device)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            logits = model(**batch).logits
-        logits = logits.float()
-        loss = cross_entropy(logits, labels)
+    device = trainee.computing.device
+    seen = np.empty((len(rows), trainee.computing.config.num_labels), dtype=np.float32)
+    trainee.begin_step()
+    for part in inference_batches([train.ids[row] for row in rows], len(rows), MAX_TOKENS[device.type]):
+        batch = pad(tokenizer, [train.ids[rows[place]] for place in part], device)
+        labels = torch.tensor([train.labels[rows[place]] for place in part], device=device)
+        logits = trainee.computing(**batch).logits.float()
+        loss = cross_entropy(logits, labels, reduction="sum") / len(rows)
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "
                 "for example --set student.learning_rate=1e-5"
             )
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-        schedule.step()
-        seen[rows] = logits.detach().softmax(dim=-1).cpu().numpy()
+        trainee.collect_gradients()
+        seen[part] = logits.detach().softmax(dim=-1).cpu().numpy()
+    trainee.clip_gradients(GRADIENT_CLIP)
+    optimizer.step()
+    trainee.show_weights()
     return seen
 
 
-def validation_loss(model: Any, tokenizer: Any, rows: EncodedRows, bf16: bool) -> float:
+def validation_loss(model: Any, tokenizer: Any, rows: EncodedRows) -> float:
     """Mean cross-entropy in nats."""
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        logits = predict_logits(model, tokenizer, rows.ids)
-    return float(cross_entropy(logits, torch.tensor(rows.labels)))
+    return float(cross_entropy(predict_logits(model, tokenizer, rows.ids), torch.tensor(rows.labels)))
 
 
 def copy_weights(model: Any) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from pgkd_agent.student import dropout as dropout_module
 from pgkd_agent.student import trainer
 from pgkd_agent.student.batching import encode, pad
 from pgkd_agent.student.dropout import ATTENTION, MaskPool, PooledDropout, pooled_dropout
+from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.trainer import EncodedRows, FitSettings, fit
 from pgkd_agent.student.vocabulary import OccurringTokens, only_occurring_tokens
 from tests.integration.conftest import TOPICS, sentences
@@ -197,3 +198,48 @@ def _stripes(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A mask that does not depend on how many texts there are."""
     last = torch.arange(shape[-1]) % 3 != 0
     return last.to(dtype).expand(*shape) * 1.5
+
+
+def test_bf16_learns_in_float32(model: Any, tokenizer: Any) -> None:
+    """Steps far below the resolution of bfloat16 add up; the weights are those of a float32 fit but for rounding."""
+    model.eval()
+    exact, rounded = fitted(model, tokenizer), fitted(model, tokenizer, bf16=True)
+    for name, tensor in exact.items():
+        assert rounded[name].dtype == tensor.dtype
+        torch.testing.assert_close(rounded[name], tensor, atol=2e-2, rtol=0.1)
+    tiny = fitted(model, tokenizer, bf16=True, learning_rate=1e-7, weight_decay=0.0)
+    start = dict(model.state_dict())
+    moved = [not torch.equal(tiny[name], start[name]) for name in tiny if "classifier" in name or "layer.0" in name]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+
+    def gradient(max_tokens: int) -> torch.Tensor:
+        monkeypatch.setattr(trainer, "MAX_TOKENS", {"cpu": max_tokens})
+        trainee = Trainee(copy.deepcopy(model), bf16)
+        trainee.computing.train()
+        parameters = [torch.nn.Parameter(torch.zeros(1))]
+        trainer._step(trainee, tokenizer, rows(tokenizer), list(range(12)), torch.optim.SGD(parameters, lr=0.0))
+        return trainee._flat.clone()
+
+    whole, parts = gradient(10**6), gradient(30)
+    assert whole.norm() > 0
+    torch.testing.assert_close(parts, whole, atol=2e-2 if bf16 else 1e-6, rtol=5e-2 if bf16 else 1e-4)
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_left(model: Any) -> None:
+    trainee = Trainee(model, bf16=False)
+    trainee._flat.normal_()
+    for length, expected in ((5.0, 1.0), (0.5, 0.5)):
+        trainee._flat.mul_(length / trainee._flat.norm())
+        trainee.clip_gradients(1.0)
+        assert trainee._flat.norm().item() == pytest.approx(expected, rel=1e-3)
+    trainee.release()
+    assert all(weight.grad is None for weight in model.parameters())
