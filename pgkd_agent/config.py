@@ -66,7 +66,7 @@ class StudentSettings(_Settings):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     bf16: Literal["auto", "on", "off"] = "auto"
-    """bf16 autocast in training; `auto` only where the hardware computes in it natively."""
+    """Whether training computes in bf16, with float32 weights; `auto` only where the hardware does so natively."""
 
 
 class EnsembleMember(_Settings):

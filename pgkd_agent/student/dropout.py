@@ -19,12 +19,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 
 POOL = 1 << 22
-"""Draws in a pool; a layer of width 768 takes 1.6 million for 32 texts of 64 tokens. Larger masks are drawn anew."""
+"""Draws in a pool; a layer of width 768 takes 1.6 million for 32 texts of 64 tokens. Masks of more than half of the
+pool are drawn anew."""
 
 ATTENTION = "pgkd_pooled"
 """Name of the attention below among those of transformers."""
 
-LARGEST_SCORES = 1 << 22
+ATTENTION_OF = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
+"""Types of models whose attention is the plain one below; others have windows, rotations or shared heads."""
+
+LARGEST_SCORES = POOL // 2
 """Attention scores computed at a time, of as many texts as have no more: memory does not grow with the length."""
 
 
@@ -46,7 +50,7 @@ class MaskPool:
 
     def mask(self, shape: Sequence[int], dtype: torch.dtype, p: float) -> torch.Tensor:
         size = math.prod(shape)
-        if size > POOL:
+        if size > POOL // 2:  # parts of nearly the whole pool would be nearly the same
             return dropout(torch.ones(*shape, dtype=dtype), p)
         pool = self._pools.get((p, dtype))
         if pool is None:
@@ -72,8 +76,8 @@ class PooledDropout(nn.Module):
 def pooled_dropout(model: Any, seed: int) -> Iterator[MaskPool]:
     """Within the block the model's dropout takes its masks from a pool.
 
-    Attention too, where the model leaves it to transformers' interface: its weights are dropped by a function that
-    the model calls. Elsewhere than on a CPU the model stays as it is.
+    Attention too, in the models of `ATTENTION_OF`: they leave it to a function that is registered with transformers.
+    Elsewhere than on a CPU the model stays as it is.
     """
     pool = MaskPool(seed)
     if model.device.type != "cpu":
@@ -85,17 +89,20 @@ def pooled_dropout(model: Any, seed: int) -> Iterator[MaskPool]:
         for name, layer in parent.named_children()
         if type(layer) is nn.Dropout
     ]
-    attention = model.config._attn_implementation
-    for parent, name, layer in layers:
-        setattr(parent, name, PooledDropout(layer.p, pool).train(layer.training))
-    if attention == "eager" and model._supports_attention_backend:
-        model.set_attn_implementation(ATTENTION)
+    config = model.config
+    is_plain = config.model_type in ATTENTION_OF and not getattr(config, "is_decoder", False)
+    switches = is_plain and config._attn_implementation == "eager"
     try:
+        for parent, name, layer in layers:
+            setattr(parent, name, PooledDropout(layer.p, pool).train(layer.training))
+        if switches:
+            model.set_attn_implementation(ATTENTION)
         yield pool
     finally:
         for parent, name, layer in layers:
             setattr(parent, name, layer.train(parent.training))
-        model.set_attn_implementation(attention)
+        if switches:
+            model.set_attn_implementation("eager")
 
 
 def pooled_attention(

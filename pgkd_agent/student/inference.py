@@ -14,7 +14,12 @@ from pgkd_agent.types import Probabilities
 INFERENCE_BATCH_SIZE = 64
 
 MAX_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 16384}
-"""Most tokens of a batch, by device; long texts go a few at a time, so that memory does not grow with their length."""
+"""Most tokens, padding included, that go through a model at a time, by device: memory does not grow with the texts."""
+
+
+def max_tokens(device: torch.device) -> int:
+    return MAX_TOKENS.get(device.type, MAX_TOKENS["cpu"])
+
 
 OnBatch = Callable[[int], None]
 """Told the number of texts done."""
@@ -38,7 +43,7 @@ def predict_logits(
     model.eval()
     logits = torch.empty(len(encoded), model.config.num_labels)
     done = 0
-    for rows in inference_batches(encoded, batch_size, MAX_TOKENS.get(model.device.type, MAX_TOKENS["cpu"])):
+    for rows in inference_batches(encoded, batch_size, max_tokens(model.device)):
         batch = pad(tokenizer, [encoded[row] for row in rows], model.device)
         logits[rows] = model(**batch).logits.float().cpu()
         done += len(rows)

@@ -156,7 +156,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_bf16(setting: str, device: torch.device) -> bool:
-    """Whether to train in bf16 autocast; emulated bf16 is slower than float32, so `auto` avoids it."""
+    """Whether to compute in bf16 in training; emulated bf16 is slower than float32, so `auto` avoids it."""
     if setting != "auto":
         return setting == "on"
     if device.type == "cuda":

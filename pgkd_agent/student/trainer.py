@@ -17,17 +17,13 @@ from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
 from pgkd_agent.student.dropout import MaskPool, pooled_dropout
-from pgkd_agent.student.inference import predict_logits
+from pgkd_agent.student.inference import max_tokens, predict_logits
 from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm, the common choice for BERT fine-tuning."""
-
-MAX_TOKENS = {"cpu": 2048, "cuda": 65536, "mps": 16384}
-"""Tokens, padding included, that go through the model at a time, by device: what is kept of them for the backward pass
-is most of a fit's memory. A batch of more goes in parts, with the same gradient."""
 
 OnEpoch = Callable[[int, int, float], None]
 """(epoch from 1, most epochs, validation loss in nats)."""
@@ -71,8 +67,11 @@ def fit(
     """
     with only_occurring_tokens(model, tokenizer.pad_token_id, train.ids, validation.ids):
         trainee = Trainee(model, settings.bf16)
-        with pooled_dropout(trainee.computing, derive_seed(seed, 0, "dropout")) as masks:
-            return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch)
+        try:
+            with pooled_dropout(trainee.computing, derive_seed(seed, 0, "dropout")) as masks:
+                return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch)
+        finally:
+            trainee.begin_step()  # leave no gradients behind
 
 
 def _fit(
@@ -106,7 +105,6 @@ def _fit(
             best = copy_weights(model)
         if on_epoch:
             on_epoch(epoch, settings.max_epochs, loss)
-    trainee.release()
     model.load_state_dict(best)
     return FitResult(epoch, stopping.best_index, dynamics / epoch)
 
@@ -114,7 +112,8 @@ def _fit(
 def _step(
     trainee: Trainee, tokenizer: Any, train: EncodedRows, rows: list[int], optimizer: torch.optim.Optimizer
 ) -> np.ndarray:
-    """One step on a batch, its longest texts first and a few at a time; returns the probabilities seen on the way.
+    """One step on a batch, its longest texts first and a few at a time, since what is kept of them for the backward
+    pass is most of a fit's memory; returns the probabilities seen on the way.
 
     They are those of the forward pass that trains on the row, so they cost nothing more and are not yet
     influenced by this step's update for it. Shape (n_rows, n_classes).
@@ -122,7 +121,7 @@ def _step(
     device = trainee.computing.device
     seen = np.empty((len(rows), trainee.computing.config.num_labels), dtype=np.float32)
     trainee.begin_step()
-    for part in inference_batches([train.ids[row] for row in rows], len(rows), MAX_TOKENS[device.type]):
+    for part in inference_batches([train.ids[row] for row in rows], len(rows), max_tokens(device)):
         batch = pad(tokenizer, [train.ids[rows[place]] for place in part], device)
         labels = torch.tensor([train.labels[rows[place]] for place in part], device=device)
         logits = trainee.computing(**batch).logits.float()

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import embedding
 
 from pgkd_agent.student.batching import Encoded
+from pgkd_agent.student.precision import embed
 
 
 class OccurringTokens(nn.Module):
@@ -26,19 +26,19 @@ class OccurringTokens(nn.Module):
     """
 
     position: torch.Tensor
-    """Of each token of the vocabulary among those that are here; meaningless for others."""
+    """Of each token of the vocabulary among those that are here; -1, and so an error, for others."""
 
     def __init__(self, whole: nn.Embedding, token_ids: torch.Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(whole.weight.detach()[token_ids])
-        position = torch.zeros(whole.num_embeddings, dtype=torch.int64, device=whole.weight.device)
+        self.weight = nn.Parameter(whole.weight.detach()[token_ids], whole.weight.requires_grad)
+        position = torch.full((whole.num_embeddings,), -1, dtype=torch.int64, device=whole.weight.device)
         position[token_ids] = torch.arange(len(token_ids), device=position.device)
         self.register_buffer("position", position, persistent=False)
         padding = whole.padding_idx
         self._padding = None if padding is None or padding not in token_ids else int(position[padding])
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return embedding(self.position[input_ids], self.weight, self._padding)
+        return embed(self.position[input_ids], self.weight, self._padding)
 
 
 @contextmanager
@@ -47,7 +47,10 @@ def only_occurring_tokens(model: Any, pad_token_id: int, *encoded: Encoded) -> I
 
     Models with another kind of embedding stay as they are.
     """
-    whole = model.get_input_embeddings()
+    try:
+        whole = model.get_input_embeddings()
+    except NotImplementedError:  # of a model that has none, such as one over characters
+        whole = None
     if type(whole) is not nn.Embedding or whole.max_norm is not None or whole.scale_grad_by_freq:
         yield
         return
