@@ -72,8 +72,9 @@ def main() -> None:
         )
         trainer.train()
         figures = clock.figures()
-        predicted = trainer.predict(encoded(data.test)).predictions.argmax(axis=-1)
-    emit({**figures, "accuracy": accuracy(predicted.tolist(), data.ids(data.test))})
+        answers = trainer.predict(encoded(data.test))  # with batches by length in an order of its own
+        predicted = answers.predictions.argmax(axis=-1)
+    emit({**figures, "accuracy": accuracy(predicted.tolist(), answers.label_ids.tolist())})
 
 
 if __name__ == "__main__":
