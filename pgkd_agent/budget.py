@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -126,10 +126,15 @@ class Budget:
                 self._under_way -= 1
                 self._changed.notify_all()
 
-    def count(self, teacher: str, calls: int, used: TokenUsage) -> None:
-        """Calls that were made before, when this run was first under way."""
+    def count(self, charged: Iterable[tuple[str, int, TokenUsage]]) -> None:
+        """Calls that were made before, when this run was first under way.
+
+        Args:
+            charged: Teacher, number of its calls, what they took together.
+        """
         with self._changed:
-            self._add(calls, used.input_tokens + used.output_tokens, self._cost_of(teacher, used))
+            for teacher, calls, used in charged:
+                self._add(calls, used.input_tokens + used.output_tokens, self._cost_of(teacher, used))
 
     def _add(self, calls: int, tokens: int, cost: float) -> None:
         self._calls += calls

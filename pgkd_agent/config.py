@@ -69,6 +69,11 @@ class StudentSettings(_Settings):
     """Whether training computes in bf16, with float32 weights; `auto` only where the hardware does so natively."""
 
 
+def provider_of(spec: str) -> str:
+    """Of a teacher `provider:model`."""
+    return spec.partition(":")[0]
+
+
 class EnsembleMember(_Settings):
     """A further teacher; all that is not named here is as for the first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,14 +29,14 @@ TOKENS_AROUND_SAMPLE = 14
 """Of a sample in JSON: keys, quotes, label."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Preview:
     """`requests` are all those of the first KD step, `prompts` the same as messages."""
 
     template: PromptTemplate
     requests: list[PromptRequest]
 
-    @property
+    @cached_property
     def prompts(self) -> list[list[Message]]:
         return [self.template.render(request.values) for request in self.requests]
 

@@ -202,7 +202,7 @@ class RunDirectory:
             student.restore(self._best)
             student.save(self.best_model)
             student.restore(now)
-        self._best, self._models_are_ahead = None, False
+        self._best = None
 
     def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
         """Store an agent's conversation; one that is stored is kept."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.budget import Budget
-from pgkd_agent.config import EnsembleMember, PGKDConfig, TeacherSettings, ZeroShotSettings
+from pgkd_agent.config import EnsembleMember, PGKDConfig, TeacherSettings, ZeroShotSettings, provider_of
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prompts import PromptTemplate, load_prompt
@@ -128,8 +128,7 @@ def open_teacher(
         calls = CallLog(log or ":memory:")
         stack.callback(calls.close)
         callers = []
-        for model, number, usage in calls.charged():
-            budget.count(model, number, usage)
+        budget.count(calls.charged())
         for settings in members(config.teacher) if given is None else [config.teacher]:
             chat = _chat(given, settings, template, task, config)
             stack.callback(chat.close)
@@ -164,7 +163,7 @@ def members(settings: TeacherSettings) -> list[TeacherSettings]:
 
 def _member(member: EnsembleMember, first: TeacherSettings) -> TeacherSettings:
     """A server holds for all teachers of its provider: without it they would go to the provider itself."""
-    is_alike = member.spec.partition(":")[0] == first.spec.partition(":")[0]
+    is_alike = provider_of(member.spec) == provider_of(first.spec)
     base_url = member.base_url or (first.base_url if is_alike else None)
     return first.model_copy(update={"spec": member.spec, "base_url": base_url})
 

@@ -93,8 +93,7 @@ def evaluate_zero_shot(
             stack.callback(lock(answers.with_name(f".{answers.name}.lock"), str(answers)).release)
             log = CallLog(calls_beside(answers))
             stack.callback(log.close)
-            for model, calls, usage in log.charged():
-                budget.count(model, calls, usage)
+            budget.count(log.charged())
             chat = build_teacher(teacher, settings.max_tokens)
             stack.callback(chat.close)
             caller = Caller(chat, teacher, config.seed, log, budget, one_server=False)

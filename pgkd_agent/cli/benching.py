@@ -66,7 +66,6 @@ def latency_cost(
     from rich.console import Console
 
     from pgkd_agent.bench import MachinePrices, StudentOptions, measure_latency_cost
-    from pgkd_agent.config import build_config
     from pgkd_agent.data import read_examples
     from pgkd_agent.data.splitting import sample_rows
     from pgkd_agent.errors import ConfigError, DataError
@@ -74,20 +73,15 @@ def latency_cost(
 
     if teacher is None and (base_url, out) != (None, None):
         raise ConfigError("--base-url and --out are for an LLM; name it with --teacher SPEC")
-    settings = build_config(
-        file=config,
-        assignments=set_ or (),
-        flags={
-            "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
-            "seed": seed,
-            "data.text_column": text_column,
-            "data.label_column": label_column,
-            "data.task_description": description,
-            "teacher.spec": teacher,
-            "teacher.base_url": base_url,
-            "zero_shot.prompt": prompt,
-        },
-    )
+    flags = {
+        "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
+        "seed": seed,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.task_description": description,
+        "zero_shot.prompt": prompt,
+    }
+    settings = options.zero_shot_settings(config, set_, flags, teacher, base_url)
     data = settings.data
     examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
     if len(examples) < rows:

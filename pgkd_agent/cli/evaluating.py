@@ -53,7 +53,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Print the classification report over labelled rows, of a model or of a teacher that classifies by itself."""
-    from pgkd_agent.config import build_config
     from pgkd_agent.data import read_examples
     from pgkd_agent.data.splitting import sample_rows
     from pgkd_agent.errors import ConfigError
@@ -64,22 +63,15 @@ def evaluate(
             "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
             "pgkd evaluate --teacher SPEC FILE"
         )
-    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
-    settings = build_config(
-        file=config,
-        assignments=set_ or (),
-        flags={
-            "budget": caps,
-            "seed": seed,
-            "data.text_column": text_column,
-            "data.label_column": label_column,
-            "data.task_description": description,
-            "teacher.spec": teacher,
-            "zero_shot.prompt": prompt,
-        },
-    )
-    if teacher and base_url is not None:
-        settings = settings.model_copy(update={"teacher": options.at_server(settings.teacher, base_url)})
+    flags = {
+        "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
+        "seed": seed,
+        "data.text_column": text_column,
+        "data.label_column": label_column,
+        "data.task_description": description,
+        "zero_shot.prompt": prompt,
+    }
+    settings = options.zero_shot_settings(config, set_, flags, teacher, base_url)
     data = settings.data
     examples = read_examples(paths[-1], data.text_column, data.label_column, data.skip_incomplete)
     chosen = sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows")) if rows else examples

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pgkd_agent.config import TeacherSettings
+from pgkd_agent.config import PGKDConfig, TeacherSettings, build_config, provider_of
 from pgkd_agent.errors import ConfigError
 
 Train = Annotated[Path | None, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
@@ -75,7 +75,7 @@ def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
     if not base_url.strip():
         raise ConfigError("--base-url is empty; expected an address, e.g. http://127.0.0.1:8000/v1")
     specs = [settings.spec, *(member.spec for member in settings.ensemble)]
-    providers = sorted({_provider(spec) for spec in specs} - {"local"})
+    providers = sorted({provider_of(spec) for spec in specs} - {"local"})
     if not providers:
         raise ConfigError(
             f"--base-url names a server, but a local: teacher has no server (found {', '.join(specs)}); leave it out, "
@@ -87,15 +87,31 @@ def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
             "it out and name each server in a --config file: teacher.base_url and teacher.ensemble[].base_url"
         )
     ensemble = tuple(
-        member if _provider(member.spec) == "local" else member.model_copy(update={"base_url": base_url})
+        member if provider_of(member.spec) == "local" else member.model_copy(update={"base_url": base_url})
         for member in settings.ensemble
     )
     first = settings.base_url if settings.is_local else base_url
     return settings.model_copy(update={"base_url": first, "ensemble": ensemble})
 
 
-def _provider(spec: str) -> str:
-    return spec.partition(":")[0]
+def zero_shot_settings(
+    config: Path | None,
+    assignments: list[str] | None,
+    flags: dict[str, Any],
+    teacher: str | None,
+    base_url: str | None,
+) -> PGKDConfig:
+    """Settings of a command that may ask a teacher to classify.
+
+    Args:
+        flags: Of the command itself, by their names in the settings.
+    Raises:
+        ConfigError: See `build_config` and `at_server`.
+    """
+    settings = build_config(file=config, assignments=assignments or (), flags={**flags, "teacher.spec": teacher})
+    if teacher and base_url is not None:
+        return settings.model_copy(update={"teacher": at_server(settings.teacher, base_url)})
+    return settings
 
 
 def default_path(kind: str, source: Path) -> Path:

@@ -220,7 +220,7 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
 
 def _calls(shown: Preview, config: PGKDConfig) -> str:
     """What comes after the prompt that is shown: the calls that can be foreseen."""
-    steps, requests = config.pgkd.num_kd_steps, len(shown.prompts)
+    steps, requests = config.pgkd.num_kd_steps, len(shown.requests)
     verifying = steps * config.pgkd.pgkd_batch_size if config.guardrails.verify else 0
     if config.teacher.mode == "agent":
         begins = f"with which each of {steps} steps begins (at most {config.teacher.max_tool_calls} tool calls)"

@@ -282,13 +282,13 @@ class Caller:
 
         while True:
             longest = min(self.settings.max_retry_seconds, self._budget.seconds_left)
-            first = tries
+            tries = 0
             try:
                 return call_with_retries(counted, self.settings.max_attempts, longest, self._sleep)
             except (PGKDError, CancelledError):
                 raise
             except Exception as error:
-                is_untried = tries - first < self.settings.max_attempts and is_worth_another_try(error)
+                is_untried = tries < self.settings.max_attempts and is_worth_another_try(error)
                 if is_untried and longest < self.settings.max_retry_seconds:
                     raise BudgetExceededError(
                         f"budget.max_minutes leaves no time to try again after {type(error).__name__}"

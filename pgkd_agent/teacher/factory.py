@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from langchain_core.language_models import BaseChatModel
 
 from pgkd_agent import embedded
-from pgkd_agent.config import TeacherSettings, ZeroShotSettings
+from pgkd_agent.config import TeacherSettings, ZeroShotSettings, provider_of
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.dialect import CAPABILITIES, REPLY_LENGTH_FIELDS, Capabilities, Dialect
 from pgkd_agent.teacher.failures import Kind, classify, unavailable
@@ -92,7 +92,7 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
 
 def server_of(settings: TeacherSettings) -> str:
     """The address of the teacher's server, where settings or environment name another than the provider's own."""
-    variables = SERVER_VARIABLES.get(settings.spec.partition(":")[0], ())
+    variables = SERVER_VARIABLES.get(provider_of(settings.spec), ())
     named = (settings.base_url, *map(os.environ.get, variables))
     return "" if settings.is_local else next(filter(None, named), "")
 
@@ -328,7 +328,7 @@ def _any(_name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise ConfigError(f"teacher {settings.spec}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # each provider has its own way to say that credentials are missing
         raise unavailable(error, f"teacher {settings.spec}") from error
-    return ChatTeacher(model, settings.spec, _dialect(settings.spec.partition(":")[0], settings))
+    return ChatTeacher(model, settings.spec, _dialect(provider_of(settings.spec), settings))
 
 
 def _list_models(model: Any, spec: str) -> None:

@@ -125,6 +125,8 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert too_few.returncode == 2 and "8 rows, fewer than the batch of 64; give --rows 8" in too_few.stderr
     aimless = pgkd(*command, "--rows", "8", "--base-url", "http://127.0.0.1:9/v1")
     assert aimless.returncode == 2 and "name it with --teacher" in aimless.stderr
+    local = pgkd(*command, "--rows", "8", "--teacher", "local:smollm2", "--base-url", "http://127.0.0.1:9/v1")
+    assert local.returncode == 2 and "a local: teacher has no server" in " ".join(local.stderr.split())
     alone = pgkd(*command, "--rows", "8", "--json")
     assert alone.returncode == 0, alone.stderr
     found = json.loads(alone.stdout)

@@ -159,6 +159,6 @@ def test_a_call_waits_for_what_others_may_give_back() -> None:
 
 def test_calls_of_an_earlier_part_of_the_run_count() -> None:
     purse = budget(max_tokens=100, max_calls=4)
-    purse.count("m", 3, TokenUsage(60, 30))
+    purse.count([("m", 3, TokenUsage(60, 30))])
     assert not spend(purse, TokenUsage(0, 11), TokenUsage()) and spend(purse, TokenUsage(0, 10), TokenUsage())
     assert not spend(purse, TokenUsage(), TokenUsage())  # that was the fourth
