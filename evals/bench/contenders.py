@@ -97,6 +97,7 @@ def inference(options: argparse.Namespace, work: Path, prepare: Callable[[str, P
         folder = work / "inference" / dataset
         student = work / "students" / f"{dataset}-{options.student_rows}-{options.student_epochs}"
         best = student / "models" / "best"
+        exported = best.with_name("best-onnx")
 
         def lined_up(
             name: str,
@@ -121,10 +122,12 @@ def inference(options: argparse.Namespace, work: Path, prepare: Callable[[str, P
         contenders = [
             lined_up(FULL_PRECISION, "infer_ours", best),
             lined_up("ours, torch bf16", "infer_ours", best, "--precision", "bf16"),
-            lined_up("ours, onnx", "infer_ours", best.with_name("best-onnx"), "--engine", "onnx"),
+            lined_up("ours, onnx", "infer_ours", exported, "--engine", "onnx"),
             lined_up("ours, onnx-int8", "infer_ours", best.with_name("best-onnx-int8"), "--engine", "onnx"),
+            lined_up("ours, openvino fp32", "infer_ours", exported, "--engine", "openvino"),
+            lined_up("ours, openvino bf16", "infer_ours", exported, "--engine", "openvino", "--precision", "bf16"),
             lined_up("HF pipeline", "infer_pipeline", best, rival=True),
-            lined_up("ONNX Runtime by hand", "infer_onnxruntime", best.with_name("best-onnx"), rival=True),
+            lined_up("ONNX Runtime by hand", "infer_onnxruntime", exported, rival=True),
             lined_up("SetFit predict", "infer_setfit", work / "setfit" / dataset, rival=True, compared=False),
         ]
         if options.llm:

@@ -17,6 +17,7 @@ def main() -> None:
     flags = {
         "student.name": str(options.model),
         "student.learning_rate": options.learning_rate,
+        "student.head_factor": options.head_factor,
         "student.train_batch_size": options.batch_size,
         "student.max_epochs": options.epochs,
         "student.patience": options.epochs,  # as many epochs as the others

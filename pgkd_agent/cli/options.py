@@ -49,9 +49,10 @@ Cache = Annotated[
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Share no replies, whatever the settings say.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most texts per forward pass, of torch.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
-Engine = Annotated[str, typer.Option("--engine", help="auto (what the folder holds), torch, onnx.")]
+Engine = Annotated[str, typer.Option("--engine", help="auto (what the folder holds), torch, onnx, openvino.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Of torch: fp32, bf16, or auto (bf16 where the hardware has it).")
+    str,
+    typer.Option("--precision", help="Of torch and openvino: fp32, bf16, or auto (bf16 where the hardware has it)."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the library's]")]
 

@@ -67,13 +67,14 @@ class StudentClassifier(Runnable[str, Prediction]):
 
         Args:
             batch_size: Most texts of a forward pass; long ones go fewer at a time.
-            engine: `torch`, `onnx` (a folder that `pgkd export` wrote; on the CPU), or `auto`: what is there.
-            precision: Of torch. `fp32` is that of a run's own reports; `bf16` is faster on hardware that computes in
-                it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
+            engine: `torch`; `onnx` or `openvino` for a folder that `pgkd export` wrote, on the CPU; or `auto`: what is
+                there, `onnx` for an export.
+            precision: Of torch and OpenVINO. `fp32` is that of a run's own reports; `bf16` is faster on hardware that
+                computes in it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
             threads: For the whole process; None leaves them as they are.
         Raises:
             ConfigError: The folder is missing or holds no sequence classifier, or none for that engine; the device
-                is not there; ONNX Runtime is missing.
+                is not there; ONNX Runtime or OpenVINO is missing.
         """
         from safetensors import SafetensorError
         from transformers import AutoTokenizer
@@ -88,9 +89,9 @@ class StudentClassifier(Runnable[str, Prediction]):
             with quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 loaded = (
-                    _onnx_engine(folder, device, precision, threads)
-                    if chosen == "onnx"
-                    else _torch_engine(folder, device, precision, tokenizer)
+                    _torch_engine(folder, device, precision, tokenizer)
+                    if chosen == "torch"
+                    else _exported_engine(chosen, folder, device, precision, tokenizer, threads)
                 )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
@@ -143,11 +144,17 @@ def _torch_engine(folder: Path, device: str, precision: str, tokenizer: Any) -> 
     return TorchEngine(model.to(chosen), tokenizer, bf16)
 
 
-def _onnx_engine(folder: Path, device: str, precision: str, threads: int | None) -> Engine:
+def _exported_engine(
+    name: str, folder: Path, device: str, precision: str, tokenizer: Any, threads: int | None
+) -> Engine:
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device {device!r}: the {name} engine runs on the CPU; take --engine torch for others")
+    if name == "openvino":
+        from pgkd_agent.student.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(folder, tokenizer, resolve_precision(precision, torch.device("cpu")), threads)
     from pgkd_agent.student.onnx_engine import OnnxEngine
 
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"device {device!r}: the onnx engine runs on the CPU; take --engine torch for others")
     if resolve_precision(precision, torch.device("meta")):
-        raise ConfigError("precision bf16 is for the torch engine; an exported model has that of its export")
+        raise ConfigError("precision bf16 is for torch and openvino; the onnx engine has that of the export")
     return OnnxEngine(folder, threads)

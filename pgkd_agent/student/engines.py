@@ -1,7 +1,8 @@
-"""What computes a saved classifier's logits: torch, or ONNX Runtime for an exported one."""
+"""What computes a saved classifier's logits: torch, or ONNX Runtime or OpenVINO for an exported one."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +13,12 @@ from pgkd_agent.student.batching import Encoded
 from pgkd_agent.student.inference import OnBatch, predict_logits
 from pgkd_agent.student.loading import use_bf16
 
-ENGINES = ("auto", "torch", "onnx")
+ENGINES = ("auto", "torch", "onnx", "openvino")
+EXPORTED = ("onnx", "openvino")
+"""Those for a folder that `pgkd export` wrote."""
 PRECISIONS = ("auto", "fp32", "bf16")
 ONNX_FILE = "model.onnx"
+REPORT_FILE = "export.json"
 TORCH_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -56,8 +60,14 @@ def label_map(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[index] for index in range(config.num_labels))
 
 
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """What `pgkd export` wrote about an export, None where it wrote nothing (another tool's ONNX file)."""
+    file = folder / REPORT_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def choose_engine(folder: Path, wanted: str = "auto") -> str:
-    """`torch` or `onnx`; `auto` takes what is in the folder, and torch where both are.
+    """`torch`, `onnx` or `openvino`; `auto` takes torch where its weights are in the folder, else `onnx`.
 
     Raises:
         ConfigError: No model in the folder, not of the wanted engine, or no such engine.
@@ -67,7 +77,7 @@ def choose_engine(folder: Path, wanted: str = "auto") -> str:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is no model folder: expected one with a config.json in it")
     is_onnx = (folder / ONNX_FILE).is_file()
-    if wanted == "onnx" and not is_onnx:
+    if wanted in EXPORTED and not is_onnx:
         raise ConfigError(f"{folder} holds no {ONNX_FILE}; make a folder that does: pgkd export {folder}")
     has_torch = any((folder / name).is_file() for name in TORCH_FILES)
     if wanted == "torch" and is_onnx and not has_torch:

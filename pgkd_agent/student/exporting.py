@@ -17,7 +17,7 @@ import torch
 
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.student.classifier import StudentClassifier
-from pgkd_agent.student.engines import ONNX_FILE
+from pgkd_agent.student.engines import ONNX_FILE, REPORT_FILE
 from pgkd_agent.student.onnx_engine import require
 from pgkd_agent.student.quiet import quiet_transformers
 from pgkd_agent.types import Probabilities
@@ -26,7 +26,6 @@ FORMATS = ("onnx", "onnx-int8")
 MIN_AGREEMENT = {"onnx": 0.995, "onnx-int8": 0.97}
 """Least share of texts with the label of the original, by format."""
 OPSET = 18
-REPORT_FILE = "export.json"
 EXAMPLE_SHAPE = (2, 16)
 """Rows and tokens of the example that the exporter follows; both are free in what it writes."""
 

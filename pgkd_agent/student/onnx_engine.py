@@ -73,8 +73,8 @@ class OnnxEngine:
         return self._sessions[threads]
 
 
-def require(package: str) -> Any:
-    """Import a package of the extra `[onnx]`.
+def require(package: str, extra: str = "onnx") -> Any:
+    """Import a package of an extra.
 
     Raises:
         ConfigError: It is not installed; the command that does it is named.
@@ -82,7 +82,7 @@ def require(package: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        raise ConfigError(f"the package {package} is missing; run `pip install 'pgkd-agent[onnx]'`") from error
+        raise ConfigError(f"the package {package} is missing; run `pip install 'pgkd-agent[{extra}]'`") from error
 
 
 def _tell(on_batch: OnBatch | None, done: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pgkd_agent.student import exporting
 from pgkd_agent.student.batching import encode, inference_batches, pad
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.exporting import ExportReport, export_classifier
-from pgkd_agent.student.loading import load_tokenizer
+from pgkd_agent.student.loading import load_tokenizer, use_bf16
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -162,24 +164,72 @@ def test_a_missing_package_is_named_with_its_remedy(
         export_classifier(model, tmp_path / "out", TEXTS, "the tests")
 
 
-def test_an_export_without_onnx_runtime(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match="pip install"):
-        StudentClassifier.load(onnx)
+@pytest.mark.parametrize(("package", "engine", "extra"), [("onnxruntime", "auto", "onnx"), ("openvino",) * 3])
+def test_an_export_without_its_engine(
+    onnx: Path, package: str, engine: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"{package} is missing; run `pip install 'pgkd-agent\[{extra}\]'`"):
+        StudentClassifier.load(onnx, engine=engine)
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 2), (5, 2), (64, 1)])
+def test_openvino_answers_as_the_original(
+    onnx: Path, expected: np.ndarray, batch_size: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _threads: None)  # it is for the whole process
+    classifier = StudentClassifier.load(onnx, batch_size=batch_size, engine="openvino", threads=threads)
+    assert classifier.labels == tuple(TOPICS)
+    done: list[int] = []
+    np.testing.assert_allclose(classifier.probabilities(TEXTS, done.append), expected, atol=1e-5)
+    assert done == sorted(done) and done[-1] == len(TEXTS)
+    np.testing.assert_allclose(classifier.probabilities(TEXTS[:1]), expected[:1], atol=1e-5)
+    assert classifier.batch([]) == []
+
+
+def test_openvino_in_bf16(onnx: Path, expected: np.ndarray) -> None:
+    has_bf16 = use_bf16("auto", torch.device("cpu"))
+    found = StudentClassifier.load(onnx, engine="openvino", precision="bf16").probabilities(TEXTS)
+    assert 0 < np.abs(found - expected).max() < 0.05 or not has_bf16
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_openvino_reports_to_nobody(onnx: Path) -> None:
+    """Its own telemetry would send what is imported; CI keeps it silent, so a process without that is asked."""
+    script = (
+        "import sys; from pgkd_agent import StudentClassifier\n"
+        f"print(StudentClassifier.load({str(onnx)!r}, engine='openvino').invoke('apple').label)\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    label, loaded = done.stdout.splitlines()
+    assert label in TOPICS and loaded == "[]"
+
+
+def test_a_damaged_export_in_openvino(model: Path, onnx: Path, tmp_path: Path) -> None:
+    for path in (*model.iterdir(), onnx / "model.onnx"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match=r"model\.onnx cannot be loaded"):
+        StudentClassifier.load(tmp_path, engine="openvino")
 
 
 @pytest.mark.parametrize(
     ("folder", "options", "message"),
     [
         ("best", {"engine": "onnx"}, "pgkd export"),
-        ("best", {"engine": "tf"}, "none of auto, torch, onnx"),
+        ("best", {"engine": "openvino"}, "pgkd export"),
+        ("best", {"engine": "tf"}, "none of auto, torch, onnx, openvino"),
         ("best", {"precision": "fp8"}, "none of auto, fp32, bf16"),
         ("onnx", {"engine": "torch"}, "no weights for torch"),
         ("onnx", {"device": "cuda"}, "runs on the CPU"),
-        ("onnx", {"precision": "bf16"}, "torch engine"),
+        ("onnx", {"device": "cuda", "engine": "openvino"}, "openvino engine runs on the CPU"),
+        ("onnx", {"precision": "bf16"}, "torch and openvino"),
+        ("int8", {"engine": "openvino"}, "onnx-int8 export, for --engine onnx"),
     ],
 )
-def test_choices_that_do_not_fit(onnx: Path, folder: str, options: dict[str, str], message: str) -> None:
+def test_choices_that_do_not_fit(onnx: Path, int8: Path, folder: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         StudentClassifier.load(onnx.with_name(folder), **options)
 
