@@ -8,7 +8,8 @@ import unicodedata
 def normalize(text: str) -> str:
     """Unicode NFKC, case folded, runs of white space as one blank; idempotent."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
+    is_single_spaced = "  " not in folded and folded.isprintable()  # no white space but single blanks: most texts
+    return folded.strip(" ") if is_single_spaced else " ".join(folded.split())
 
 
 def well_formed(text: str) -> str:

@@ -1,7 +1,7 @@
 """Contender: `transformers.Trainer`, with its defaults or (`--tuned`) with bf16, fused AdamW and batches by length.
 
-Its learning rates are ours (`--learning-rate`, and `--head-factor` times that for the head), not its default of 5e-5 for
-all, at which a small encoder is undertrained: the comparison is of time at equal accuracy.
+Its learning rates are ours (`--learning-rate`, and `--head-factor` times that for the head), not its default of 5e-5
+for all, at which a small encoder is undertrained: the comparison is of time at equal accuracy.
 """
 
 from __future__ import annotations

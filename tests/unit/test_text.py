@@ -11,6 +11,11 @@ def test_the_normal_form_is_its_own(text: str) -> None:
     assert normalize(normalize(text)) == normalize(text)
 
 
+@given(st.text(st.sampled_from("ab \t\n\x1f\xa0\u2003\u200b\u3000")))
+def test_runs_of_white_space_are_one_blank(text: str) -> None:
+    assert normalize(text) == " ".join(normalize("x" + text + "x")[1:-1].split())
+
+
 def test_case_width_and_white_space_do_not_matter() -> None:
     assert normalize("  STRASSE\t\N{FULLWIDTH DIGIT ONE}\n") == normalize("Straße 1")
     assert normalize("a b") != normalize("ab")
