@@ -67,6 +67,8 @@ def training_options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-4)
     parser.add_argument("--head-factor", type=float, default=10.0, help="of the head's rate, of ours and of Trainer")
+    parser.add_argument("--warmup-share", type=float, default=0.06, help="of the steps, of ours and of Trainer")
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="of ours and of Trainer")
     parser.add_argument("--body-learning-rate", type=float, default=2e-5, help="of the contrastive methods")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--seed", type=int, default=1)

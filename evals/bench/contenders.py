@@ -88,14 +88,17 @@ def bert_base(options: argparse.Namespace, folder: Path, prepare: Callable[[], N
     )
 
 
-def inference(options: argparse.Namespace, work: Path, prepare: Callable[[str, Path, Path], None]) -> Iterator[Race]:
+def inference(
+    options: argparse.Namespace, work: Path, model: Path, prepare: Callable[[str, Path, Path], None]
+) -> Iterator[Race]:
     """
     Args:
         prepare: Told the dataset, the folder for its texts and labels, and that of its student.
     """
     for dataset in _chosen(INFERENCE_DATASETS, options):
         folder = work / "inference" / dataset
-        student = work / "students" / f"{dataset}-{options.student_rows}-{options.student_epochs}"
+        made_of = f"{model.name}-{dataset}-{options.student_rows}-{options.student_epochs}"
+        student = work / "students" / made_of
         best = student / "models" / "best"
         exported = best.with_name("best-onnx")
 
@@ -127,8 +130,15 @@ def inference(options: argparse.Namespace, work: Path, prepare: Callable[[str, P
             lined_up("ours, openvino fp32", "infer_ours", exported, "--engine", "openvino"),
             lined_up("ours, openvino bf16", "infer_ours", exported, "--engine", "openvino", "--precision", "bf16"),
             lined_up("HF pipeline", "infer_pipeline", best, rival=True),
+            lined_up("HF pipeline, bf16", "infer_pipeline", best, "--dtype", "bfloat16", rival=True),
             lined_up("ONNX Runtime by hand", "infer_onnxruntime", exported, rival=True),
-            lined_up("SetFit predict", "infer_setfit", work / "setfit" / dataset, rival=True, compared=False),
+            lined_up(
+                "SetFit predict",
+                "infer_setfit",
+                work / "setfit" / f"{model.name}-{dataset}",
+                rival=True,
+                compared=False,
+            ),
         ]
         if options.llm:
             asked = ("--data", str(options.data / dataset), "--teacher", f"local:{options.llm}")

@@ -8,8 +8,17 @@ from evals.bench.common import emit, inference_options, measure_inference
 
 
 def main() -> None:
-    options = inference_options(__doc__).parse_args()
-    classify = pipeline("text-classification", model=str(options.model), batch_size=64, truncation=True, device="cpu")
+    parser = inference_options(__doc__)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    options = parser.parse_args()
+    classify = pipeline(
+        "text-classification",
+        model=str(options.model),
+        batch_size=64,
+        truncation=True,
+        device="cpu",
+        dtype=options.dtype,
+    )
     emit(measure_inference(options, lambda texts: [row["label"] for row in classify(texts)]))
 
 

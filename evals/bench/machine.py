@@ -11,7 +11,16 @@ from pathlib import Path
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Instruction sets that decide what a product of matrices costs."""
 
-PACKAGES = ("torch", "transformers", "tokenizers", "onnxruntime", "sentence-transformers", "setfit", "accelerate")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnxruntime",
+    "openvino",
+    "sentence-transformers",
+    "setfit",
+    "accelerate",
+)
 
 
 def describe_machine() -> dict[str, object]:

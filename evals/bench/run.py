@@ -245,7 +245,7 @@ def prepare_inference(bench: Bench, options: argparse.Namespace, model: Path) ->
         for form in ("onnx", "onnx-int8"):  # agreement is a figure of the table here, and no bound
             export = [*pgkd, "export", str(best), "--format", form, "--min-agreement", "0"]
             bench.make(best.with_name(f"best-{form}"), export)
-        setfit = options.work / "setfit" / dataset
+        setfit = options.work / "setfit" / f"{model.name}-{dataset}"
         command = [str(options.rival_python), "-m", "evals.bench.train_setfit", "--data", str(data)]
         command += ["--model", str(model), "--rows", str(SETFIT_ROWS), "--test-rows", "10", "--epochs", "1"]
         if options.rival_python.exists():
@@ -262,7 +262,7 @@ def main() -> None:
     races: dict[str, Callable[[], Iterable[Race]]] = {
         "train": lambda: contenders.training(options, model),
         "bert-base": lambda: contenders.bert_base(options, bert, prepare_bert_base(bench, bert, model)),
-        "infer": lambda: contenders.inference(options, options.work, prepare_inference(bench, options, model)),
+        "infer": lambda: contenders.inference(options, options.work, model, prepare_inference(bench, options, model)),
         "guardrails": lambda: contenders.guardrails(options),
         "restart": lambda: contenders.restart(options, model),
     }

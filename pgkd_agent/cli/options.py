@@ -47,7 +47,7 @@ Cache = Annotated[
     Path | None, typer.Option("--cache", help="SQLite file with replies that runs share; a hit costs nothing.")
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Share no replies, whatever the settings say.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most texts per forward pass, of torch.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most texts per forward pass.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 Engine = Annotated[str, typer.Option("--engine", help="auto (what the folder holds), torch, onnx, openvino.")]
 Precision = Annotated[

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import encode
-from pgkd_agent.student.engines import Engine, TorchEngine, choose_engine, resolve_precision
+from pgkd_agent.student.engines import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.types import Label, Probabilities
 
@@ -34,7 +34,7 @@ class StudentClassifier(Runnable[str, Prediction]):
 
     Args:
         model: A `transformers` classifier; None where an `engine` computes.
-        max_length: Tokens a text is cut at; None takes the tokenizer's.
+        max_length: Tokens a text is cut at; None takes what tokenizer and model take.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class StudentClassifier(Runnable[str, Prediction]):
     ) -> None:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._max_length = max_length or tokenizer.model_max_length
+        self._max_length = max_length or longest_input(tokenizer, model.config)
         self._engine = engine or TorchEngine(model, tokenizer)
         self.labels: tuple[str, ...] = self._engine.labels
 
@@ -77,7 +77,7 @@ class StudentClassifier(Runnable[str, Prediction]):
                 is not there; ONNX Runtime or OpenVINO is missing.
         """
         from safetensors import SafetensorError
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         from pgkd_agent.student.quiet import quiet_transformers
 
@@ -93,9 +93,13 @@ class StudentClassifier(Runnable[str, Prediction]):
                     if chosen == "torch"
                     else _exported_engine(chosen, folder, device, precision, tokenizer, threads)
                 )
+                config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
-        return cls(None, tokenizer, batch_size=batch_size, engine=loaded)
+        if tokenizer.pad_token_id is None:
+            raise ConfigError(f"the tokenizer in {folder} has no pad token, so texts cannot be batched")
+        max_length = longest_input(tokenizer, config)
+        return cls(None, tokenizer, max_length=max_length, batch_size=batch_size, engine=loaded)
 
     @property
     def taxonomy(self) -> tuple[Label, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +17,14 @@ from pgkd_agent.student.loading import use_bf16
 ENGINES = ("auto", "torch", "onnx", "openvino")
 EXPORTED = ("onnx", "openvino")
 """Those for a folder that `pgkd export` wrote."""
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+"""Types of models that count positions from behind their pad token."""
+DEFAULT_LONGEST = 512
+"""Tokens, of a model with relative positions whose tokenizer knows no limit either."""
 PRECISIONS = ("auto", "fp32", "bf16")
 ONNX_FILE = "model.onnx"
+INPUTS = {"input_ids", "attention_mask"}
+"""Of an exported model; its first output are the logits."""
 REPORT_FILE = "export.json"
 TORCH_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -56,14 +63,43 @@ class TorchEngine:
             return predict_logits(self._model, self._tokenizer, encoded, batch_size, on_batch)
 
 
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """Tokens a text is cut at: what both take; a tokenizer without a limit says a huge number."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in OFFSET_POSITIONS:
+        positions -= (config.pad_token_id or 0) + 1
+    return int(min(tokenizer.model_max_length, positions or DEFAULT_LONGEST))
+
+
 def label_map(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[index] for index in range(config.num_labels))
 
 
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """What `pgkd export` wrote about an export, None where it wrote nothing (another tool's ONNX file)."""
+def is_int8(folder: Path) -> bool:
+    """Whether it is an export in 8 bits, as `pgkd export` wrote about it.
+
+    Raises:
+        ConfigError: What it wrote is damaged.
+    """
     file = folder / REPORT_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():  # another tool's
+        return False
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8"))["format"] == "onnx-int8")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged; export the model anew") from error
+
+
+def check_inputs(file: Path, names: Iterable[str]) -> None:
+    """
+    Raises:
+        ConfigError: An exported model that takes something else than token ids and their mask.
+    """
+    if (found := set(names)) != INPUTS:
+        raise ConfigError(
+            f"{file} takes {', '.join(sorted(found))}, expected {' and '.join(sorted(INPUTS))}; export the model with "
+            "`pgkd export`"
+        )
 
 
 def choose_engine(folder: Path, wanted: str = "auto") -> str:

@@ -128,7 +128,7 @@ def _export(model: Any, file: Path) -> None:
     mask = torch.ones_like(ids)
     mask[0, EXAMPLE_SHAPE[1] // 2 :] = 0
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with torch.inference_mode(), _quiet_exporter():
+    with torch.inference_mode(), _exporter(model.config.model_type):
         torch.onnx.export(
             _LogitsOnly(model).eval(),
             (ids, mask),
@@ -157,7 +157,7 @@ def _quantise(source: Path, target: Path) -> None:
         for node in graph.node
         if node.op_type == "MatMul" and any(_narrows(shapes.get(name, ())) for name in node.input)
     ]
-    with _quiet_exporter():
+    with _exporter("the model"):
         quantisation.quantize_dynamic(
             str(source),
             str(target),
@@ -191,8 +191,12 @@ def _size(folder: Path) -> int:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Without what is of no use to who exports: deprecations within the exporter, optional packages, advice."""
+def _exporter(what: str) -> Iterator[None]:
+    """Without what is of no use to who exports: deprecations within the exporter, optional packages, advice.
+
+    Raises:
+        ConfigError: It fails, as for an architecture that it cannot follow.
+    """
     loggers = [logging.getLogger(), logging.getLogger("torch.onnx"), logging.getLogger("torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -201,6 +205,10 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except OSError:
+        raise
+    except Exception as error:  # torch's exporter and ONNX Runtime's quantiser have no common class but this
+        raise ConfigError(f"{what} cannot be exported: {str(error).strip().splitlines()[0]}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from transformers import AutoConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded
-from pgkd_agent.student.engines import ONNX_FILE, label_map
+from pgkd_agent.student.engines import ONNX_FILE, check_inputs, label_map
 from pgkd_agent.student.inference import OnBatch
 
 
@@ -22,8 +24,8 @@ class OnnxEngine:
     """One text a pass, without padding, several passes at a time.
 
     On CPUs that is no slower than batches, and no result depends on other texts: int8 scales activations by the
-    largest of a pass. A single text has all threads for itself. Either way of running loads the weights at its first
-    use, so a process that does both holds them twice.
+    largest of a pass. A single text has all threads for itself. The first call with several loads the weights once
+    more.
 
     Args:
         threads: None takes as many as torch would.
@@ -36,6 +38,8 @@ class OnnxEngine:
         self._file = folder / ONNX_FILE
         self._threads = threads or torch.get_num_threads()
         self._sessions: dict[int, Any] = {}
+        self._opening = Lock()
+        check_inputs(self._file, (one.name for one in self._session(self._threads).get_inputs()))
         self.labels = label_map(AutoConfig.from_pretrained(folder, local_files_only=True))
 
     def logits(self, encoded: Encoded, batch_size: int, on_batch: OnBatch | None = None) -> torch.Tensor:
@@ -57,20 +61,26 @@ class OnnxEngine:
 
     def _run(self, session: Any, ids: Sequence[int]) -> torch.Tensor:
         row = np.asarray([ids], dtype=np.int64)
-        (logits,) = session.run(None, {"input_ids": row, "attention_mask": np.ones_like(row)})
+        with self._errors():
+            logits = session.run(None, {"input_ids": row, "attention_mask": np.ones_like(row)})[0]
         return torch.from_numpy(logits[0])
 
     def _session(self, threads: int) -> Any:
-        if threads not in self._sessions:
-            options = self._runtime.SessionOptions()
-            options.intra_op_num_threads = threads
-            try:
+        with self._opening, self._errors():
+            if threads not in self._sessions:
+                options = self._runtime.SessionOptions()
+                options.intra_op_num_threads = threads
                 self._sessions[threads] = self._runtime.InferenceSession(
                     str(self._file), options, providers=["CPUExecutionProvider"]
                 )
-            except Exception as error:  # its errors have no common class but this
-                raise ConfigError(f"{self._file} cannot be loaded: {str(error).splitlines()[0]}") from error
-        return self._sessions[threads]
+            return self._sessions[threads]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # ONNX Runtime's have no common class but this
+            raise ConfigError(f"{self._file} cannot be run: {str(error).splitlines()[0]}") from error
 
 
 def require(package: str, extra: str = "onnx") -> Any:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,7 +16,7 @@ from transformers import AutoConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded, inference_batches, pad
-from pgkd_agent.student.engines import ONNX_FILE, label_map, read_report
+from pgkd_agent.student.engines import ONNX_FILE, check_inputs, is_int8, label_map
 from pgkd_agent.student.inference import OnBatch, max_tokens
 from pgkd_agent.student.onnx_engine import require
 
@@ -33,33 +37,37 @@ class OpenVinoEngine:
     """
 
     def __init__(self, folder: Path, tokenizer: Any, bf16: bool, threads: int | None = None) -> None:
-        if (export := read_report(folder)) and export["format"] == "onnx-int8":
+        if is_int8(folder):
             raise ConfigError(
                 f"{folder} is an onnx-int8 export, for --engine onnx; OpenVINO takes one of --format onnx"
             )
+        self._core = _import_openvino().Core()
+        self._file = folder / ONNX_FILE
+        with self._errors():
+            self._model = self._core.read_model(self._file)
+        check_inputs(self._file, (one.any_name for one in self._model.inputs))
         self._tokenizer = tokenizer
         self._precision = "bf16" if bf16 else "f32"
         self._threads = threads or torch.get_num_threads()
         self._compiled: dict[int, Any] = {}
-        file = folder / ONNX_FILE
-        self._core = _import_openvino().Core()
-        try:
-            self._model = self._core.read_model(file)
-        except Exception as error:  # its errors have no common class but RuntimeError and this
-            raise ConfigError(f"{file} cannot be loaded: {str(error).strip().splitlines()[-1]}") from error
+        self._compiling = Lock()
         self.labels = label_map(AutoConfig.from_pretrained(folder, local_files_only=True))
 
     def logits(self, encoded: Encoded, batch_size: int, on_batch: OnBatch | None = None) -> torch.Tensor:
         """As `Engine` says."""
         logits = torch.empty(len(encoded), len(self.labels))
-        batches = list(inference_batches(encoded, batch_size, max_tokens(CPU)))
-        at_once = self._threads if len(batches) > 1 else 1
+        if not encoded:
+            return logits
+        at_once = self._threads if len(encoded) > batch_size else 1
+        most = min(batch_size, math.ceil(len(encoded) / at_once))  # work for every thread
+        batches = list(inference_batches(encoded, most, max_tokens(CPU)))
         compiled = self._compile(at_once)
 
         def run(rows: list[int]) -> torch.Tensor:
             batch = pad(self._tokenizer, [encoded[row] for row in rows], CPU)
             request = compiled.create_infer_request()  # 0.04 ms
-            request.infer({name: tensor.numpy() for name, tensor in batch.items()}, share_inputs=True)
+            with self._errors():
+                request.infer({name: tensor.numpy() for name, tensor in batch.items()}, share_inputs=True)
             return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
         done = 0
@@ -72,17 +80,24 @@ class OpenVinoEngine:
         return logits
 
     def _compile(self, at_once: int) -> Any:
-        if at_once not in self._compiled:
-            self._compiled[at_once] = self._core.compile_model(
-                self._model,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": self._precision,
-                    "INFERENCE_NUM_THREADS": self._threads,
-                    "NUM_STREAMS": at_once,
-                },
-            )
-        return self._compiled[at_once]
+        settings = {
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": at_once,
+            "ENABLE_CPU_PINNING": False,  # else processes side by side share the same few cores
+        }
+        with self._compiling, self._errors():
+            if at_once not in self._compiled:
+                self._compiled[at_once] = self._core.compile_model(self._model, "CPU", settings)
+            return self._compiled[at_once]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """OpenVINO raises RuntimeError for all that goes wrong."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise ConfigError(f"{self._file} cannot be run: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _import_openvino() -> Any:

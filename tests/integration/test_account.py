@@ -345,14 +345,14 @@ def says_fruit(_call: int, _body: dict[str, Any]) -> Answer:
 
 
 @pytest.mark.parametrize(
-    "caps", [{"budget.max_calls": 1}, {"budget.max_minutes": 0.03}, {"budget.max_calls": 1, "budget.max_minutes": 9}]
+    "caps", [{"budget.max_calls": 1}, {"budget.max_minutes": 0.1}, {"budget.max_calls": 1, "budget.max_minutes": 9}]
 )
 def test_nobody_waits_for_a_turn_that_the_budget_will_refuse(tmp_path: Path, caps: dict[str, Any]) -> None:
     """At six requests a minute, twelve rows would take two minutes."""
     started = time.monotonic()
     with serve(says_fruit) as server, pytest.raises(BudgetExceededError, match="1 of 12 rows are answered"):
         zero_shot(server, tmp_path / "answers.jsonl", **caps, **{"teacher.requests_per_minute": 6})
-    assert len(server.requests) == 1 and time.monotonic() - started < 8
+    assert len(server.requests) == 1 and time.monotonic() - started < 9
 
 
 def test_caps_hold_for_all_parts_of_an_evaluation_with_failed_calls(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -207,12 +208,45 @@ def test_openvino_reports_to_nobody(onnx: Path) -> None:
     assert label in TOPICS and loaded == "[]"
 
 
-def test_a_damaged_export_in_openvino(model: Path, onnx: Path, tmp_path: Path) -> None:
-    for path in (*model.iterdir(), onnx / "model.onnx"):
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_model_of_another_tool_that_takes_more_is_refused(onnx: Path, tmp_path: Path, engine: str) -> None:
+    import onnx as onnx_format
+
+    for path in onnx.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(ConfigError, match=r"model\.onnx cannot be loaded"):
+    model = onnx_format.load(str(onnx / "model.onnx"))
+    types = onnx_format.helper.make_tensor_value_info("token_type_ids", onnx_format.TensorProto.INT64, ["n", "m"])
+    model.graph.input.append(types)
+    onnx_format.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(ConfigError, match=r"takes attention_mask, input_ids, token_type_ids, expected .*pgkd export"):
+        StudentClassifier.load(tmp_path, engine=engine)
+
+
+def test_a_damaged_report_of_an_export_is_named(onnx: Path, tmp_path: Path) -> None:
+    for path in onnx.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "export.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"export\.json is damaged"):
         StudentClassifier.load(tmp_path, engine="openvino")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_many_threads_may_ask_at_once(onnx: Path, expected: np.ndarray, engine: str) -> None:
+    classifier = StudentClassifier.load(onnx, engine=engine)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda text: classifier.probabilities([text])[0], TEXTS))
+    np.testing.assert_allclose(np.array(rows), expected, atol=1e-5)
+
+
+def test_a_tokenizer_without_a_longest_text_takes_that_of_the_model(model: Path, tmp_path: Path) -> None:
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    long = "the old dog is near the big red hammer " * 20
+    found = StudentClassifier.load(tmp_path, "cpu").probabilities([long])
+    np.testing.assert_allclose(found, StudentClassifier.load(model, "cpu").probabilities([long]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +275,9 @@ def test_where_both_are_the_engine_can_be_named(model: Path, onnx: Path, tmp_pat
         (both / path.name).write_bytes(path.read_bytes())
     (both / "model.onnx").write_bytes(b"damaged")
     assert StudentClassifier.load(both).invoke("apple").label in TOPICS
-    with pytest.raises(ConfigError, match=r"model\.onnx cannot be loaded"):
-        StudentClassifier.load(both, engine="onnx").invoke("apple")
+    for engine in ("onnx", "openvino"):
+        with pytest.raises(ConfigError, match=r"model\.onnx cannot be run"):
+            StudentClassifier.load(both, engine=engine)
 
 
 def test_export_and_use_from_the_command_line(model: Path) -> None:
