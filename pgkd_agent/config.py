@@ -255,22 +255,25 @@ def build_config(
     *,
     recipe: str | None = None,
     file: Path | None = None,
+    layers: Iterable[Mapping[str, Any]] = (),
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> PGKDConfig:
     """Merge all sources of settings.
 
     Args:
+        layers: Nested mappings, as a file holds one; later ones win.
         assignments: `key=value` with a dotted key, the value read as YAML.
         flags: Dotted key to value; None values count as not given.
     Raises:
         ConfigError: An unknown key or recipe, a value out of range, or a file that is not a mapping.
     """
-    layers = [read_yaml(file)] if file else []
-    layers += [_nested(*_split(assignment)) for assignment in assignments]
-    layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
+    all_layers = [read_yaml(file)] if file else []
+    all_layers += map(dict, layers)
+    all_layers.append(nested_settings(assignments))
+    all_layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
     merged: dict[str, Any] = {}
-    for layer in layers:
+    for layer in all_layers:
         merged = _merge(merged, layer)
     name = recipe or merged.get("recipe", "default")
     if name not in RECIPES:
@@ -322,6 +325,18 @@ def _load(text: str) -> Any:
         raise
     except Exception as error:  # any type: what a value is read as decides which
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+def nested_settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """The settings that `key=value` assignments name, nested as in a file; later ones win.
+
+    Raises:
+        ConfigError: One is not of this form.
+    """
+    merged: dict[str, Any] = {}
+    for assignment in assignments:
+        merged = _merge(merged, _nested(*_split(assignment)))
+    return merged
 
 
 def _split(assignment: str) -> tuple[str, Any]:

@@ -8,14 +8,21 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pgkd_agent.answer import Samples
+from pgkd_agent.compare.plan import ComparisonFile
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prices import PriceTable
 from pgkd_agent.resources import resource_folder
 from pgkd_agent.summary import RunResult
 
-MODELS: dict[str, Any] = {"config": PGKDConfig, "samples": Samples, "result": RunResult, "prices": PriceTable}
-"""The run's settings, the answer asked of a teacher, `result.json`, and a price table."""
+MODELS: dict[str, Any] = {
+    "config": PGKDConfig,
+    "samples": Samples,
+    "result": RunResult,
+    "prices": PriceTable,
+    "comparison": ComparisonFile,
+}
+"""The run's settings, the answer asked of a teacher, `result.json`, a price table, and what `pgkd compare` reads."""
 
 
 def schema_of(name: str) -> dict[str, Any]:

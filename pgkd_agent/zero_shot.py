@@ -40,6 +40,7 @@ class ZeroShotResult:
     """Over all rows, those answered in an earlier run with the same file included.
 
     Attributes:
+        predicted: The label of each row, None for the unresolved ones.
         unresolved: Numbers, from 1, of the rows whose answer names no label, or more than one; they count as wrong.
         usage: Tokens of all answers.
         seconds: Wall time of this run's calls, without the start of a local server; 0 where none was needed.
@@ -47,6 +48,7 @@ class ZeroShotResult:
     """
 
     report: ClassificationReport
+    predicted: tuple[str | None, ...]
     unresolved: tuple[int, ...]
     usage: TokenUsage
     seconds: float
@@ -112,10 +114,12 @@ def evaluate_zero_shot(
                 ) from error
     seconds = time.perf_counter() - started if left else 0.0
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
-    predicted = [index.get(store.by_row[number]["predicted"], OUTSIDE) for number in range(1, len(rows) + 1)]
+    predicted = [store.by_row[number]["predicted"] for number in range(1, len(rows) + 1)]
+    class_ids = [OUTSIDE if name is None else index[name] for name in predicted]
     usage = sum((TokenUsage(row["input_tokens"], row["output_tokens"]) for row in store.by_row.values()), TokenUsage())
     return ZeroShotResult(
-        report=classification_report([index[row.label] for row in rows], predicted, taxonomy),
+        report=classification_report([index[row.label] for row in rows], class_ids, taxonomy),
+        predicted=tuple(predicted),
         unresolved=tuple(sorted(store.unresolved)),
         usage=usage,
         seconds=seconds,

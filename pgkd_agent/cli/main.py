@@ -11,7 +11,18 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import pgkd_agent
-from pgkd_agent.cli import benching, classifying, datasets, distilling, evaluating, models, prompts, samples, schemas
+from pgkd_agent.cli import (
+    benching,
+    classifying,
+    comparing,
+    datasets,
+    distilling,
+    evaluating,
+    models,
+    prompts,
+    samples,
+    schemas,
+)
 from pgkd_agent.errors import PGKDError
 
 app = typer.Typer(
@@ -27,6 +38,7 @@ app.command()(distilling.train)
 app.command()(classifying.classify)
 app.command()(classifying.export)
 app.command()(evaluating.evaluate)
+app.command()(comparing.compare)
 app.command()(datasets.datasets)
 app.command()(schemas.schema)
 app.add_typer(samples.app, name="samples")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pgkd_agent.types import ClassificationReport, ClassMetrics, Evaluation, EvidenceItem, Label
+from pgkd_agent.data import Task
+from pgkd_agent.types import (
+    ClassificationReport,
+    ClassMetrics,
+    Evaluation,
+    Evidence,
+    EvidenceItem,
+    Label,
+    TeacherRequest,
+)
 
 TAXONOMY = (Label("a", "the first"), Label("b"), Label("c"))
 
@@ -21,3 +30,9 @@ def evaluation(loss: float) -> Evaluation:
 
 def item(gold: str, predicted: str, confidence: float = 0.6, text: str = "") -> EvidenceItem:
     return EvidenceItem(text or f"{gold} as {predicted} {confidence}", gold, predicted, confidence)
+
+
+def request_of(task: Task, kd_step: int) -> TeacherRequest:
+    """Of a teacher that looks at the training rows alone."""
+    rows = report(**{label.name: (0.5, 1) for label in task.taxonomy})
+    return TeacherRequest(kd_step, 4, task.taxonomy, "", rows, Evidence(), (), train=task.train)

@@ -25,8 +25,10 @@ LAYERS = [
     {"runs", "summary"},
     {"teachers"},
     {"preview"},
-    {"pipeline", "zero_shot", "schemas"},
-    {"samples", "bench"},
+    {"pipeline", "zero_shot"},
+    {"samples", "bench", "methods"},
+    {"compare"},
+    {"schemas"},
     {"cli"},
     {"__main__"},
 ]

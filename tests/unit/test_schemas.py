@@ -26,7 +26,7 @@ def test_the_file_is_up_to_date(name: str) -> None:
 
 def test_there_are_no_others() -> None:
     assert {path.name for path in resource_folder("schemas").glob("*.json")} == set(map(file_name, MODELS))
-    with pytest.raises(ConfigError, match="no schema 'step'; there are: config, samples, result, prices"):
+    with pytest.raises(ConfigError, match="no schema 'step'; there are: config, samples, result, prices, comparison"):
         schema_of("step")
 
 
@@ -48,7 +48,7 @@ def test_yaml_files_name_their_schema_in_the_first_line_and_fit_it(path: Path) -
 
 
 def test_the_example_and_the_price_table_are_among_them() -> None:
-    assert {"demo.yaml", "prices.yaml"} <= {path.name for path in YAML_FILES}
+    assert {"demo.yaml", "prices.yaml", "table2.yaml"} <= {path.name for path in YAML_FILES}
 
 
 def test_settings_as_a_run_writes_them_fit_and_mistakes_do_not() -> None:

@@ -1,0 +1,101 @@
+"""`pgkd compare`: methods against each other, as a YAML file says."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgkd_agent.cli import options
+from pgkd_agent.config import nested_settings
+
+if TYPE_CHECKING:
+    from pgkd_agent.compare import ComparisonFile, Grid, Progress
+
+
+def compare(
+    file: Annotated[Path, typer.Argument(help="Comparison (YAML), e.g. evals/tables/table2-small.yaml.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells and tables; one that is there is gone on with.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder with a folder per dataset: train.jsonl, test.jsonl, labels.json."),
+    ] = None,
+    datasets: Annotated[str | None, typer.Option("--datasets", help="Only these, e.g. huffpost,banking77.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Only these, e.g. plain,pgkd.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of those of the file, e.g. 1,2.")] = None,
+    set_: options.Set = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Run nothing: tables of what is there.")] = False,
+    metric: Annotated[
+        str, typer.Option("--metric", help="Of the LaTeX table: accuracy, macro_f1 or weighted_f1.")
+    ] = "accuracy",
+) -> None:
+    """Compare methods over datasets and seeds; a comparison that was stopped goes on where it was.
+
+    Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
+    failed; the tables then say which.
+    """
+    from rich.console import Console
+
+    from pgkd_agent.compare import fill, narrowed, read_comparison, to_markdown
+    from pgkd_agent.compare.statistics import METRICS
+    from pgkd_agent.errors import ConfigError
+
+    overrides = nested_settings(set_ or ())
+    plan = narrowed(read_comparison(file), _names(datasets), _names(methods), _numbers(seeds), overrides)
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+    console = Console(stderr=True)
+    console.print(_what(plan), highlight=False, soft_wrap=True)
+
+    def say(progress: Progress) -> None:
+        left = (
+            "" if progress.seconds_left is None else f", about {timedelta(seconds=round(progress.seconds_left))} left"
+        )
+        state = f"failed: {progress.failure}" if progress.failure else "done"
+        line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    grid = fill(plan, data, out, say, tables)
+    _write(plan, grid, out, metric)
+    typer.echo(to_markdown(plan, grid))
+    if grid.failures:
+        raise typer.Exit(1)
+
+
+def _names(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _numbers(text: str | None) -> list[int]:
+    from pgkd_agent.errors import ConfigError
+
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text}: expected whole numbers with commas between") from error
+
+
+def _what(plan: ComparisonFile) -> str:
+    number = len(plan.datasets) * len(plan.seeds) * len(plan.methods)
+    hours = "" if plan.hours is None else f", about {plan.hours:g} hours"
+    return f"{number} cells: {len(plan.methods)} methods, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds{hours}"
+
+
+def _write(plan: ComparisonFile, grid: Grid, out: Path, metric: str) -> None:
+    from pgkd_agent.compare import to_csv, to_json, to_latex, to_markdown
+    from pgkd_agent.errors import StorageError
+
+    contents = {
+        "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
+        "results.csv": to_csv(grid),
+        "results.md": to_markdown(plan, grid),
+        "results.tex": to_latex(plan, grid, metric),
+    }
+    try:
+        for name, content in contents.items():
+            (out / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"tables cannot be written to {out}: {error.strerror or error}") from error

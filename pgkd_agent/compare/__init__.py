@@ -1,0 +1,20 @@
+"""Methods against each other on the same rows, students and seeds."""
+
+from pgkd_agent.compare.grid import Done, Grid, Progress, fill
+from pgkd_agent.compare.plan import ComparisonFile, narrowed, read_comparison
+from pgkd_agent.compare.tables import lines, to_csv, to_json, to_latex, to_markdown
+
+__all__ = [
+    "ComparisonFile",
+    "Done",
+    "Grid",
+    "Progress",
+    "fill",
+    "lines",
+    "narrowed",
+    "read_comparison",
+    "to_csv",
+    "to_json",
+    "to_latex",
+    "to_markdown",
+]

@@ -1,0 +1,217 @@
+"""A filled grid as records, CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from pgkd_agent.compare.grid import Done, Grid
+from pgkd_agent.compare.plan import ComparisonFile
+from pgkd_agent.compare.statistics import METRICS, Difference, Spread, paired_difference, spread
+from pgkd_agent.errors import StorageError
+
+HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method on a dataset, over its seeds.
+
+    Attributes:
+        metrics: On the test rows, by name.
+        differences: From the baseline, over the seeds that both have; empty for the baseline itself.
+        paper: The paper's figures, by metric.
+        missing: Seeds without a result.
+        rows, gradient_steps, requests, tokens, seconds: Means over the seeds.
+        cost: Mean in the price table's currency, None where a price is not known.
+    """
+
+    dataset: str
+    entry: str
+    metrics: Mapping[str, Spread]
+    differences: Mapping[str, Difference]
+    paper: Mapping[str, float]
+    missing: tuple[int, ...]
+    rows: float
+    gradient_steps: float
+    requests: float
+    tokens: float
+    cost: float | None
+    seconds: float
+
+
+def lines(plan: ComparisonFile, grid: Grid) -> list[Line]:
+    """A line for each method that has a result, in the order of the file."""
+    by_place: dict[tuple[str, str], dict[int, Done]] = defaultdict(dict)
+    for cell in grid.done:
+        by_place[cell.dataset, cell.entry][cell.seed] = cell
+    result = []
+    for dataset in plan.datasets:
+        baseline = by_place[dataset, plan.baseline]
+        for entry in plan.methods:
+            if found := by_place[dataset, entry]:
+                result.append(_line(plan, dataset, entry, found, {} if entry == plan.baseline else baseline))
+    return result
+
+
+def to_json(plan: ComparisonFile, grid: Grid) -> dict[str, Any]:
+    return {
+        "about": plan.about,
+        "baseline": plan.baseline,
+        "seeds": list(plan.seeds),
+        "tuned": {dataset: dict(chosen) for dataset, chosen in grid.tuned.items()},
+        "lines": [asdict(line) for line in lines(plan, grid)],
+        "failures": dict(grid.failures),
+    }
+
+
+def to_csv(grid: Grid) -> str:
+    """A row for each cell."""
+    columns = ("dataset", "entry", "seed", "method")
+    amounts = ("rows", "gradient_steps", "requests", "input_tokens", "output_tokens", "cost", "seconds")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *METRICS, "validation_loss", *amounts])
+    for cell in grid.done:
+        scores = [_score(cell, metric) for metric in METRICS]
+        chosen = [getattr(cell, name) for name in columns]
+        writer.writerow([*chosen, *scores, cell.validation_loss, *(getattr(cell, name) for name in amounts)])
+    return text.getvalue()
+
+
+def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
+    """A table for each dataset."""
+    shown = lines(plan, grid)
+    parts = [plan.about] if plan.about else []
+    parts.append(
+        f"Mean ± standard deviation over seeds {_numbers(plan.seeds)}, on test rows. In brackets: what it has over "
+        f"{plan.baseline}, with the 95 % interval of a bootstrap over seeds and test rows."
+    )
+    for dataset in plan.datasets:
+        here = [line for line in shown if line.dataset == dataset]
+        has_paper = any(line.paper for line in here)
+        headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
+        headings += ["rows", "gradient steps", "calls", "tokens", "cost", "s"]
+        table = [_row(headings), _row(["---"] * len(headings))]
+        table += [_row(_cells(line, has_paper)) for line in here]
+        title = f"### {dataset}"
+        if chosen := grid.tuned.get(dataset):
+            title += "\n\nChosen on validation rows: " + ", ".join(
+                f"{section}.{key} = {value}" for section, named in chosen.items() for key, value in named.items()
+            )
+        parts += [title, "\n".join(table)]
+    notes = [
+        f"* {line.dataset}, {line.entry}: no result for seeds {_numbers(line.missing)}"
+        for line in shown
+        if line.missing
+    ]
+    notes += [f"* {cell}: {why}" for cell, why in grid.failures.items()]
+    if notes:
+        parts.append("Missing:\n\n" + "\n".join(notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(plan: ComparisonFile, grid: Grid, metric: str) -> str:
+    """One metric, a column a dataset; needs the package booktabs."""
+    by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
+    body = []
+    for entry in plan.methods:
+        values = [
+            _latex_spread(by_place[dataset, entry].metrics[metric]) if (dataset, entry) in by_place else "--"
+            for dataset in plan.datasets
+        ]
+        body.append(" & ".join([_escaped(entry), *values]) + r" \\")
+    head = " & ".join(["", *map(_escaped, plan.datasets)]) + r" \\"
+    columns = "l" + "r" * len(plan.datasets)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _line(
+    plan: ComparisonFile, dataset: str, entry: str, found: Mapping[int, Done], baseline: Mapping[int, Done]
+) -> Line:
+    both = [seed for seed in plan.seeds if seed in found and seed in baseline]
+    differences = {}
+    if both:
+        gold = _one_gold([*(found[seed] for seed in both), *(baseline[seed] for seed in both)])
+        ours, theirs = (np.array([cells[seed].predicted for seed in both]) for cells in (found, baseline))
+        classes = found[both[0]].num_classes
+        differences = {name: paired_difference(metric, gold, ours, theirs, classes) for name, metric in METRICS.items()}
+    cells = list(found.values())
+    costs = [cell.cost for cell in cells]
+    return Line(
+        dataset=dataset,
+        entry=entry,
+        metrics={name: spread([_score(cell, name) for cell in cells]) for name in METRICS},
+        differences=differences,
+        paper=plan.paper.get(dataset, {}).get(entry, {}),
+        missing=tuple(seed for seed in plan.seeds if seed not in found),
+        rows=mean(cell.rows for cell in cells),
+        gradient_steps=mean(cell.gradient_steps for cell in cells),
+        requests=mean(cell.requests for cell in cells),
+        tokens=mean(cell.input_tokens + cell.output_tokens for cell in cells),
+        cost=None if None in costs else mean(cost for cost in costs if cost is not None),
+        seconds=mean(cell.seconds for cell in cells),
+    )
+
+
+def _one_gold(cells: Sequence[Done]) -> np.ndarray:
+    if len({cell.gold for cell in cells}) > 1:
+        raise StorageError(f"the cells of {cells[0].dataset} were measured on different test rows")
+    return np.array(cells[0].gold)
+
+
+def _score(cell: Done, metric: str) -> float:
+    return METRICS[metric](np.array(cell.gold), np.array(cell.predicted), cell.num_classes)
+
+
+def _cells(line: Line, has_paper: bool) -> list[str]:
+    scores = []
+    for name in METRICS:
+        text = _spread(line.metrics[name])
+        if difference := line.differences.get(name):
+            text += f" ({difference.mean:+.3f}: {difference.low:+.3f} to {difference.high:+.3f})"
+        scores.append(text)
+    paper = (
+        [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
+    )
+    cost = "not known" if line.cost is None else f"{line.cost:.2f}"
+    amounts = [f"{value:,.0f}" for value in (line.rows, line.gradient_steps, line.requests, line.tokens)]
+    return [line.entry, *scores, *paper, *amounts, cost, f"{line.seconds:,.0f}"]
+
+
+def _spread(value: Spread) -> str:
+    return f"{value.mean:.3f}" + ("" if value.deviation is None else f" ± {value.deviation:.3f}")
+
+
+def _latex_spread(value: Spread) -> str:
+    return f"{value.mean:.3f}" + ("" if value.deviation is None else rf" $\pm$ {value.deviation:.3f}")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{character}" if character in "_&%#$" else character for character in text)

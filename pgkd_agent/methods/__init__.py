@@ -1,0 +1,60 @@
+"""Methods to compare, each a function of a `Setting` and its own options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.methods.generated import auggpt, zerogen
+from pgkd_agent.methods.loops import control, control_eda, pgkd, plain
+from pgkd_agent.methods.prompted import zero_shot
+from pgkd_agent.methods.rows import eda, gradual, no_augment
+from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting
+
+__all__ = ["METHODS", "REPEATS", "ClassCounts", "Outcome", "Setting", "check_method", "run_method"]
+
+METHODS: dict[str, Callable[..., Outcome]] = {
+    "plain": plain,
+    "control": control,
+    "control_eda": control_eda,
+    "no_augment": no_augment,
+    "eda": eda,
+    "gradual": gradual,
+    "zerogen": zerogen,
+    "auggpt": auggpt,
+    "pgkd": pgkd,
+    "zero_shot": zero_shot,
+}
+
+REPEATS = ("control", "control_eda")
+"""Those that repeat what a run of PGKD accepted."""
+
+
+def run_method(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> Outcome:
+    """Train, or ask, and evaluate on the test rows.
+
+    Raises:
+        ConfigError: No such method or option, or the task has no test rows.
+        PGKDError: See `pgkd_agent.errors`.
+    """
+    check_method(name, options or {})
+    if not setting.task.test:
+        raise ConfigError("methods are compared on test rows, and there are none")
+    return METHODS[name](setting, **(options or {}))
+
+
+def check_method(name: str, options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: No such method, or it has no such option.
+    """
+    if name not in METHODS:
+        close = get_close_matches(name, METHODS, n=1)
+        hint = f" (closest: {close[0]!r})" if close else ""
+        raise ConfigError(f"no method {name!r}{hint}; there are {', '.join(METHODS)}")
+    known = list(inspect.signature(METHODS[name]).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise ConfigError(f"method {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")

@@ -1,0 +1,110 @@
+"""Algorithm 1 with the teacher of the settings, and with one that has nothing new to say."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+from pgkd_agent.algorithm import run_pgkd
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.guardrails import Accepted, Screened
+from pgkd_agent.history import History
+from pgkd_agent.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
+from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting, new_student, of_steps
+from pgkd_agent.pipeline import resume, run
+from pgkd_agent.runs import START_FILES
+from pgkd_agent.seeding import rng
+from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
+
+
+def plain(setting: Setting) -> Outcome:
+    """The student on the real rows alone: Algorithm 1, line 1."""
+    started = time.perf_counter()
+    student = new_student(setting)
+    result = run_pgkd(setting.task, student, None, AcceptAll(), setting.config)
+    return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+
+
+def pgkd(setting: Setting) -> Outcome:
+    """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
+    started = time.perf_counter()
+    folder = setting.folder / "run"
+    if all((folder / name).exists() for name in START_FILES):
+        result = resume(folder, setting.teacher)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        result = run(setting.task, setting.config, setting.teacher, folder)
+    predict = result.classifier.probabilities
+    return of_steps(setting, result.steps, result.best_step, result.history, predict, started)
+
+
+def control(setting: Setting) -> Outcome:
+    """The loop with the teacher's samples replaced by real training rows once more: as many of each class in each step.
+
+    Fits, steps and selection are those of PGKD, so what PGKD has over it is due to the samples.
+    """
+    return _repeat(setting, None)
+
+
+def control_eda(setting: Setting, wordnet: str = str(WORDNET)) -> Outcome:
+    """`control` with a variant by EDA of each repeated row."""
+    return _repeat(setting, wordnet_synonyms(Path(wordnet)))
+
+
+def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
+    if setting.accepted is None:
+        raise ConfigError("a control repeats what a run of PGKD accepted: name the method it belongs to (`of`)")
+    started = time.perf_counter()
+    student = new_student(setting)
+    teacher = RepeatingTeacher(setting.accepted, setting.config.seed, synonyms)
+    steps = setting.config.pgkd.model_copy(update={"num_kd_steps": len(setting.accepted)})
+    config = setting.config.model_copy(update={"pgkd": steps})
+    result = run_pgkd(setting.task, student, teacher if setting.accepted else None, AcceptAll(), config)
+    return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+
+
+class RepeatingTeacher:
+    """Hands out training rows again, each class's own in turns from a random order.
+
+    Args:
+        counts: Rows per label, of each KD step; a class without training rows gets rows of all classes.
+        synonyms: With them each row comes as a variant by EDA.
+    """
+
+    def __init__(self, counts: Sequence[ClassCounts], seed: int, synonyms: Synonyms | None = None) -> None:
+        self._counts = counts
+        self._seed = seed
+        self._synonyms = synonyms
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        samples: list[GeneratedSample] = []
+        for label, count in sorted(self._counts[request.kd_step - 1].items()):
+            before = sum(counts.get(label, 0) for counts in self._counts[: request.kd_step - 1])
+            rows = self._rows(request.train, label)
+            for number, row in enumerate(islice(cycle(rows), before, before + count)):
+                samples.append(GeneratedSample(self._text(row, f"{request.kd_step}/{label}/{number}"), row.label))
+        return TeacherReply(tuple(samples), num_requests=0)
+
+    def _rows(self, train: Sequence[Example], label: str) -> list[Example]:
+        rows = [row for row in train if row.label == label] or list(train)
+        rng(self._seed, 0, f"repeat/{label}").shuffle(rows)
+        return rows
+
+    def _text(self, row: Example, place: str) -> str:
+        if self._synonyms is None:
+            return row.text
+        variants = augment(row.text, self._synonyms, rng(self._seed, 0, f"variant/{place}"), num_aug=1)
+        return variants[0] if variants else row.text
+
+
+class AcceptAll:
+    """No guardrails: for rows whose labels are known."""
+
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
+    ) -> Screened:
+        accepted = (Accepted(item.text, item.label, item.label, item.request_index) for item in samples)
+        return Screened(tuple(accepted), ())

@@ -1,0 +1,116 @@
+"""What a method is given, and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task
+from pgkd_agent.history import History, texts_of
+from pgkd_agent.metrics import evaluate
+from pgkd_agent.types import ClassificationReport, Probabilities, StepRecord, TokenUsage, label_names
+
+if TYPE_CHECKING:
+    from pgkd_agent.student.student import TorchStudent
+
+ClassCounts = Mapping[str, int]
+"""Rows per label."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all methods that are compared.
+
+    Attributes:
+        task: With test rows, which only the returned report is about.
+        config: Its seed is that of all draws.
+        folder: Of this method alone; what a killed one left there is gone on with.
+        teacher: As that of `distill`; None takes the settings'.
+        accepted: What a run of PGKD accepted, a mapping per KD step; for the controls.
+    """
+
+    task: Task
+    config: PGKDConfig
+    folder: Path
+    teacher: Any = None
+    accepted: Sequence[ClassCounts] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    Attributes:
+        predicted: A label per test row, in their order; None where an LLM named none.
+        validation_loss: Of the returned model in nats, None where it has none.
+        accepted: Rows that each KD step added.
+        rows: Trained on in the last fit.
+        gradient_steps: Of all fits.
+        seconds: Of wall time.
+    """
+
+    report: ClassificationReport
+    predicted: tuple[str | None, ...]
+    validation_loss: float | None = None
+    accepted: tuple[ClassCounts, ...] = ()
+    rows: int = 0
+    gradient_steps: int = 0
+    requests: int = 0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
+
+
+def new_student(setting: Setting) -> TorchStudent:
+    from pgkd_agent.student.student import TorchStudent
+
+    return TorchStudent(setting.config.student, setting.task.taxonomy, setting.config.seed)
+
+
+def batches(rows: int, config: PGKDConfig) -> int:
+    """Gradient steps of an epoch."""
+    from pgkd_agent.student.loading import recipe_for
+
+    return math.ceil(rows / recipe_for(config.student).train_batch_size)
+
+
+Predict = Callable[[Sequence[str]], Probabilities]
+"""Of texts, shape (n_texts, n_labels)."""
+
+
+def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...]]:
+    """The report on the test rows, and the label of each."""
+    task, names = setting.task, label_names(setting.task.taxonomy)
+    probabilities = predict(texts_of(task.test))
+    report = evaluate(probabilities, task.test, task.taxonomy).report
+    return report, tuple(names[index] for index in probabilities.argmax(axis=1))
+
+
+def of_steps(
+    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict, started: float
+) -> Outcome:
+    """The outcome of a loop."""
+    report, predicted = on_test(setting, predict)
+    return Outcome(
+        report,
+        predicted,
+        validation_loss=steps[best_step].validation.loss,
+        accepted=accepted_per_step(history, len(steps) - 1),
+        rows=len(history),
+        gradient_steps=sum(step.epochs * batches(step.history_rows, setting.config) for step in steps),
+        requests=sum(step.num_requests for step in steps),
+        usage=sum((step.usage for step in steps), TokenUsage()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
+    """New rows per label of each KD step, 1 to `num_kd_steps`."""
+    return tuple(
+        dict(sorted(Counter(row.label for row in history.rows if row.kd_step == kd_step).items()))
+        for kd_step in range(1, num_kd_steps + 1)
+    )

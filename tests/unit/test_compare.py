@@ -1,0 +1,207 @@
+"""The plan of a comparison, its statistics and its tables, without a student."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from pgkd_agent.compare import (
+    ComparisonFile,
+    Done,
+    Grid,
+    lines,
+    narrowed,
+    read_comparison,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+)
+from pgkd_agent.compare.plan import cells, tuning_cells
+from pgkd_agent.compare.statistics import METRICS, paired_difference, spread
+from pgkd_agent.errors import ConfigError, StorageError
+
+ROOT = Path(__file__).parents[2]
+
+PLAN = """
+about: A small one.
+seeds: [1, 2]
+settings: {student: {name: minilm}, pgkd: {num_kd_steps: 2}}
+tune: {student.learning_rate: [1e-4, 3e-4]}
+datasets: {bank: {settings: {data: {rows: 100}}}, ag_news: {}}
+methods:
+  control: {}
+  plain: {}
+  pgkd: {settings: {teacher: {prompt: paper}}}
+paper: {bank: {pgkd: {accuracy: 0.9}}}
+"""
+
+
+def written(folder: Path, text: str = PLAN) -> Path:
+    (folder / "bank").mkdir(exist_ok=True)
+    (folder / "bank" / "train.jsonl").touch()
+    file = folder / "plan.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_cells_are_all_of_datasets_seeds_and_methods_and_a_control_comes_after_what_it_repeats(tmp_path: Path) -> None:
+    plan = read_comparison(written(tmp_path))
+    all_cells = cells(plan, tmp_path, {"bank": {"student": {"learning_rate": 3e-4}}})
+    places = [(name, seed) for name in ("bank", "ag_news") for seed in (1, 2)]
+    assert [(cell.dataset, cell.seed, cell.entry) for cell in all_cells] == [
+        (*place, entry) for place in places for entry in ("plain", "pgkd", "control")
+    ]
+    first, second = all_cells[0].config, all_cells[1].config
+    assert first.seed == 1 and first.data.rows == 100 and first.student.learning_rate == 3e-4
+    assert first.data.dataset is None and all_cells[6].config.data.dataset == "ag_news"
+    assert (first.teacher.prompt, second.teacher.prompt) == (None, "paper")
+    assert all_cells[2].of == "pgkd" and all_cells[0].of is None
+
+
+def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path) -> None:
+    plan = read_comparison(written(tmp_path))
+    chosen = list(tuning_cells(plan, "bank", tmp_path))
+    assert [settings for settings, _ in chosen] == [{"student": {"learning_rate": rate}} for rate in (1e-4, 3e-4)]
+    assert {(cell.method, cell.seed) for _, cell in chosen} == {("plain", 1)}
+    assert [cell.config.student.learning_rate for _, cell in chosen] == [1e-4, 3e-4]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  plain: {}", "  plane: {}", "no method 'plane' .closest: 'plain'."),
+        ("  plain: {}", "  plain: {options: {shots: 3}}", "no option 'shots'"),
+        ("  plain: {}", "  no_augment: {}", "baseline 'plain' is none of"),
+        ("  pgkd: {settings", "  pgkd: {setings", "unknown setting 'methods.pgkd.setings'"),
+        ("  control: {}", "  control: {of: plain}", "say of which entry"),
+        ("seeds: [1, 2]", "", "seeds"),
+        ("  plain: {}", "  plain: {}\n  other: {method: pgkd}", "say of which entry"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_comparison(written(tmp_path, PLAN.replace(old, new)))
+
+
+def test_settings_and_datasets_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    plan = read_comparison(written(tmp_path, PLAN.replace("num_kd_steps", "num_steps")))
+    with pytest.raises(ConfigError, match=r"unknown setting 'pgkd\.num_steps'"):
+        cells(plan, tmp_path, {})
+    with pytest.raises(ConfigError, match=r"'bank' is neither one of .* nor a folder"):
+        cells(read_comparison(written(tmp_path)), None, {})
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "evals/tables").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_tables_of_the_project_can_be_run(tmp_path: Path, file: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "bank").rename(tmp_path / "banking77")  # the one dataset that is not the paper's
+    plan = read_comparison(file)
+    assert len(cells(plan, tmp_path, {})) == len(plan.datasets) * len(plan.seeds) * len(plan.methods)
+    assert plan.hours and set(plan.paper) <= set(plan.datasets)
+    assert all(set(entries) <= set(plan.methods) for entries in plan.paper.values())
+
+
+def test_a_part_of_a_plan(tmp_path: Path) -> None:
+    plan = read_comparison(written(tmp_path))
+    part = narrowed(
+        plan, ["bank"], ["plain", "pgkd"], [7], {"student": {"name": "other"}, "teacher": {"prompt": "agent"}}
+    )
+    found = cells(part, tmp_path, {})
+    assert [(cell.dataset, cell.entry, cell.seed) for cell in found] == [("bank", "plain", 7), ("bank", "pgkd", 7)]
+    assert {cell.config.student.name for cell in found} == {"other"} and found[1].config.teacher.prompt == "agent"
+    for wrong, message in (
+        ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
+        ({"methods": ["plain", "eda"]}, "no method 'eda'"),
+        ({"methods": ["plain", "control"]}, "say of which entry"),
+        ({"methods": ["pgkd"]}, "baseline 'plain' is none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            narrowed(plan, **wrong)
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    drawn = np.random.default_rng(0)
+    gold, predicted = drawn.integers(0, 7, 200), drawn.integers(0, 8, 200)  # class 7 has no rows
+    assert METRICS["accuracy"](gold, predicted, 9) == (gold == predicted).mean()
+    for name in ("macro", "weighted"):
+        expected = f1_score(gold, predicted, average=name, labels=np.unique(gold), zero_division=0)
+        assert METRICS[f"{name}_f1"](gold, predicted, 9) == pytest.approx(expected)
+
+
+def test_an_answer_without_a_label_is_wrong() -> None:
+    gold = np.array([0, 1, 1])
+    assert METRICS["accuracy"](gold, np.array([0, 1, -1]), 2) == pytest.approx(2 / 3)
+    assert METRICS["macro_f1"](gold, np.array([0, 1, -1]), 2) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_interval_holds_a_difference_that_is_there_and_zero_where_there_is_none() -> None:
+    drawn = np.random.default_rng(1)
+    gold = drawn.integers(0, 4, 500)
+
+    def guesses(right: float) -> np.ndarray:
+        return np.where(drawn.random((3, 500)) < right, gold, (gold + 1) % 4)
+
+    better = paired_difference(METRICS["accuracy"], gold, guesses(0.8), guesses(0.6), 4)
+    assert 0.1 < better.low < 0.2 < better.high < 0.3 and better.seeds == 3
+    alike = paired_difference(METRICS["accuracy"], gold, guesses(0.7), guesses(0.7), 4)
+    assert alike.low < 0 < alike.high
+    same = guesses(0.7)
+    assert paired_difference(METRICS["accuracy"], gold, same, same, 4).high == 0
+
+
+def test_a_single_value_has_no_deviation() -> None:
+    assert spread([0.5]).deviation is None
+    assert spread([0.4, 0.6]).deviation == pytest.approx(0.1414, abs=1e-4)
+
+
+DONE = Done(
+    dataset="bank", entry="plain", seed=1, method="plain", gold=(0, 1, 1, 0), predicted=(0, 1, 0, 0), num_classes=2,
+    validation_loss=0.5, accepted=(), rows=80, gradient_steps=10, requests=0, input_tokens=0, output_tokens=0, cost=0.0,
+    seconds=12.0,
+)  # fmt: skip
+
+
+def grid() -> tuple[ComparisonFile, Grid]:
+    plan = ComparisonFile.model_validate(
+        {"seeds": (1, 2), "datasets": {"bank": {}}, "methods": {"plain": {}, "pgkd": {}, "zero_shot": {}},
+         "paper": {"bank": {"pgkd": {"accuracy": 0.9}}}}
+    )  # fmt: skip
+    better = replace(DONE, entry="pgkd", predicted=(0, 1, 1, 0), requests=3, input_tokens=1000, cost=None)
+    return plan, Grid((DONE, replace(DONE, seed=2), better), {"bank, zero_shot, seed 1": "no answer"}, {})
+
+
+def test_lines_have_means_differences_and_what_is_missing() -> None:
+    plain, pgkd = lines(*grid())
+    assert plain.metrics["accuracy"].mean == 0.75 and plain.differences == {} and plain.missing == ()
+    assert pgkd.metrics["accuracy"].mean == 1 and pgkd.differences["accuracy"].mean == 0.25
+    assert pgkd.differences["accuracy"].seeds == 1 and pgkd.missing == (2,) and pgkd.cost is None
+    assert pgkd.paper == {"accuracy": 0.9}
+
+
+def test_tables() -> None:
+    plan, filled = grid()
+    text = to_markdown(plan, filled)
+    assert "| plain | 0.750 ± 0.000 |" in text and "| pgkd | 1.000 (+0.250: " in text and "accuracy 0.9" in text
+    assert (
+        "not known" in text and "bank, pgkd: no result for seeds 2" in text and "zero_shot, seed 1: no answer" in text
+    )
+    rows = list(csv.DictReader(to_csv(filled).splitlines()))
+    assert [(row["entry"], row["seed"], row["accuracy"]) for row in rows] == [
+        ("plain", "1", "0.75"), ("plain", "2", "0.75"), ("pgkd", "1", "1.0"),
+    ]  # fmt: skip
+    assert to_json(plan, filled)["lines"][1]["missing"] == (2,)
+    latex = to_latex(plan, filled, "accuracy")
+    assert r"plain & 0.750 $\pm$ 0.000 \\" in latex and r"zero\_shot & -- \\" in latex
+
+
+def test_cells_of_other_test_rows_are_not_compared() -> None:
+    plan, filled = grid()
+    other = Grid((replace(DONE, gold=(1, 1, 1, 0)), filled.done[2]), {}, {})
+    with pytest.raises(StorageError, match="different test rows"):
+        lines(plan, other)
