@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -15,13 +16,12 @@ from typing import Any
 
 from pgkd_agent.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
 from pgkd_agent.data import Task
-from pgkd_agent.errors import ConfigError, PGKDError, StorageError
-from pgkd_agent.methods import Outcome, Setting, run_method
+from pgkd_agent.errors import ConfigError, PGKDError, StorageError, StudentDivergedError
+from pgkd_agent.methods import WITH_LLM, Outcome, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import lock
-from pgkd_agent.teachers import teacher_prompt
-from pgkd_agent.types import label_names
+from pgkd_agent.types import TokenUsage, label_names
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
@@ -99,10 +99,18 @@ def fill(
     """
     held = lock(out / ".lock", str(out))
     try:
-        tuned = {dataset: _tune(plan, dataset, data, out, only_stored) for dataset in plan.datasets if plan.tune}
-        todo = cells(plan, data, tuned)
-        done: dict[tuple[str, str, int], Done] = {}
+        tuned: dict[str, Settings] = {}
         failures: dict[str, str] = {}
+        cells(plan, data, tuned)  # all settings are good
+        for dataset in plan.datasets if plan.tune else ():
+            try:
+                tuned[dataset] = _tune(plan, dataset, data, out, only_stored)
+            except (StorageError, _OtherCellError):
+                raise
+            except PGKDError as error:
+                failures[f"{dataset}, tuning"] = str(error)
+        todo = [cell for cell in cells(plan, data, tuned) if not plan.tune or cell.dataset in tuned]
+        done: dict[tuple[str, str, int], Done] = {}
         took: list[tuple[str, str, float]] = []
         for number, cell in enumerate(todo, 1):
             started, is_stored = time.perf_counter(), _file(out, cell).is_file()
@@ -142,10 +150,19 @@ class _OtherCellError(ConfigError):
 def _tune(plan: ComparisonFile, dataset: str, data: Path | None, out: Path, only_stored: bool) -> Settings:
     """The values with the lowest validation loss; of equal ones the first."""
     losses = [
-        (_fill(cell, out, None, only_stored).validation_loss or 0.0, number, chosen)
+        (_tuning_loss(cell, out, only_stored), number, chosen)
         for number, (chosen, cell) in enumerate(tuning_cells(plan, dataset, data))
     ]
     return min(losses)[2]
+
+
+def _tuning_loss(cell: Cell, out: Path, only_stored: bool) -> float:
+    try:
+        loss = _fill(cell, out, None, only_stored).validation_loss
+    except StudentDivergedError:
+        return math.inf
+    assert loss is not None  # the plain student has one
+    return loss
 
 
 def _fill(cell: Cell, out: Path, accepted: Sequence[Mapping[str, int]] | None, only_stored: bool) -> Done:
@@ -157,11 +174,27 @@ def _fill(cell: Cell, out: Path, accepted: Sequence[Mapping[str, int]] | None, o
         return stored
     if only_stored:
         raise _NotRunError("not run yet")
-    setting = Setting(task, cell.config, file.with_suffix(""), accepted=accepted)
-    outcome = run_method(cell.method, setting, cell.options)
+    folder = file.with_suffix("")
+    begun = folder / "identity.json"
+    if _begun_with(begun) not in (None, identity):
+        raise _OtherCellError(
+            f"{folder} was begun with other settings or rows; name another --out, or remove it to begin again"
+        )
+    _write(begun, identity)
+    try:
+        outcome = run_method(cell.method, Setting(task, cell.config, folder, accepted=accepted), cell.options)
+    except StorageError as error:  # of this run alone; a full disk shows when the cell is written
+        raise _NotRunError(str(error)) from error
     done = _done(cell, task, outcome)
     _write(file, {"identity": identity, "cell": asdict(done)})
     return done
+
+
+def _begun_with(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file} is damaged; remove its folder, and its cell is run again") from error
 
 
 def _task(cell: Cell) -> Task:
@@ -200,7 +233,7 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
         input_tokens=outcome.usage.input_tokens,
         output_tokens=outcome.usage.output_tokens,
         cost=load_prices(cell.config.teacher.prices).cost(cell.config.teacher.spec, outcome.usage)
-        if outcome.requests
+        if outcome.usage != TokenUsage() or outcome.requests
         else 0.0,
         seconds=outcome.seconds,
     )
@@ -209,16 +242,23 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
 def _identity(cell: Cell, task: Task, accepted: Sequence[Mapping[str, int]] | None) -> dict[str, Any]:
     """What has to be the same for a stored cell to count."""
     rows = [[[row.text, row.label] for row in part] for part in (task.train, task.validation, task.test)]
-    content = json.dumps([rows, label_names(task.taxonomy)], ensure_ascii=False)
+    labels = [[label.name, label.description] for label in task.taxonomy]
+    content = json.dumps([rows, labels, task.description], ensure_ascii=False)
     identity = {
         "method": cell.method,
         "options": dict(cell.options),
-        "config": cell.config.model_dump(mode="json"),
+        "config": cell.config.model_dump(mode="json", exclude=_left_out(cell.method)),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "accepted": accepted,
-        "prompt_sha256": teacher_prompt(cell.config.teacher).hash if cell.method == "pgkd" else None,
+        "prompt_sha256": prompt_hash(cell.method, cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
+
+
+def _left_out(method: str) -> dict[str, Any]:
+    """Settings that do not matter to a method; where the rows lie does to none."""
+    unused = {} if method in WITH_LLM else dict.fromkeys(("teacher", "zero_shot", "guardrails", "budget"), True)
+    return {**unused, "data": {"data_dir"}}
 
 
 def _stored(file: Path, identity: dict[str, Any]) -> Done | None:
@@ -229,12 +269,13 @@ def _stored(file: Path, identity: dict[str, Any]) -> Done | None:
         made_with, cell = content["identity"], content["cell"]
         tuples = {key: tuple(value) for key, value in cell.items() if isinstance(value, list)}
         done = Done(**{**cell, **tuples})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{file} is damaged ({error}); remove it, and its cell is run again") from error
     if made_with != identity:
         other = sorted(key for key in identity if made_with.get(key) != identity[key])
         raise _OtherCellError(
-            f"{file} was made with another {', '.join(other)}; name another --out, or remove it to run it again"
+            f"{file} was made with another {', '.join(other)}; name another --out, or remove it and its folder to run "
+            "it again"
         )
     return done
 
@@ -251,7 +292,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def _file(out: Path, cell: Cell) -> Path:
-    return out / "cells" / cell.dataset / re.sub(r"[^\w.=,-]+", "-", cell.entry) / f"{cell.seed}.json"
+    return out / "cells" / cell.dataset / re.sub(r"[^\w.=,+-]+", "-", cell.entry) / f"{cell.seed}.json"
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[str, str, float]]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +20,7 @@ Settings = dict[str, Any]
 """Nested, as in a config file."""
 
 TRAIN_FILE = "train.jsonl"
+NAME = re.compile(r"\w[\w.=+-]*")
 
 
 class _Record(BaseModel):
@@ -60,9 +62,11 @@ class ComparisonFile(_Record):
     """The entry that differences are from."""
     settings: Settings = Field(default_factory=dict)
     """Of all methods and datasets."""
+    tune_seed: int | None = None
+    """Seed of the runs that choose; None: the first one."""
     tune: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Dotted settings and values to choose from, for each dataset: by the validation loss of the plain student with the
-    first seed. All methods get the choice."""
+    """Dotted settings and values to choose from, for each dataset, by the validation loss of the plain student. All
+    methods get the choice."""
     datasets: dict[str, DatasetEntry] = Field(min_length=1)
     """By the name that the table shows."""
     methods: dict[str, MethodEntry] = Field(min_length=1)
@@ -108,8 +112,21 @@ def read_comparison(file: Path) -> ComparisonFile:
     return plan
 
 
+def _tune_seed(plan: ComparisonFile) -> int:
+    return plan.seeds[0] if plan.tune_seed is None else plan.tune_seed
+
+
 def _check(plan: ComparisonFile, what: str) -> None:
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise ConfigError(f"{what}: a seed is there twice")
+    if empty := [key for key, values in plan.tune.items() if not values]:
+        raise ConfigError(f"{what}: tune.{empty[0]} has no values to choose from")
+    for name in (*plan.datasets, *plan.methods):
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{what}: the name {name!r} becomes a folder; take letters, digits, and any of _ . = + -")
     for name, entry in plan.methods.items():
+        if "test_rows" in entry.settings.get("data", {}):
+            raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
         check_method(entry.method or name, entry.options)
         if (entry.method or name) in REPEATS:
             repeated_by(plan, name)
@@ -147,12 +164,16 @@ def narrowed(
     for what, wanted, known in (("dataset", datasets, plan.datasets), ("method", methods, plan.methods)):
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(f"the comparison has no {what} {unknown[0]!r}; it has {', '.join(known)}")
+    overrides = overrides or {}
+    named = {f"{section}.{key}" for section, keys in overrides.items() if isinstance(keys, dict) for key in keys}
     part = plan.model_copy(
         update={
             "datasets": {name: entry for name, entry in plan.datasets.items() if not datasets or name in datasets},
             "methods": {name: entry for name, entry in plan.methods.items() if not methods or name in methods},
             "seeds": tuple(seeds) or plan.seeds,
-            "overrides": overrides or {},
+            "tune_seed": _tune_seed(plan),
+            "tune": {key: values for key, values in plan.tune.items() if key not in named},
+            "overrides": overrides,
         }
     )
     _check(part, "the part asked for")
@@ -175,21 +196,23 @@ def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]
 
 def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Iterator[tuple[Settings, Cell]]:
     """The plain student with every combination of the values to choose from."""
+    seed = _tune_seed(plan)
     for values in product(*plan.tune.values()):
         chosen: Settings = {}
         for key, value in zip(plan.tune, values, strict=True):
             section, _, name = key.rpartition(".")
             chosen.setdefault(section, {})[name] = value
-        source, config = _source_and_config(plan, dataset, plan.seeds[0], data, chosen)
+        source, config = _source_and_config(plan, dataset, seed, data, chosen)
         what = ", ".join(f"{key}={value}" for key, value in zip(plan.tune, values, strict=True))
-        yield chosen, Cell(dataset, source, f"tuning {what}", plan.seeds[0], "plain", config, {})
+        yield chosen, Cell(dataset, source, f"tuning {what}", seed, "plain", config, {})
 
 
 def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
     entry = plan.methods[name]
     method = entry.method or name
-    source, config = _source_and_config(plan, dataset, seed, data, tuned, entry.settings)
     of = repeated_by(plan, name) if method in REPEATS else None
+    repeated = plan.methods[of].settings if of else {}
+    source, config = _source_and_config(plan, dataset, seed, data, tuned, repeated, entry.settings)
     return Cell(dataset, source, name, seed, method, config, entry.options, of)
 
 

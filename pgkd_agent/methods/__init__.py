@@ -7,14 +7,27 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.methods.generated import auggpt, zerogen
+from pgkd_agent.methods.generated import auggpt, prompt_file, zerogen
 from pgkd_agent.methods.loops import control, control_eda, pgkd, plain
 from pgkd_agent.methods.prompted import zero_shot
 from pgkd_agent.methods.rows import eda, gradual, no_augment
 from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting
+from pgkd_agent.prompts import load_prompt
+from pgkd_agent.teachers import teacher_prompt
 
-__all__ = ["METHODS", "REPEATS", "ClassCounts", "Outcome", "Setting", "check_method", "run_method"]
+__all__ = [
+    "METHODS",
+    "REPEATS",
+    "WITH_LLM",
+    "ClassCounts",
+    "Outcome",
+    "Setting",
+    "check_method",
+    "prompt_hash",
+    "run_method",
+]
 
 METHODS: dict[str, Callable[..., Outcome]] = {
     "plain": plain,
@@ -28,6 +41,10 @@ METHODS: dict[str, Callable[..., Outcome]] = {
     "pgkd": pgkd,
     "zero_shot": zero_shot,
 }
+
+WITH_LLM = ("pgkd", "zerogen", "auggpt", "zero_shot")
+COUNTS = ("shots", "steps", "num_aug", "per_class")
+"""Options that are whole numbers of at least 1."""
 
 REPEATS = ("control", "control_eda")
 """Those that repeat what a run of PGKD accepted."""
@@ -58,3 +75,16 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
     known = list(inspect.signature(METHODS[name]).parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"method {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    for option in COUNTS:
+        value = options.get(option)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"method {name!r}: {option} is {value!r}, expected a whole number of at least 1")
+
+
+def prompt_hash(name: str, config: PGKDConfig) -> str | None:
+    """Of the prompt that a method asks its LLM with; None for a method without one."""
+    if name == "pgkd":
+        return teacher_prompt(config.teacher).hash
+    if name == "zero_shot":
+        return load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder).hash
+    return load_prompt(str(prompt_file(name))).hash if name in WITH_LLM else None

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pgkd_agent.budget import Budget
-from pgkd_agent.errors import TeacherOutputError
+from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
 from pgkd_agent.guardrails import Accepted, Guardrails
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.loops import AcceptAll
@@ -33,6 +34,10 @@ from pgkd_agent.types import (
 
 VALIDATION_SHARE = 0.1
 """Of the generated rows; the source's 90/10 split."""
+
+
+def prompt_file(name: str) -> Path:
+    return resource_folder("prompts") / "methods" / f"{name}.j2"
 
 
 def zerogen(setting: Setting, per_class: int = 10) -> Outcome:
@@ -75,14 +80,16 @@ def auggpt(setting: Setting, shots: int | None = None, steps: int | None = None,
     started = time.perf_counter()
     real = take_shots(setting, shots)
     rows = {normalize(row.text): row for row in real}
+    held_out = {normalize(row.text) for row in (*setting.task.validation, *setting.task.test)}
     requests, usage = 0, TokenUsage()
     with _teacher(setting, "auggpt", num_aug, AcceptAll()) as opened:
         for number, row in enumerate(real, 1):
-            reply = opened.teacher.write(_about(setting, row, number, num_aug))
+            reply = _whole(opened.teacher.write(_about(setting, row, number, num_aug)))
             requests, usage = requests + reply.num_requests, usage + reply.usage
             for sample in reply.samples:
                 rows.setdefault(normalize(sample.text), Example(sample.text.strip(), row.label))
-    outcome = train_in_stages(setting, [[row for text, row in rows.items() if text]], steps, shots is None)
+    kept = [row for text, row in rows.items() if text and text not in held_out]
+    outcome = train_in_stages(setting, [kept], steps, shots is None)
     return replace(outcome, requests=requests, usage=usage, seconds=time.perf_counter() - started)
 
 
@@ -93,8 +100,18 @@ def _write(setting: Setting, per_class: int) -> tuple[tuple[Accepted, ...], Teac
     screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", None, screener) as opened:
-        reply = opened.teacher.write(request)
+        reply = _whole(opened.teacher.write(request))
         return opened.screener.screen(reply.samples, History(()), reply.shown_texts, 1).accepted, reply
+
+
+def _whole(reply: TeacherReply) -> TeacherReply:
+    """
+    Raises:
+        BudgetExceededError: A cap cut it short.
+    """
+    if reply.stopped_by:
+        raise BudgetExceededError(reply.stopped_by)
+    return reply
 
 
 def _about(setting: Setting, row: Example, number: int, num_samples: int) -> TeacherRequest:
@@ -134,8 +151,7 @@ def _teacher(setting: Setting, prompt: str, at_a_time: int | None, screener: Scr
         at_a_time: Samples of a request; None takes the settings'.
     """
     config = setting.config
-    path = resource_folder("prompts") / "methods" / f"{prompt}.j2"
-    changes: dict[str, object] = {"prompt": str(path), "mode": "chain"}
+    changes: dict[str, object] = {"prompt": str(prompt_file(prompt)), "mode": "chain"}
     if at_a_time is not None:
         changes["samples_per_request"] = at_a_time
     config = config.model_copy(

@@ -44,7 +44,8 @@ def pgkd(setting: Setting) -> Outcome:
 def control(setting: Setting) -> Outcome:
     """The loop with the teacher's samples replaced by real training rows once more: as many of each class in each step.
 
-    Fits, steps and selection are those of PGKD, so what PGKD has over it is due to the samples.
+    Steps, fits and selection are those of the run of PGKD, whose patience it does not apply again, so what PGKD has
+    over it is due to the samples.
     """
     return _repeat(setting, None)
 
@@ -60,7 +61,8 @@ def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
     started = time.perf_counter()
     student = new_student(setting)
     teacher = RepeatingTeacher(setting.accepted, setting.config.seed, synonyms)
-    steps = setting.config.pgkd.model_copy(update={"num_kd_steps": len(setting.accepted)})
+    number = len(setting.accepted)
+    steps = setting.config.pgkd.model_copy(update={"num_kd_steps": number, "patience_limit": number})
     config = setting.config.model_copy(update={"pgkd": steps})
     result = run_pgkd(setting.task, student, teacher if setting.accepted else None, AcceptAll(), config)
     return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)

@@ -17,7 +17,7 @@ def zero_shot(setting: Setting) -> Outcome:
     return Outcome(
         result.report,
         result.predicted,
-        requests=result.asked,
+        requests=len(result.predicted),
         usage=result.usage,
         seconds=time.perf_counter() - started,
     )

@@ -61,6 +61,7 @@ def test_cells_are_all_of_datasets_seeds_and_methods_and_a_control_comes_after_w
     assert first.seed == 1 and first.data.rows == 100 and first.student.learning_rate == 3e-4
     assert first.data.dataset is None and all_cells[6].config.data.dataset == "ag_news"
     assert (first.teacher.prompt, second.teacher.prompt) == (None, "paper")
+    assert all_cells[2].config.teacher.prompt == "paper"  # a control has the settings of what it repeats
     assert all_cells[2].of == "pgkd" and all_cells[0].of is None
 
 
@@ -81,6 +82,11 @@ def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path)
         ("  pgkd: {settings", "  pgkd: {setings", "unknown setting 'methods.pgkd.setings'"),
         ("  control: {}", "  control: {of: plain}", "say of which entry"),
         ("seeds: [1, 2]", "", "seeds"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "a seed is there twice"),
+        ("  plain: {}", "  plain: {}\n  ../out: {method: plain}", "becomes a folder"),
+        ("  plain: {}", "  plain: {}\n  no_augment: {options: {shots: 0}}", "shots is 0, expected a whole number"),
+        ("  plain: {}", "  plain: {settings: {data: {test_rows: 5}}}", "has test_rows of its own"),
+        ("[1e-4, 3e-4]", "[]", "has no values to choose from"),
         ("  plain: {}", "  plain: {}\n  other: {method: pgkd}", "say of which entry"),
     ],
 )
@@ -114,6 +120,9 @@ def test_a_part_of_a_plan(tmp_path: Path) -> None:
     )
     found = cells(part, tmp_path, {})
     assert [(cell.dataset, cell.entry, cell.seed) for cell in found] == [("bank", "plain", 7), ("bank", "pgkd", 7)]
+    assert {cell.config.seed for _, cell in tuning_cells(part, "bank", tmp_path)} == {1}  # whatever part is asked for
+    fixed = narrowed(plan, overrides={"student": {"learning_rate": 1e-3}})
+    assert fixed.tune == {} and {cell.config.student.learning_rate for cell in cells(fixed, tmp_path, {})} == {1e-3}
     assert {cell.config.student.name for cell in found} == {"other"} and found[1].config.teacher.prompt == "agent"
     for wrong, message in (
         ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
