@@ -40,6 +40,12 @@ def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Se
     )
 
 
+def report_without_rows(taxonomy: Sequence[Label]) -> ClassificationReport:
+    """What is known before anything is evaluated: all classes are alike."""
+    classes = tuple(ClassMetrics(name, 0.0, 0.0, 0.0, 0) for name in label_names(taxonomy))
+    return ClassificationReport(classes, 0.0, 0.0, 0.0, 0.0, 0)
+
+
 def classification_report(
     gold: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray, taxonomy: Sequence[Label]
 ) -> ClassificationReport:

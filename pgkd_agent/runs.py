@@ -283,6 +283,19 @@ def read_run(path: Path) -> StoredRun:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
 
 
+def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
+    """The samples that a run accepted, those of each KD step together.
+
+    Raises:
+        StorageError: See `read_lines`.
+    """
+    rows = read_lines(path / "history.jsonl")
+    return [
+        [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
+        for kd_step in range(1, num_kd_steps + 1)
+    ]
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
 

@@ -20,8 +20,8 @@ from pgkd_agent.errors import ConfigError, PGKDError, StorageError, StudentDiver
 from pgkd_agent.methods import WITH_LLM, Outcome, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.prices import load_prices
-from pgkd_agent.runs import lock
-from pgkd_agent.types import TokenUsage, label_names
+from pgkd_agent.runs import accepted_rows, lock
+from pgkd_agent.types import Example, TokenUsage, label_names
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
@@ -116,7 +116,7 @@ def fill(
             started, is_stored = time.perf_counter(), _file(out, cell).is_file()
             failure = ""
             try:
-                done[cell.dataset, cell.entry, cell.seed] = _fill(cell, out, _accepted(cell, done), only_stored)
+                done[cell.dataset, cell.entry, cell.seed] = _fill(cell, out, _repeated(cell, out, done), only_stored)
             except (StorageError, _OtherCellError):
                 raise
             except PGKDError as error:
@@ -130,13 +130,25 @@ def fill(
         held.release()
 
 
-def _accepted(cell: Cell, done: Mapping[tuple[str, str, int], Done]) -> Sequence[Mapping[str, int]] | None:
+@dataclass(frozen=True)
+class _Repeated:
+    """What a cell takes from another one, as `Setting` has it."""
+
+    accepted: Sequence[Mapping[str, int]] | None = None
+    pool: Sequence[Sequence[Example]] | None = None
+
+
+def _repeated(cell: Cell, out: Path, done: Mapping[tuple[str, str, int], Done]) -> _Repeated:
     if cell.of is None:
-        return None
-    repeated = done.get((cell.dataset, cell.of, cell.seed))
+        return _Repeated()
+    seed = cell.seed if cell.of_seed is None else cell.of_seed
+    repeated = done.get((cell.dataset, cell.of, seed))
     if repeated is None:
         raise _NotRunError(f"{cell.of!r}, which it repeats, is not there")
-    return repeated.accepted
+    if cell.of_seed is None:
+        return _Repeated(accepted=repeated.accepted)
+    folder = cell_file(out, cell.dataset, cell.of, seed).with_suffix("") / "run"
+    return _Repeated(pool=accepted_rows(folder, len(repeated.accepted)))
 
 
 class _NotRunError(PGKDError):
@@ -158,16 +170,16 @@ def _tune(plan: ComparisonFile, dataset: str, data: Path | None, out: Path, only
 
 def _tuning_loss(cell: Cell, out: Path, only_stored: bool) -> float:
     try:
-        loss = _fill(cell, out, None, only_stored).validation_loss
+        loss = _fill(cell, out, _Repeated(), only_stored).validation_loss
     except StudentDivergedError:
         return math.inf
     assert loss is not None  # the plain student has one
     return loss
 
 
-def _fill(cell: Cell, out: Path, accepted: Sequence[Mapping[str, int]] | None, only_stored: bool) -> Done:
+def _fill(cell: Cell, out: Path, repeated: _Repeated, only_stored: bool) -> Done:
     task = _task(cell)
-    identity = _identity(cell, task, accepted)
+    identity = _identity(cell, task, repeated)
     file = _file(out, cell)
     stored = _stored(file, identity)
     if stored is not None:
@@ -182,7 +194,8 @@ def _fill(cell: Cell, out: Path, accepted: Sequence[Mapping[str, int]] | None, o
         )
     _write(begun, identity)
     try:
-        outcome = run_method(cell.method, Setting(task, cell.config, folder, accepted=accepted), cell.options)
+        setting = Setting(task, cell.config, folder, accepted=repeated.accepted, pool=repeated.pool)
+        outcome = run_method(cell.method, setting, cell.options)
     except StorageError as error:  # of this run alone; a full disk shows when the cell is written
         raise _NotRunError(str(error)) from error
     done = _done(cell, task, outcome)
@@ -239,7 +252,7 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
     )
 
 
-def _identity(cell: Cell, task: Task, accepted: Sequence[Mapping[str, int]] | None) -> dict[str, Any]:
+def _identity(cell: Cell, task: Task, repeated: _Repeated) -> dict[str, Any]:
     """What has to be the same for a stored cell to count."""
     rows = [[[row.text, row.label] for row in part] for part in (task.train, task.validation, task.test)]
     labels = [[label.name, label.description] for label in task.taxonomy]
@@ -249,7 +262,12 @@ def _identity(cell: Cell, task: Task, accepted: Sequence[Mapping[str, int]] | No
         "options": dict(cell.options),
         "config": cell.config.model_dump(mode="json", exclude=_left_out(cell.method)),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "accepted": accepted,
+        "accepted": repeated.accepted,
+        **(
+            {}
+            if repeated.pool is None
+            else {"pool": [[[row.text, row.label] for row in step] for step in repeated.pool]}
+        ),
         "prompt_sha256": prompt_hash(cell.method, cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
@@ -257,8 +275,9 @@ def _identity(cell: Cell, task: Task, accepted: Sequence[Mapping[str, int]] | No
 
 def _left_out(method: str) -> dict[str, Any]:
     """Settings that do not matter to a method; where the rows lie does to none."""
-    unused = {} if method in WITH_LLM else dict.fromkeys(("teacher", "zero_shot", "guardrails", "budget"), True)
-    return {**unused, "data": {"data_dir"}}
+    unused = () if method in WITH_LLM else ("teacher", "zero_shot", "budget")
+    unguarded = () if method in (*WITH_LLM, "frozen") else ("guardrails",)
+    return {**dict.fromkeys((*unused, *unguarded), True), "data": {"data_dir"}}
 
 
 def _stored(file: Path, identity: dict[str, Any]) -> Done | None:
@@ -292,7 +311,12 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def _file(out: Path, cell: Cell) -> Path:
-    return out / "cells" / cell.dataset / re.sub(r"[^\w.=,+-]+", "-", cell.entry) / f"{cell.seed}.json"
+    return cell_file(out, cell.dataset, cell.entry, cell.seed)
+
+
+def cell_file(out: Path, dataset: str, entry: str, seed: int) -> Path:
+    """Where a cell is stored; the folder of the same name without the suffix is its method's."""
+    return out / "cells" / dataset / re.sub(r"[^\w.=,+-]+", "-", entry) / f"{seed}.json"
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[str, str, float]]) -> float | None:

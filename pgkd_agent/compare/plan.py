@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pgkd_agent.config import PGKDConfig, build_config, explain, read_yaml
 from pgkd_agent.data import PRESETS
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.methods import REPEATS, check_method
+from pgkd_agent.methods import LOOPS, REPEATS, check_method
 
 Settings = dict[str, Any]
 """Nested, as in a config file."""
@@ -33,7 +33,10 @@ class MethodEntry(_Record):
     method: str | None = None
     """Name of the method; None: that of the entry."""
     of: str | None = None
-    """For a control, the entry of PGKD whose accepted samples it repeats; None: the only one."""
+    """For a control, the entry whose accepted samples it repeats; for `frozen`, that of PGKD whose samples it trains
+    on, those of its first seed. None: the only one."""
+    seeds: tuple[int, ...] = ()
+    """Of this entry alone, e.g. one seed of PGKD, whose samples `frozen` takes for all; none: those of the file."""
     settings: Settings = Field(default_factory=dict)
     """Where it differs from the others."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -84,6 +87,7 @@ class Cell:
     Attributes:
         source: The folder of its rows; None where the settings name one of the paper's datasets.
         of: The entry it repeats.
+        of_seed: The seed of that, where it is not its own.
     """
 
     dataset: str
@@ -94,6 +98,7 @@ class Cell:
     config: PGKDConfig
     options: Mapping[str, Any]
     of: str | None = None
+    of_seed: int | None = None
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.entry}, seed {self.seed}"
@@ -117,8 +122,9 @@ def _tune_seed(plan: ComparisonFile) -> int:
 
 
 def _check(plan: ComparisonFile, what: str) -> None:
-    if len(set(plan.seeds)) < len(plan.seeds):
-        raise ConfigError(f"{what}: a seed is there twice")
+    for seeds in (plan.seeds, *(entry.seeds for entry in plan.methods.values())):
+        if len(set(seeds)) < len(seeds):
+            raise ConfigError(f"{what}: a seed is there twice")
     if empty := [key for key, values in plan.tune.items() if not values]:
         raise ConfigError(f"{what}: tune.{empty[0]} has no values to choose from")
     for name in (*plan.datasets, *plan.methods):
@@ -128,25 +134,39 @@ def _check(plan: ComparisonFile, what: str) -> None:
         if "test_rows" in entry.settings.get("data", {}):
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
         check_method(entry.method or name, entry.options)
-        if (entry.method or name) in REPEATS:
-            repeated_by(plan, name)
+        repeated_by(plan, name)
     if plan.baseline not in plan.methods:
         raise ConfigError(f"{what}: the baseline {plan.baseline!r} is none of the methods {', '.join(plan.methods)}")
 
 
-def repeated_by(plan: ComparisonFile, name: str) -> str:
-    """The entry of PGKD that a control repeats.
+def repeated_by(plan: ComparisonFile, name: str) -> str | None:
+    """The entry that a control, or `frozen`, takes its samples from; None for other methods.
 
     Raises:
-        ConfigError: There is none, or there are several and the control names none.
+        ConfigError: There is none, or there are several and none is named.
     """
-    runs = [other for other, entry in plan.methods.items() if (entry.method or other) == "pgkd"]
-    wanted = plan.methods[name].of
-    if wanted is None and len(runs) == 1:
-        return runs[0]
-    if wanted not in runs:
-        raise ConfigError(f"method {name!r} repeats what PGKD accepted: say of which entry with `of`, one of {runs}")
+    method, wanted = method_of(plan, name), plan.methods[name].of
+    if method not in (*REPEATS, "frozen"):
+        if wanted is not None:
+            raise ConfigError(f"method {name!r} repeats nothing; leave out `of`")
+        return None
+    loops = [other for other in plan.methods if method_of(plan, other) in (LOOPS if method in REPEATS else ("pgkd",))]
+    if wanted is None and len(loops) == 1:
+        return loops[0]
+    if wanted not in loops:
+        raise ConfigError(f"method {name!r} repeats what PGKD accepted: say of which entry with `of`, one of {loops}")
+    if method == "frozen" and not plan.methods[wanted].seeds:
+        raise ConfigError(f"method {name!r} takes the samples of one run of {wanted!r}: say of which with its `seeds`")
     return wanted
+
+
+def method_of(plan: ComparisonFile, name: str) -> str:
+    return plan.methods[name].method or name
+
+
+def seeds_of(plan: ComparisonFile, name: str) -> tuple[int, ...]:
+    """Of an entry."""
+    return plan.methods[name].seeds or plan.seeds
 
 
 def narrowed(
@@ -181,17 +201,28 @@ def narrowed(
 
 
 def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]) -> list[Cell]:
-    """All cells, a control after what it repeats.
+    """All cells, each after what it repeats, else by dataset and seed.
 
     Args:
         data: Folder with a folder per dataset.
         tuned: What was chosen for each dataset.
     """
-    names = sorted(plan.methods, key=lambda name: (plan.methods[name].method or name) in REPEATS)
-    return [
+    found = [
         _cell(plan, name, dataset, seed, data, tuned.get(dataset, {}))
-        for dataset, seed, name in product(plan.datasets, plan.seeds, names)
+        for dataset, name in product(plan.datasets, plan.methods)
+        for seed in seeds_of(plan, name)
     ]
+    pools = {(cell.of, cell.of_seed) for cell in found if cell.of_seed is not None}
+    datasets, seeds = (
+        list(plan.datasets),
+        [*plan.seeds, *(seed for entry in plan.methods.values() for seed in entry.seeds)],
+    )
+
+    def place(cell: Cell) -> tuple[int, bool, int, bool]:
+        is_pool = (cell.entry, cell.seed) in pools
+        return datasets.index(cell.dataset), not is_pool, seeds.index(cell.seed), cell.method in REPEATS
+
+    return sorted(found, key=place)
 
 
 def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Iterator[tuple[Settings, Cell]]:
@@ -208,12 +239,16 @@ def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Itera
 
 
 def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
-    entry = plan.methods[name]
-    method = entry.method or name
-    of = repeated_by(plan, name) if method in REPEATS else None
-    repeated = plan.methods[of].settings if of else {}
-    source, config = _source_and_config(plan, dataset, seed, data, tuned, repeated, entry.settings)
-    return Cell(dataset, source, name, seed, method, config, entry.options, of)
+    entry, method, of = plan.methods[name], method_of(plan, name), repeated_by(plan, name)
+    layers = [tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
+    source, config = _source_and_config(plan, dataset, seed, data, *layers)
+    of_seed = seeds_of(plan, of)[0] if of and method == "frozen" else None
+    return Cell(dataset, source, name, seed, method, config, entry.options, of, of_seed)
+
+
+def _chain(plan: ComparisonFile, name: str | None) -> list[str]:
+    """An entry behind those that it repeats in turn: a control of `frozen` has the settings of PGKD too."""
+    return [] if name is None else [*_chain(plan, repeated_by(plan, name)), name]
 
 
 def _source_and_config(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pgkd_agent.compare.grid import Done, Grid
-from pgkd_agent.compare.plan import ComparisonFile
+from pgkd_agent.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.compare.statistics import METRICS, Difference, Spread, paired_difference, spread
 from pgkd_agent.errors import StorageError
 
@@ -147,7 +147,7 @@ def to_latex(plan: ComparisonFile, grid: Grid, metric: str) -> str:
 def _line(
     plan: ComparisonFile, dataset: str, entry: str, found: Mapping[int, Done], baseline: Mapping[int, Done]
 ) -> Line:
-    both = [seed for seed in plan.seeds if seed in found and seed in baseline]
+    both = [seed for seed in found if seed in baseline]
     differences = {}
     if both:
         gold = _one_gold([*(found[seed] for seed in both), *(baseline[seed] for seed in both)])
@@ -162,7 +162,7 @@ def _line(
         metrics={name: spread([_score(cell, name) for cell in cells]) for name in METRICS},
         differences=differences,
         paper=plan.paper.get(dataset, {}).get(entry, {}),
-        missing=tuple(seed for seed in plan.seeds if seed not in found),
+        missing=tuple(seed for seed in seeds_of(plan, entry) if seed not in found),
         rows=mean(cell.rows for cell in cells),
         gradient_steps=mean(cell.gradient_steps for cell in cells),
         requests=mean(cell.requests for cell in cells),

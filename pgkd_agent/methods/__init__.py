@@ -10,7 +10,7 @@ from typing import Any
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.methods.generated import auggpt, prompt_file, zerogen
-from pgkd_agent.methods.loops import control, control_eda, pgkd, plain
+from pgkd_agent.methods.loops import control, control_eda, frozen, pgkd, plain
 from pgkd_agent.methods.prompted import zero_shot
 from pgkd_agent.methods.rows import eda, gradual, no_augment
 from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting
@@ -18,6 +18,7 @@ from pgkd_agent.prompts import load_prompt
 from pgkd_agent.teachers import teacher_prompt
 
 __all__ = [
+    "LOOPS",
     "METHODS",
     "REPEATS",
     "WITH_LLM",
@@ -39,6 +40,7 @@ METHODS: dict[str, Callable[..., Outcome]] = {
     "zerogen": zerogen,
     "auggpt": auggpt,
     "pgkd": pgkd,
+    "frozen": frozen,
     "zero_shot": zero_shot,
 }
 
@@ -46,8 +48,11 @@ WITH_LLM = ("pgkd", "zerogen", "auggpt", "zero_shot")
 COUNTS = ("shots", "steps", "num_aug", "per_class")
 """Options that are whole numbers of at least 1."""
 
+LOOPS = ("pgkd", "frozen")
+"""Those that take samples of a teacher, step by step."""
+
 REPEATS = ("control", "control_eda")
-"""Those that repeat what a run of PGKD accepted."""
+"""Those that repeat what one of `LOOPS` accepted."""
 
 
 def run_method(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> Outcome:

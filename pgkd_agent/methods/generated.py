@@ -15,6 +15,7 @@ from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.loops import AcceptAll
 from pgkd_agent.methods.rows import take_shots, train_in_stages
 from pgkd_agent.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.metrics import report_without_rows
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Screener, Teacher
 from pgkd_agent.resources import resource_folder
@@ -22,8 +23,6 @@ from pgkd_agent.seeding import rng
 from pgkd_agent.teachers import open_teacher, teacher_prompt
 from pgkd_agent.text import normalize
 from pgkd_agent.types import (
-    ClassificationReport,
-    ClassMetrics,
     Evidence,
     Example,
     Label,
@@ -124,13 +123,12 @@ def _request(
     setting: Setting, kd_step: int, num_samples: int, taxonomy: tuple[Label, ...], train: tuple[Example, ...]
 ) -> TeacherRequest:
     """Without evidence, and with a report that makes all classes alike."""
-    classes = tuple(ClassMetrics(label.name, 0.0, 0.0, 0.0, 0) for label in taxonomy)
     return TeacherRequest(
         kd_step=kd_step,
         num_samples=num_samples,
         taxonomy=taxonomy,
         task_description=setting.task.description,
-        report=ClassificationReport(classes, 0.0, 0.0, 0.0, 0.0, 0),
+        report=report_without_rows(taxonomy),
         evidence=Evidence(),
         few_shot=(),
         train=train,

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.guardrails import Accepted, Screened
-from pgkd_agent.history import History
+from pgkd_agent.guardrails import Accepted, Guardrails, Screened
+from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
 from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting, new_student, of_steps
 from pgkd_agent.pipeline import resume, run
+from pgkd_agent.protocols import Screener, Teacher
 from pgkd_agent.runs import START_FILES
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
@@ -41,6 +42,19 @@ def pgkd(setting: Setting) -> Outcome:
     return of_steps(setting, result.steps, result.best_step, result.history, predict, started)
 
 
+def frozen(setting: Setting) -> Outcome:
+    """The loop with the samples that one run of PGKD accepted, step by step: an LLM writes once for many students.
+
+    They are screened again, since the validation rows are others. What the LLM was shown were rows and mistakes of
+    the student of that run, so this is PGKD without guidance by the student at hand.
+    """
+    if setting.pool is None:
+        raise ConfigError("`frozen` trains on what a run of PGKD accepted: name the method it belongs to (`of`)")
+    task = setting.task
+    screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    return _in_steps(setting, PoolTeacher(setting.pool), len(setting.pool), screener)
+
+
 def control(setting: Setting) -> Outcome:
     """The loop with the teacher's samples replaced by real training rows once more: as many of each class in each step.
 
@@ -58,14 +72,29 @@ def control_eda(setting: Setting, wordnet: str = str(WORDNET)) -> Outcome:
 def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
     if setting.accepted is None:
         raise ConfigError("a control repeats what a run of PGKD accepted: name the method it belongs to (`of`)")
+    teacher = RepeatingTeacher(setting.accepted, setting.config.seed, synonyms)
+    return _in_steps(setting, teacher, len(setting.accepted), AcceptAll())
+
+
+def _in_steps(setting: Setting, teacher: Teacher, number: int, screener: Screener) -> Outcome:
+    """The loop over a number of steps that is known: the run behind it has had patience already."""
     started = time.perf_counter()
     student = new_student(setting)
-    teacher = RepeatingTeacher(setting.accepted, setting.config.seed, synonyms)
-    number = len(setting.accepted)
     steps = setting.config.pgkd.model_copy(update={"num_kd_steps": number, "patience_limit": number})
     config = setting.config.model_copy(update={"pgkd": steps})
-    result = run_pgkd(setting.task, student, teacher if setting.accepted else None, AcceptAll(), config)
+    result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
     return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+
+
+class PoolTeacher:
+    """Hands out what was written before, in each KD step that step's samples."""
+
+    def __init__(self, pool: Sequence[Sequence[Example]]) -> None:
+        self._pool = pool
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        rows = self._pool[request.kd_step - 1]
+        return TeacherReply(tuple(GeneratedSample(row.text, row.label) for row in rows), num_requests=0)
 
 
 class RepeatingTeacher:

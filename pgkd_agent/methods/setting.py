@@ -14,7 +14,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
-from pgkd_agent.types import ClassificationReport, Probabilities, StepRecord, TokenUsage, label_names
+from pgkd_agent.types import ClassificationReport, Example, Probabilities, StepRecord, TokenUsage, label_names
 
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
@@ -33,6 +33,7 @@ class Setting:
         folder: Of this method alone; what a killed one left there is gone on with.
         teacher: As that of `distill`; None takes the settings'.
         accepted: What a run of PGKD accepted, a mapping per KD step; for the controls.
+        pool: The samples themselves, those of a KD step together; for `frozen`.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Setting:
     folder: Path
     teacher: Any = None
     accepted: Sequence[ClassCounts] | None = None
+    pool: Sequence[Sequence[Example]] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pgkd_agent.attributes import draw_attributes
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.evidence import EvidenceLimits, evidence_of_class, evidence_of_pair
-from pgkd_agent.metrics import format_report
+from pgkd_agent.metrics import format_report, report_without_rows
 from pgkd_agent.planning import PlannedRequest, count_confusions, plan_pairs, plan_requests
 from pgkd_agent.prompts import PromptTemplate, label_values
 from pgkd_agent.seeding import rng
@@ -72,7 +72,10 @@ def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
 
 
 def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
-    """Values for each prompt of a KD step; rows that the template does not show are left out."""
+    """Values for each prompt of a KD step; rows that the template does not show are left out.
+
+    A template about one class that does not show the report has its classes drawn without it.
+    """
     if not template.is_per_class:
         return [_whole(request, template, config)]
     return [
@@ -84,7 +87,9 @@ def _plan(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig)
     size = config.teacher.samples_per_request
     if not template.is_pairwise:
         random = rng(config.seed, request.kd_step, "plan")
-        return plan_requests(request.report, request.num_samples, size, random)
+        shows_report = "classification_report" in template.variables
+        report = request.report if shows_report else report_without_rows(request.taxonomy)
+        return plan_requests(report, request.num_samples, size, random)
     random = rng(config.seed, request.kd_step, "pairs")
     sources = (request.confusions, count_confusions(request.scored))
     return plan_pairs(sources, request.report, request.num_samples, size, random)

@@ -20,7 +20,7 @@ from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.methods import METHODS, Outcome, Setting, rows, run_method
 from pgkd_agent.methods.eda import from_table
 from pgkd_agent.methods.loops import RepeatingTeacher
-from pgkd_agent.types import Label
+from pgkd_agent.types import Example, Label
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
 from tests.integration.test_cli import pgkd
@@ -63,6 +63,21 @@ def test_a_control_repeats_real_rows_as_often_as_pgkd_accepted(tmp_path: Path, t
     assert outcome.accepted == accepted and outcome.rows == 48 + 18
     with pytest.raises(ConfigError, match="name the method it belongs to"):
         run_in(tmp_path, "control", task, config)
+
+
+def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
+    tmp_path: Path, task: Task, config: PGKDConfig
+) -> None:
+    fresh = [
+        Example(f"{text} of old", label) for text, label in (("a ripe mango", "fruit"), ("the loud cow", "animals"))
+    ]
+    pool = ([fresh[0], Example(task.validation[0].text, "fruit")], [Example(task.test[0].text, "fruit")], fresh)
+    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
+    outcome = run_method("frozen", Setting(task, impatient, tmp_path, pool=pool))
+    assert outcome.accepted == ({"fruit": 1}, {}, {"animals": 1}) and outcome.rows == 48 + 2
+    assert outcome.requests == 0
+    with pytest.raises(ConfigError, match="name the method it belongs to"):
+        run_in(tmp_path, "frozen", task, config)
 
 
 def test_rows_are_repeated_in_turns(task: Task) -> None:
@@ -243,6 +258,26 @@ def test_a_grid_is_filled_once(
     assert by_place["control", 1].accepted == by_place["pgkd", 1].accepted != ()
     assert by_place["pgkd", 1].gradient_steps == by_place["control", 1].gradient_steps
     assert by_place["zero_shot", 2].requests == 20 and by_place["plain", 1].requests == 0
+
+
+def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
+    tmp_path: Path, data: Path, tiny_student: Path, server: OpenAIServer
+) -> None:
+    methods = {"plain": {}, "pgkd": {"seeds": [2]}, "frozen": {"of": "pgkd"}, "control": {"of": "frozen"}}
+    out = tmp_path / "out"
+    grid = fill(plan_of(tiny_student, server, methods=methods), data, out)
+    assert not grid.failures and len(server.requests) == 2  # one run of two steps
+    by_place = {(cell.entry, cell.seed): cell for cell in grid.done}
+    assert set(by_place) == {
+        ("pgkd", 2),
+        *((entry, seed) for entry in ("plain", "frozen", "control") for seed in (1, 2)),
+    }
+    assert by_place["frozen", 2].accepted == by_place["pgkd", 2].accepted
+    assert by_place["frozen", 2].predicted == by_place["pgkd", 2].predicted  # same rows, seed and samples
+    assert by_place["frozen", 2].requests == 0
+    assert by_place["control", 1].accepted == by_place["frozen", 1].accepted
+    stored = json.loads((out / "cells" / "topics" / "frozen" / "1.json").read_text())["identity"]
+    assert [len(step) for step in stored["pool"]] == [2, 2] and "teacher" not in stored["config"]
 
 
 def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path: Path, data: Path, tiny_student: Path) -> None:

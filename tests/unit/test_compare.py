@@ -65,6 +65,28 @@ def test_cells_are_all_of_datasets_seeds_and_methods_and_a_control_comes_after_w
     assert all_cells[2].of == "pgkd" and all_cells[0].of is None
 
 
+def test_the_run_whose_samples_are_frozen_comes_first_and_its_settings_go_along(tmp_path: Path) -> None:
+    methods = """methods:
+  control: {of: frozen}
+  plain: {}
+  frozen: {of: pgkd}
+  pgkd: {seeds: [2], settings: {teacher: {prompt: paper}}}
+paper"""
+    text = PLAN[: PLAN.index("methods")] + methods + PLAN[PLAN.index("paper: {bank") + 5 :]
+    found = [cell for cell in cells(read_comparison(written(tmp_path, text)), tmp_path, {}) if cell.dataset == "bank"]
+    assert [(cell.entry, cell.seed) for cell in found] == [
+        ("pgkd", 2), ("plain", 1), ("frozen", 1), ("control", 1), ("plain", 2), ("frozen", 2), ("control", 2)
+    ]  # fmt: skip
+    assert {cell.entry: (cell.of, cell.of_seed, cell.config.teacher.prompt) for cell in found} == {
+        "pgkd": (None, None, "paper"),
+        "plain": (None, None, None),
+        "frozen": ("pgkd", 2, "paper"),
+        "control": ("frozen", None, "paper"),
+    }
+    with pytest.raises(ConfigError, match="one run of 'pgkd': say of which with its `seeds`"):
+        read_comparison(written(tmp_path, text.replace("seeds: [2], ", "")))
+
+
 def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path) -> None:
     plan = read_comparison(written(tmp_path))
     chosen = list(tuning_cells(plan, "bank", tmp_path))
@@ -88,6 +110,8 @@ def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path)
         ("  plain: {}", "  plain: {settings: {data: {test_rows: 5}}}", "has test_rows of its own"),
         ("[1e-4, 3e-4]", "[]", "has no values to choose from"),
         ("  plain: {}", "  plain: {}\n  other: {method: pgkd}", "say of which entry"),
+        ("  plain: {}", "  plain: {of: pgkd}", "'plain' repeats nothing"),
+        ("  plain: {}", "  plain: {seeds: [3, 3]}", "a seed is there twice"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -108,7 +132,8 @@ def test_the_tables_of_the_project_can_be_run(tmp_path: Path, file: Path) -> Non
     written(tmp_path)
     (tmp_path / "bank").rename(tmp_path / "banking77")  # the one dataset that is not the paper's
     plan = read_comparison(file)
-    assert len(cells(plan, tmp_path, {})) == len(plan.datasets) * len(plan.seeds) * len(plan.methods)
+    seeds = sum(len(entry.seeds or plan.seeds) for entry in plan.methods.values())
+    assert len(cells(plan, tmp_path, {})) == len(plan.datasets) * seeds
     assert plan.hours and set(plan.paper) <= set(plan.datasets)
     assert all(set(entries) <= set(plan.methods) for entries in plan.paper.values())
 

@@ -58,6 +58,8 @@ LEFT_OUT = {
     "agent": {"classification_report"},  # the agent asks for it
     "no_report": {"classification_report"},
     "no_hard_negatives": {"hard_negatives"},
+    "per_class_no_report": {"classification_report"},
+    "per_class_no_hard_negatives": {"hard_negatives"},
 }
 PAPERS_WORDS = {"paper", "no_report", "no_hard_negatives"}
 
@@ -105,6 +107,26 @@ def test_an_ablation_is_the_paper_prompt_without_one_part(variant: str, removed:
     assert PAPER.count(removed) == 1
     (message,) = load_prompt(variant).render(VALUES)
     assert (message.role, message.content) == ("human", PAPER.replace(removed, instead))
+
+
+@pytest.mark.parametrize(
+    ("variant", "removed"),
+    [
+        (
+            "per_class_no_report",
+            f"\n\nHow the classifier does on this class:\n{VALUES['classification_report']}",
+        ),
+        (
+            "per_class_no_hard_negatives",
+            "\n\nIt is confident and wrong here; texts that make this difference clear help most:\n"
+            '{"text": "Stage win", "label": "sports", "predicted_label": "arts"}',
+        ),
+    ],
+)
+def test_an_ablation_about_one_class_is_per_class_without_one_part(variant: str, removed: str) -> None:
+    whole = text_of("per_class")
+    assert whole.count(removed) == 1
+    assert text_of(variant) == whole.replace(removed, "")
 
 
 def test_data_starts_no_role_and_keeps_its_braces() -> None:
@@ -206,7 +228,9 @@ def test_a_template_changes_its_own_copy_of_the_values_only() -> None:
 def test_a_variant_is_asked_per_class_per_pair_or_per_step() -> None:
     kinds = {name: (load_prompt(name).is_per_class, load_prompt(name).is_pairwise) for name in list_prompts()}
     assert {name for name, kind in kinds.items() if kind == (True, True)} == {"contrastive"}
-    assert {name for name, kind in kinds.items() if kind == (True, False)} == {"attributes", "per_class"}
+    assert {name for name, kind in kinds.items() if kind == (True, False)} == {
+        "attributes", "per_class", "per_class_no_hard_negatives", "per_class_no_report",
+    }  # fmt: skip
 
 
 def test_a_folder_of_ones_own_comes_before_the_package(tmp_path: Path) -> None:

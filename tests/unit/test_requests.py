@@ -109,6 +109,17 @@ def test_a_pool_that_a_template_does_not_show_counts_as_not_shown() -> None:
     assert ablation.values["misclassified"] == paper.values["misclassified"]
 
 
+def test_a_report_that_is_not_shown_does_not_choose_the_classes() -> None:
+    weak = replace(REQUEST, report=report(a=(0.0, 500), b=(1.0, 500), c=(1.0, 500)), num_samples=4)
+
+    def first_asked_about(variant: str, kd_step: int) -> str:
+        return plan_prompt_requests(replace(weak, kd_step=kd_step), load_prompt(variant), CONFIG)[0].labels[0]
+
+    guided = [first_asked_about("per_class", kd_step) for kd_step in range(1, 41)]
+    blind = [first_asked_about("per_class_no_report", kd_step) for kd_step in range(1, 41)]
+    assert guided.count("a") > 30 > blind.count("a")
+
+
 def test_a_request_about_a_pair_shows_both_classes_and_what_is_taken_for_what() -> None:
     requests = plan_prompt_requests(REQUEST, CONTRASTIVE, CONFIG)
     assert [request.num_samples for request in requests] == [4, 4, 3]
