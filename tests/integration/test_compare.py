@@ -277,7 +277,7 @@ def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
     assert by_place["frozen", 2].requests == 0
     assert by_place["control", 1].accepted == by_place["frozen", 1].accepted
     stored = json.loads((out / "cells" / "topics" / "frozen" / "1.json").read_text())["identity"]
-    assert [len(step) for step in stored["pool"]] == [2, 2] and "teacher" not in stored["config"]
+    assert [len(step) for step in stored["pool"]] == [2, 0] and "teacher" not in stored["config"]
 
 
 def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path: Path, data: Path, tiny_student: Path) -> None:
