@@ -17,7 +17,7 @@ from typing import Any
 from pgkd_agent.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, PGKDError, StorageError, StudentDivergedError
-from pgkd_agent.methods import WITH_LLM, Outcome, Setting, prompt_hash, run_method
+from pgkd_agent.methods import WITH_LLM, Outcome, PlainFits, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import accepted_rows, lock
@@ -98,6 +98,7 @@ def fill(
         StorageError: The disk refuses, or another process works in `out`.
     """
     held = lock(out / ".lock", str(out))
+    plain_fits = PlainFits()
     try:
         tuned: dict[str, Settings] = {}
         failures: dict[str, str] = {}
@@ -116,7 +117,9 @@ def fill(
             started, is_stored = time.perf_counter(), _file(out, cell).is_file()
             failure = ""
             try:
-                done[cell.dataset, cell.entry, cell.seed] = _fill(cell, out, _repeated(cell, out, done), only_stored)
+                done[cell.dataset, cell.entry, cell.seed] = _fill(
+                    cell, out, _repeated(cell, out, done), only_stored, plain_fits
+                )
             except (StorageError, _OtherCellError):
                 raise
             except PGKDError as error:
@@ -170,14 +173,14 @@ def _tune(plan: ComparisonFile, dataset: str, data: Path | None, out: Path, only
 
 def _tuning_loss(cell: Cell, out: Path, only_stored: bool) -> float:
     try:
-        loss = _fill(cell, out, _Repeated(), only_stored).validation_loss
+        loss = _fill(cell, out, _Repeated(), only_stored, PlainFits()).validation_loss
     except StudentDivergedError:
         return math.inf
     assert loss is not None  # the plain student has one
     return loss
 
 
-def _fill(cell: Cell, out: Path, repeated: _Repeated, only_stored: bool) -> Done:
+def _fill(cell: Cell, out: Path, repeated: _Repeated, only_stored: bool, plain_fits: PlainFits) -> Done:
     task = _task(cell)
     identity = _identity(cell, task, repeated)
     file = _file(out, cell)
@@ -194,7 +197,9 @@ def _fill(cell: Cell, out: Path, repeated: _Repeated, only_stored: bool) -> Done
         )
     _write(begun, identity)
     try:
-        setting = Setting(task, cell.config, folder, accepted=repeated.accepted, pool=repeated.pool)
+        setting = Setting(
+            task, cell.config, folder, accepted=repeated.accepted, pool=repeated.pool, plain_fits=plain_fits
+        )
         outcome = run_method(cell.method, setting, cell.options)
     except StorageError as error:  # of this run alone; a full disk shows when the cell is written
         raise _NotRunError(str(error)) from error
@@ -275,9 +280,10 @@ def _identity(cell: Cell, task: Task, repeated: _Repeated) -> dict[str, Any]:
 
 def _left_out(method: str) -> dict[str, Any]:
     """Settings that do not matter to a method; where the rows lie does to none."""
-    unused = () if method in WITH_LLM else ("teacher", "zero_shot", "budget")
+    unused = () if method == "pgkd" else ("pgkd", "evidence")
+    unasked = () if method in WITH_LLM else ("teacher", "zero_shot", "budget")
     unguarded = () if method in (*WITH_LLM, "frozen") else ("guardrails",)
-    return {**dict.fromkeys((*unused, *unguarded), True), "data": {"data_dir"}}
+    return {**dict.fromkeys((*unused, *unasked, *unguarded), True), "data": {"data_dir"}}
 
 
 def _stored(file: Path, identity: dict[str, Any]) -> Done | None:

@@ -13,7 +13,7 @@ from pgkd_agent.methods.generated import auggpt, prompt_file, zerogen
 from pgkd_agent.methods.loops import control, control_eda, frozen, pgkd, plain
 from pgkd_agent.methods.prompted import zero_shot
 from pgkd_agent.methods.rows import eda, gradual, no_augment
-from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting
+from pgkd_agent.methods.setting import ClassCounts, Outcome, PlainFits, Setting
 from pgkd_agent.prompts import load_prompt
 from pgkd_agent.teachers import teacher_prompt
 
@@ -24,6 +24,7 @@ __all__ = [
     "WITH_LLM",
     "ClassCounts",
     "Outcome",
+    "PlainFits",
     "Setting",
     "check_method",
     "prompt_hash",

@@ -13,7 +13,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.guardrails import Accepted, Guardrails, Screened
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
-from pgkd_agent.methods.setting import ClassCounts, Outcome, Setting, new_student, of_steps
+from pgkd_agent.methods.setting import ClassCounts, LoopStudent, Outcome, Setting, of_steps
 from pgkd_agent.pipeline import resume, run
 from pgkd_agent.protocols import Screener, Teacher
 from pgkd_agent.runs import START_FILES
@@ -23,10 +23,7 @@ from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequ
 
 def plain(setting: Setting) -> Outcome:
     """The student on the real rows alone: Algorithm 1, line 1."""
-    started = time.perf_counter()
-    student = new_student(setting)
-    result = run_pgkd(setting.task, student, None, AcceptAll(), setting.config)
-    return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+    return _in_steps(setting, None, 0, AcceptAll())
 
 
 def pgkd(setting: Setting) -> Outcome:
@@ -76,13 +73,14 @@ def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
     return _in_steps(setting, teacher, len(setting.accepted), AcceptAll())
 
 
-def _in_steps(setting: Setting, teacher: Teacher, number: int, screener: Screener) -> Outcome:
+def _in_steps(setting: Setting, teacher: Teacher | None, number: int, screener: Screener) -> Outcome:
     """The loop over a number of steps that is known: the run behind it has had patience already."""
     started = time.perf_counter()
-    student = new_student(setting)
+    student = LoopStudent(setting)
     steps = setting.config.pgkd.model_copy(update={"num_kd_steps": number, "patience_limit": number})
     config = setting.config.model_copy(update={"pgkd": steps})
     result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
+    started -= student.seconds_saved
     return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
 
 

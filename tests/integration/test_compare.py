@@ -17,10 +17,11 @@ from pgkd_agent.compare import grid as grids
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.methods import METHODS, Outcome, Setting, rows, run_method
+from pgkd_agent.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
 from pgkd_agent.methods.eda import from_table
 from pgkd_agent.methods.loops import RepeatingTeacher
-from pgkd_agent.types import Example, Label
+from pgkd_agent.student.student import TorchStudent
+from pgkd_agent.types import Example, FitResult, Label
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
 from tests.integration.test_cli import pgkd
@@ -78,6 +79,28 @@ def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
     assert outcome.requests == 0
     with pytest.raises(ConfigError, match="name the method it belongs to"):
         run_in(tmp_path, "frozen", task, config)
+
+
+def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
+    tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[int] = []
+    fit = TorchStudent.fit
+
+    def counted(self: TorchStudent, rows: Any, validation: Any, kd_step: int) -> FitResult:
+        fits.append(kd_step)
+        return fit(self, rows, validation, kd_step)
+
+    monkeypatch.setattr(TorchStudent, "fit", counted)
+    setting = Setting(task, config, tmp_path, accepted=({"fruit": 3},))
+    alone = run_method("control", replace(setting, plain_fits=PlainFits()))
+    plain, control, again = (run_method(name, setting) for name in ("plain", "control", "plain"))
+    assert fits == [0, 1, 0, 1]  # the last plain student came from where the first was kept
+    assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
+    assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
+    other = replace(setting, config=config.model_copy(update={"seed": 2}))
+    run_method("plain", other)
+    assert fits[4:] == [0]
 
 
 def test_rows_are_repeated_in_turns(task: Task) -> None:
