@@ -6,22 +6,22 @@ import hashlib
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from pgkd_agent.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
+from pgkd_agent.config import DataSettings
 from pgkd_agent.data import Task
-from pgkd_agent.errors import ConfigError, PGKDError, StorageError, StudentDivergedError
+from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
 from pgkd_agent.methods import WITH_LLM, Outcome, PlainFits, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import accepted_rows, lock
-from pgkd_agent.types import Example, TokenUsage, label_names
+from pgkd_agent.types import TokenUsage, label_names
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
@@ -88,149 +88,191 @@ def fill(
 ) -> Grid:
     """Run what is not in `out` yet.
 
-    A cell that fails is named and left; the others go on. Cells are files `cells/DATASET/ENTRY/SEED.json`; runs of PGKD
-    and answers of LLMs are beside them, and one that was killed is gone on with.
+    A cell that fails is named and left; the others go on. Cells are files `cells/DATASET/METHOD/SEED-HASH.json`, the
+    hash being that of all that makes a cell what it is: so files of tables share cells, under whatever names, and
+    other settings make other ones. A folder of the same name has runs of PGKD and answers of LLMs; a cell that was
+    killed is gone on with.
 
     Args:
         only_stored: Run nothing; cells that are not there yet are among the failures.
     Raises:
-        ConfigError: A stored cell was made with other settings or rows; nothing is touched.
+        ConfigError: A setting, method or dataset of the plan is not known; nothing is run.
         StorageError: The disk refuses, or another process works in `out`.
     """
+    cells(plan, data, {})  # all settings are good
     held = lock(out / ".lock", str(out))
-    plain_fits = PlainFits()
     try:
-        tuned: dict[str, Settings] = {}
-        failures: dict[str, str] = {}
-        cells(plan, data, tuned)  # all settings are good
-        for dataset in plan.datasets if plan.tune else ():
-            try:
-                tuned[dataset] = _tune(plan, dataset, data, out, only_stored)
-            except (StorageError, _OtherCellError):
-                raise
-            except PGKDError as error:
-                failures[f"{dataset}, tuning"] = str(error)
+        work = _Work(out, only_stored)
+        tuned = work.tune(plan, data)
         todo = [cell for cell in cells(plan, data, tuned) if not plan.tune or cell.dataset in tuned]
-        done: dict[tuple[str, str, int], Done] = {}
-        took: list[tuple[str, str, float]] = []
+        work.look_up(todo)
+        took: list[tuple[Cell, float]] = []
         for number, cell in enumerate(todo, 1):
-            started, is_stored = time.perf_counter(), _file(out, cell).is_file()
-            failure = ""
-            try:
-                done[cell.dataset, cell.entry, cell.seed] = _fill(
-                    cell, out, _repeated(cell, out, done), only_stored, plain_fits
-                )
-            except (StorageError, _OtherCellError):
-                raise
-            except PGKDError as error:
-                failure = failures[str(cell)] = str(error)
-            if not is_stored:
-                took.append((cell.dataset, cell.entry, time.perf_counter() - started))
-            left = [one for one in todo[number:] if not _file(out, one).is_file()]
+            started, is_new = time.perf_counter(), _place(cell) not in work.done
+            failure = work.run(cell)
+            if is_new:
+                took.append((cell, time.perf_counter() - started))
+            left = [one for one in todo[number:] if _place(one) not in work.done]
             on_progress(Progress(cell, number, len(todo), failure, _seconds_left(left, took)))
-        return Grid(tuple(done.values()), failures, tuned)
+        done = [work.done[_place(cell)] for cell in todo if _place(cell) in work.done]
+        return Grid(tuple(done), work.failures, tuned)
     finally:
         held.release()
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    """What a cell takes from another one, as `Setting` has it."""
-
-    accepted: Sequence[Mapping[str, int]] | None = None
-    pool: Sequence[Sequence[Example]] | None = None
-
-
-def _repeated(cell: Cell, out: Path, done: Mapping[tuple[str, str, int], Done]) -> _Repeated:
-    if cell.of is None:
-        return _Repeated()
-    seed = cell.seed if cell.of_seed is None else cell.of_seed
-    repeated = done.get((cell.dataset, cell.of, seed))
-    if repeated is None:
-        raise _NotRunError(f"{cell.of!r}, which it repeats, is not there")
-    if cell.of_seed is None:
-        return _Repeated(accepted=repeated.accepted)
-    folder = cell_file(out, cell.dataset, cell.of, seed).with_suffix("") / "run"
-    return _Repeated(pool=accepted_rows(folder, len(repeated.accepted)))
 
 
 class _NotRunError(PGKDError):
     """The cell is left for now."""
 
 
-class _OtherCellError(ConfigError):
-    """A stored cell was made with other settings."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A cell with its rows, what it takes from another one, and where it is stored."""
+
+    setting: Setting
+    identity: dict[str, Any]
+    file: Path
 
 
-def _tune(plan: ComparisonFile, dataset: str, data: Path | None, out: Path, only_stored: bool) -> Settings:
-    """The values with the lowest validation loss; of equal ones the first."""
-    losses = [
-        (_tuning_loss(cell, out, only_stored), number, chosen)
-        for number, (chosen, cell) in enumerate(tuning_cells(plan, dataset, data))
-    ]
-    return min(losses)[2]
+class _Work:
+    """Cells of one plan, by dataset, entry and seed.
+
+    Attributes:
+        done: What is there so far.
+        failures: By cell, in words.
+    """
+
+    def __init__(self, out: Path, only_stored: bool) -> None:
+        self.done: dict[Place, Done] = {}
+        self.failures: dict[str, str] = {}
+        self._out = out
+        self._only_stored = only_stored
+        self._files: dict[Place, Path] = {}
+        self._tasks: dict[tuple[Path | None, int, DataSettings], Task] = {}
+        self._plain_fits = PlainFits()
+
+    def tune(self, plan: ComparisonFile, data: Path | None) -> dict[str, Settings]:
+        """For each dataset the values with the lowest validation loss; of equal ones the first."""
+        tuned = {}
+        for dataset in plan.datasets if plan.tune else ():
+            choices = list(tuning_cells(plan, dataset, data))
+            try:
+                losses = [self._tuning_loss(cell) for _chosen, cell in choices]
+            except StorageError:
+                raise
+            except PGKDError as error:
+                self.failures[f"{dataset}, tuning"] = str(error)
+            else:
+                tuned[dataset] = choices[losses.index(min(losses))][0]
+        return tuned
+
+    def look_up(self, todo: Sequence[Cell]) -> None:
+        """Find what is there, each cell after those that it repeats."""
+        for cell in todo:
+            try:
+                stored = _read(self._prepare(cell).file)
+            except StorageError:
+                raise
+            except PGKDError:  # said when its turn comes
+                continue
+            if stored:
+                self.done[_place(cell)] = _named(stored, cell)
+
+    def run(self, cell: Cell) -> str:
+        """Make sure of a cell; returns why it cannot be, else nothing.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        try:
+            self.done[_place(cell)] = self.done.get(_place(cell)) or self._fill(cell)
+        except StorageError:
+            raise
+        except PGKDError as error:
+            self.failures[str(cell)] = str(error)
+            return str(error)
+        return ""
+
+    def _tuning_loss(self, cell: Cell) -> float:
+        try:
+            loss = self._fill(cell).validation_loss
+        except StudentDivergedError:
+            return math.inf
+        assert loss is not None  # the plain student has one
+        return loss
+
+    def _fill(self, cell: Cell) -> Done:
+        prepared = self._prepare(cell)
+        if stored := _read(prepared.file):
+            return _named(stored, cell)
+        if self._only_stored:
+            raise _NotRunError("not run yet")
+        try:
+            outcome = run_method(cell.method, prepared.setting, cell.options)
+        except StorageError as error:  # of this run alone; a full disk shows when the cell is written
+            raise _NotRunError(str(error)) from error
+        done = _done(cell, prepared.setting.task, outcome)
+        _write(prepared.file, {"identity": prepared.identity, "cell": asdict(done)})
+        return done
+
+    def _prepare(self, cell: Cell) -> _Prepared:
+        task = self._task(cell)
+        setting = self._with_repeated(cell, Setting(task, cell.config, Path(), plain_fits=self._plain_fits))
+        identity = _identity(cell, setting)
+        content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+        name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        folder = self._out / "cells" / (cell.source.name if cell.source else cell.dataset) / cell.method / name
+        self._files[_place(cell)] = folder
+        return _Prepared(replace(setting, folder=folder), identity, folder.with_name(f"{name}.json"))
+
+    def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
+        if cell.of is None:
+            return setting
+        place = (cell.dataset, cell.of, cell.seed if cell.of_seed is None else cell.of_seed)
+        if place not in self.done:
+            raise _NotRunError(f"{cell.of!r}, which it repeats, is not there")
+        accepted = self.done[place].accepted
+        if cell.of_seed is None:
+            return replace(setting, accepted=accepted)
+        pool = accepted_rows(self._files[place] / "run", len(accepted))
+        if [len(step) for step in pool] != [sum(step.values()) for step in accepted]:
+            raise _NotRunError(f"the samples of {cell.of!r} are not in {self._files[place]} any more")
+        return replace(setting, pool=pool)
+
+    def _task(self, cell: Cell) -> Task:
+        key = (cell.source, cell.seed, cell.config.data)
+        if key not in self._tasks:
+            self._tasks[key] = _read_task(cell)
+        task, wanted = self._tasks[key], cell.config.data.rows
+        found = len(task.train) + len(task.validation)
+        if wanted is not None and found < ENOUGH_ROWS * wanted:
+            raise _NotRunError(f"not enough rows: {found:,} of {wanted:,}")
+        return task
 
 
-def _tuning_loss(cell: Cell, out: Path, only_stored: bool) -> float:
-    try:
-        loss = _fill(cell, out, _Repeated(), only_stored, PlainFits()).validation_loss
-    except StudentDivergedError:
-        return math.inf
-    assert loss is not None  # the plain student has one
-    return loss
+Place = tuple[str, str, int]
+"""Dataset, entry and seed."""
 
 
-def _fill(cell: Cell, out: Path, repeated: _Repeated, only_stored: bool, plain_fits: PlainFits) -> Done:
-    task = _task(cell)
-    identity = _identity(cell, task, repeated)
-    file = _file(out, cell)
-    stored = _stored(file, identity)
-    if stored is not None:
-        return stored
-    if only_stored:
-        raise _NotRunError("not run yet")
-    folder = file.with_suffix("")
-    begun = folder / "identity.json"
-    if _begun_with(begun) not in (None, identity):
-        raise _OtherCellError(
-            f"{folder} was begun with other settings or rows; name another --out, or remove it to begin again"
-        )
-    _write(begun, identity)
-    try:
-        setting = Setting(
-            task, cell.config, folder, accepted=repeated.accepted, pool=repeated.pool, plain_fits=plain_fits
-        )
-        outcome = run_method(cell.method, setting, cell.options)
-    except StorageError as error:  # of this run alone; a full disk shows when the cell is written
-        raise _NotRunError(str(error)) from error
-    done = _done(cell, task, outcome)
-    _write(file, {"identity": identity, "cell": asdict(done)})
-    return done
+def _place(cell: Cell) -> Place:
+    return cell.dataset, cell.entry, cell.seed
 
 
-def _begun_with(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{file} is damaged; remove its folder, and its cell is run again") from error
+def _named(done: Done, cell: Cell) -> Done:
+    """A stored cell under the names of this plan."""
+    return replace(done, dataset=cell.dataset, entry=cell.entry)
 
 
-def _task(cell: Cell) -> Task:
-    folder, wanted = cell.source, cell.config.data.rows
+def _read_task(cell: Cell) -> Task:
+    folder = cell.source
     if folder is None:
-        task = load_task(config=cell.config)
-    else:
-        labels = folder / "labels.json"
-        task = load_task(
-            folder / TRAIN_FILE,
-            test=folder / "test.jsonl",
-            labels=labels if labels.is_file() else None,
-            config=cell.config,
-        )
-    found = len(task.train) + len(task.validation)
-    if wanted is not None and found < ENOUGH_ROWS * wanted:
-        raise _NotRunError(f"not enough rows: {found:,} of {wanted:,}")
-    return task
+        return load_task(config=cell.config)
+    labels = folder / "labels.json"
+    return load_task(
+        folder / TRAIN_FILE,
+        test=folder / "test.jsonl",
+        labels=labels if labels.is_file() else None,
+        config=cell.config,
+    )
 
 
 def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
@@ -257,8 +299,9 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
     )
 
 
-def _identity(cell: Cell, task: Task, repeated: _Repeated) -> dict[str, Any]:
+def _identity(cell: Cell, setting: Setting) -> dict[str, Any]:
     """What has to be the same for a stored cell to count."""
+    task, pool = setting.task, setting.pool
     rows = [[[row.text, row.label] for row in part] for part in (task.train, task.validation, task.test)]
     labels = [[label.name, label.description] for label in task.taxonomy]
     content = json.dumps([rows, labels, task.description], ensure_ascii=False)
@@ -267,12 +310,8 @@ def _identity(cell: Cell, task: Task, repeated: _Repeated) -> dict[str, Any]:
         "options": dict(cell.options),
         "config": cell.config.model_dump(mode="json", exclude=_left_out(cell.method)),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "accepted": repeated.accepted,
-        **(
-            {}
-            if repeated.pool is None
-            else {"pool": [[[row.text, row.label] for row in step] for step in repeated.pool]}
-        ),
+        "accepted": setting.accepted,
+        "pool": None if pool is None else [[[row.text, row.label] for row in step] for step in pool],
         "prompt_sha256": prompt_hash(cell.method, cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
@@ -286,23 +325,15 @@ def _left_out(method: str) -> dict[str, Any]:
     return {**dict.fromkeys((*unused, *unasked, *unguarded), True), "data": {"data_dir"}}
 
 
-def _stored(file: Path, identity: dict[str, Any]) -> Done | None:
+def _read(file: Path) -> Done | None:
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        made_with, cell = content["identity"], content["cell"]
+        cell = json.loads(file.read_text(encoding="utf-8"))["cell"]
         tuples = {key: tuple(value) for key, value in cell.items() if isinstance(value, list)}
-        done = Done(**{**cell, **tuples})
+        return Done(**{**cell, **tuples})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{file} is damaged ({error}); remove it, and its cell is run again") from error
-    if made_with != identity:
-        other = sorted(key for key in identity if made_with.get(key) != identity[key])
-        raise _OtherCellError(
-            f"{file} was made with another {', '.join(other)}; name another --out, or remove it and its folder to run "
-            "it again"
-        )
-    return done
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
@@ -316,22 +347,13 @@ def _write(file: Path, content: dict[str, Any]) -> None:
         raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
-def _file(out: Path, cell: Cell) -> Path:
-    return cell_file(out, cell.dataset, cell.entry, cell.seed)
-
-
-def cell_file(out: Path, dataset: str, entry: str, seed: int) -> Path:
-    """Where a cell is stored; the folder of the same name without the suffix is its method's."""
-    return out / "cells" / dataset / re.sub(r"[^\w.=,+-]+", "-", entry) / f"{seed}.json"
-
-
-def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[str, str, float]]) -> float | None:
+def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[Cell, float]]) -> float | None:
     """From cells of the same method, on the same dataset where there is one, else from all."""
     if not took:
         return None if left else 0.0
     total = 0.0
     for cell in left:
-        alike = [seconds for _dataset, entry, seconds in took if entry == cell.entry]
-        same = [seconds for dataset, entry, seconds in took if (dataset, entry) == (cell.dataset, cell.entry)]
-        total += mean(same or alike or [seconds for *_, seconds in took])
+        alike = [(one, seconds) for one, seconds in took if one.method == cell.method] or took
+        same = [(one, seconds) for one, seconds in alike if one.dataset == cell.dataset] or alike
+        total += mean(seconds for _one, seconds in same)
     return total

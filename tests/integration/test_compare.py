@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -299,23 +300,32 @@ def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
     assert by_place["frozen", 2].predicted == by_place["pgkd", 2].predicted  # same rows, seed and samples
     assert by_place["frozen", 2].requests == 0
     assert by_place["control", 1].accepted == by_place["frozen", 1].accepted
-    stored = json.loads((out / "cells" / "topics" / "frozen" / "1.json").read_text())["identity"]
+    stored = json.loads(cell_files(out, "frozen")[0].read_text())["identity"]
     assert [len(step) for step in stored["pool"]] == [2, 0] and "teacher" not in stored["config"]
 
 
-def test_a_cell_of_other_settings_is_not_taken_for_this_one(tmp_path: Path, data: Path, tiny_student: Path) -> None:
+def cell_files(out: Path, method: str) -> list[Path]:
+    return sorted((out / "cells" / "topics" / method).glob("*.json"))
+
+
+def test_cells_of_other_settings_rows_or_names_lie_side_by_side(tmp_path: Path, data: Path, tiny_student: Path) -> None:
     plan, out = plan_of(tiny_student, None, methods={"plain": {}}, seeds=[1]), tmp_path / "out"
-    fill(plan, data, out)
-    stored = out / "cells" / "topics" / "plain" / "1.json"
+    first = fill(plan, data, out)
+    (stored,) = cell_files(out, "plain")
     before = stored.read_text()
-    other = plan.model_copy(update={"overrides": {"student": {"max_epochs": 2}}})
-    with pytest.raises(ConfigError, match=r"made with another config; name another --out"):
-        fill(other, data, out)
+    fill(plan.model_copy(update={"overrides": {"student": {"max_epochs": 2}}}), data, out)
     train = data / "topics" / "train.jsonl"
-    train.write_text("\n".join(train.read_text().splitlines()[:-3]))
-    with pytest.raises(ConfigError, match="another rows_sha256"):
-        fill(plan, data, out)
-    assert stored.read_text() == before
+    whole = train.read_text()
+    train.write_text("\n".join(whole.splitlines()[:-3]))
+    fill(plan, data, out)
+    train.write_text(whole)
+    assert len(cell_files(out, "plain")) == 3 and stored.read_text() == before
+    unused = {"teacher": {"temperature": 0.1}, "pgkd": {"num_kd_steps": 7}, "guardrails": {"min_chars": 9}}
+    same = fill(plan.model_copy(update={"overrides": unused}), data, out, only_stored=True)
+    other_names = {"methods": {"bare": {"method": "plain"}}, "baseline": "bare"}
+    renamed = fill(plan_of(tiny_student, None, seeds=[1], **other_names), data, out, only_stored=True)
+    assert same.done == first.done and [cell.entry for cell in renamed.done] == ["bare"]
+    assert renamed.done[0].predicted == first.done[0].predicted
     stored.write_text("half")
     with pytest.raises(StorageError, match=r"damaged .* remove it"):
         fill(plan, data, out)
@@ -335,9 +345,25 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(
     monkeypatch.setattr(grids, "run_method", killed)
     with pytest.raises(KeyboardInterrupt):
         fill(plan, data, out)
-    other = plan.model_copy(update={"overrides": {"teacher": {"temperature": 0.1}}})  # plain has no use for it
-    with pytest.raises(ConfigError, match=r"pgkd/1 was begun with other settings or rows"):
-        fill(other, data, out)
+    calls = len(server.requests)
+    monkeypatch.setattr(grids, "run_method", run_method)
+    fill(plan.model_copy(update={"overrides": {"teacher": {"temperature": 0.1}}}), data, out)
+    assert len(server.requests) == 2 * calls
+    fill(plan, data, out)
+    assert len(server.requests) == 2 * calls and len(cell_files(out, "pgkd")) == 2
+
+
+def test_a_run_whose_folder_is_gone_has_no_samples_to_train_on(
+    tmp_path: Path, data: Path, tiny_student: Path, server: OpenAIServer
+) -> None:
+    methods = {"plain": {}, "pgkd": {"seeds": [1]}, "frozen": {}}
+    plan, out = plan_of(tiny_student, server, methods=methods, seeds=[1]), tmp_path / "out"
+    fill(plan, data, out)
+    (run,) = cell_files(out, "pgkd")
+    shutil.rmtree(run.with_suffix(""))
+    grid = fill(plan, data, out)
+    assert [cell.entry for cell in grid.done] == ["pgkd", "plain"]
+    assert "samples of 'pgkd' are not in" in grid.failures["topics, frozen, seed 1"]
 
 
 def test_a_control_takes_as_many_steps_as_pgkd_whatever_its_own_losses(
@@ -376,16 +402,18 @@ def test_the_rate_is_chosen_by_the_validation_loss_of_the_plain_student(
     rates = [1e-6, 3e-3]
     plan = plan_of(tiny_student, None, methods={"plain": {}}, tune={"student.learning_rate": rates})
     grid = fill(plan, data, tmp_path / "out")
-    folder = tmp_path / "out" / "cells" / "topics"
-    stored = [json.loads(file.read_text()) for file in folder.glob("tuning*/1.json")]
+    stored = [json.loads(file.read_text()) for file in cell_files(tmp_path / "out", "plain")]
     losses = {
-        cell["identity"]["config"]["student"]["learning_rate"]: cell["cell"]["validation_loss"] for cell in stored
+        cell["identity"]["config"]["student"]["learning_rate"]: cell["cell"]["validation_loss"]
+        for cell in stored
+        if cell["cell"]["seed"] == 1
     }
     assert set(losses) == set(rates) and losses[1e-6] != losses[3e-3]
     best = min(losses, key=lambda rate: losses[rate])
     assert grid.tuned == {"topics": {"student": {"learning_rate": best}}}
-    cells = [json.loads((folder / "plain" / f"{seed}.json").read_text()) for seed in (1, 2)]
-    assert {cell["identity"]["config"]["student"]["learning_rate"] for cell in cells} == {best}
+    of_two = [cell["identity"]["config"]["student"] for cell in stored if cell["cell"]["seed"] == 2]
+    assert [student["learning_rate"] for student in of_two] == [best]
+    assert len(stored) == 3  # the choice of seed 1 is its cell of the table too
 
 
 def test_from_the_command_line(tmp_path: Path, data: Path, tiny_student: Path) -> None:
