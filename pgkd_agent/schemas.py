@@ -12,6 +12,7 @@ from pgkd_agent.compare.plan import ComparisonFile
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prices import PriceTable
+from pgkd_agent.prompt_evals.suite import PromptSuite
 from pgkd_agent.resources import resource_folder
 from pgkd_agent.summary import RunResult
 
@@ -21,8 +22,10 @@ MODELS: dict[str, Any] = {
     "result": RunResult,
     "prices": PriceTable,
     "comparison": ComparisonFile,
+    "prompt_suite": PromptSuite,
 }
-"""The run's settings, the answer asked of a teacher, `result.json`, a price table, and what `pgkd compare` reads."""
+"""The run's settings, the answer asked of a teacher, `result.json`, a price table, and what `pgkd compare` and
+`pgkd eval prompts` read."""
 
 
 def schema_of(name: str) -> dict[str, Any]:

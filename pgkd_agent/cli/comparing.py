@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,16 +14,15 @@ from pgkd_agent.cli import options
 from pgkd_agent.config import nested_settings
 
 if TYPE_CHECKING:
-    from pgkd_agent.compare import ComparisonFile, Grid, Progress
+    from rich.console import Console
+
+    from pgkd_agent.compare import ComparisonFile, Progress
 
 
 def compare(
     file: Annotated[Path, typer.Argument(help="Comparison (YAML), e.g. evals/tables/table2-small.yaml.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and tables; one that is there is gone on with.")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Folder with a folder per dataset: train.jsonl, test.jsonl, labels.json."),
-    ] = None,
+    data: options.DataFolder = None,
     datasets: Annotated[str | None, typer.Option("--datasets", help="Only these, e.g. huffpost,banking77.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Only these, e.g. plain,pgkd.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of those of the file, e.g. 1,2.")] = None,
@@ -39,15 +39,44 @@ def compare(
     """
     from rich.console import Console
 
-    from pgkd_agent.compare import fill, narrowed, read_comparison, to_markdown
+    from pgkd_agent.compare import fill, narrowed, read_comparison, to_csv, to_json, to_latex, to_markdown
     from pgkd_agent.compare.statistics import METRICS
     from pgkd_agent.errors import ConfigError
 
     overrides = nested_settings(set_ or ())
-    plan = narrowed(read_comparison(file), _names(datasets), _names(methods), _numbers(seeds), overrides)
+    plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(METRICS)}")
-    console = Console(stderr=True)
+    grid = fill(plan, data, out, progress_on(Console(stderr=True), plan), tables)
+    text = to_markdown(plan, grid)
+    contents = {
+        "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
+        "results.csv": to_csv(grid),
+        "results.md": text,
+        "results.tex": to_latex(plan, grid, metric),
+    }
+    write_results(out, contents)
+    typer.echo(text)
+    if grid.failures:
+        raise typer.Exit(1)
+
+
+def names_of(text: str | None) -> list[str]:
+    """Of an option with commas between."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _numbers(text: str | None) -> list[int]:
+    from pgkd_agent.errors import ConfigError
+
+    try:
+        return [int(part) for part in names_of(text)]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text}: expected whole numbers with commas between") from error
+
+
+def progress_on(console: Console, plan: ComparisonFile) -> Callable[[Progress], None]:
+    """Say what is to be done, and a line for each cell."""
     console.print(_what(plan), highlight=False, soft_wrap=True)
 
     def say(progress: Progress) -> None:
@@ -58,24 +87,7 @@ def compare(
         line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    grid = fill(plan, data, out, say, tables)
-    _write(plan, grid, out, metric)
-    typer.echo(to_markdown(plan, grid))
-    if grid.failures:
-        raise typer.Exit(1)
-
-
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _numbers(text: str | None) -> list[int]:
-    from pgkd_agent.errors import ConfigError
-
-    try:
-        return [int(part) for part in _names(text)]
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text}: expected whole numbers with commas between") from error
+    return say
 
 
 def _what(plan: ComparisonFile) -> str:
@@ -84,18 +96,15 @@ def _what(plan: ComparisonFile) -> str:
     return f"{number} cells: {len(plan.methods)} methods, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds{hours}"
 
 
-def _write(plan: ComparisonFile, grid: Grid, out: Path, metric: str) -> None:
-    from pgkd_agent.compare import to_csv, to_json, to_latex, to_markdown
+def write_results(out: Path, contents: Mapping[str, str]) -> None:
+    """
+    Raises:
+        StorageError: The disk refuses.
+    """
     from pgkd_agent.errors import StorageError
 
-    contents = {
-        "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
-        "results.csv": to_csv(grid),
-        "results.md": to_markdown(plan, grid),
-        "results.tex": to_latex(plan, grid, metric),
-    }
     try:
         for name, content in contents.items():
             (out / name).write_text(content, encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"tables cannot be written to {out}: {error.strerror or error}") from error
+        raise StorageError(f"results cannot be written to {out}: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ from pgkd_agent.cli import (
     comparing,
     datasets,
     distilling,
+    evals,
     evaluating,
     models,
     prompts,
@@ -41,6 +42,7 @@ app.command()(evaluating.evaluate)
 app.command()(comparing.compare)
 app.command()(datasets.datasets)
 app.command()(schemas.schema)
+app.add_typer(evals.app, name="eval")
 app.add_typer(samples.app, name="samples")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")

@@ -17,6 +17,10 @@ Dataset = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with the files of --dataset; else the model hub is asked.")
 ]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with a folder per dataset: train.jsonl, test.jsonl, labels.json."),
+]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Another server that speaks the provider's protocol.")]
 Description = Annotated[
     str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")

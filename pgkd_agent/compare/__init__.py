@@ -2,12 +2,13 @@
 
 from pgkd_agent.compare.grid import Done, Grid, Progress, fill
 from pgkd_agent.compare.plan import ComparisonFile, narrowed, read_comparison
-from pgkd_agent.compare.tables import lines, to_csv, to_json, to_latex, to_markdown
+from pgkd_agent.compare.tables import Line, lines, to_csv, to_json, to_latex, to_markdown
 
 __all__ = [
     "ComparisonFile",
     "Done",
     "Grid",
+    "Line",
     "Progress",
     "fill",
     "lines",

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +25,10 @@ from pgkd_agent.types import TokenUsage, label_names
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
+
+
+Place = tuple[str, str, int]
+"""Dataset, entry and seed."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,18 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Grid:
-    """What was filled, and what could not be: by cell, in words."""
+    """What was filled.
+
+    Attributes:
+        failures: What could not be: by cell, in words.
+        tuned: What was chosen for each dataset.
+        folders: Of the methods of the cells that are done, with their runs and answers.
+    """
 
     done: tuple[Done, ...]
     failures: Mapping[str, str]
     tuned: Mapping[str, Settings]
+    folders: Mapping[Place, Path] = field(default_factory=dict)
 
 
 def fill(
@@ -115,7 +126,7 @@ def fill(
             left = [one for one in todo[number:] if _place(one) not in work.done]
             on_progress(Progress(cell, number, len(todo), failure, _seconds_left(left, took)))
         done = [work.done[_place(cell)] for cell in todo if _place(cell) in work.done]
-        return Grid(tuple(done), work.failures, tuned)
+        return Grid(tuple(done), work.failures, tuned, {place: work.folders[place] for place in work.done})
     finally:
         held.release()
 
@@ -138,6 +149,7 @@ class _Work:
 
     Attributes:
         done: What is there so far.
+        folders: Where the methods of cells work.
         failures: By cell, in words.
     """
 
@@ -146,7 +158,7 @@ class _Work:
         self.failures: dict[str, str] = {}
         self._out = out
         self._only_stored = only_stored
-        self._files: dict[Place, Path] = {}
+        self.folders: dict[Place, Path] = {}
         self._tasks: dict[tuple[Path | None, int, DataSettings], Task] = {}
         self._plain_fits = PlainFits()
 
@@ -221,7 +233,7 @@ class _Work:
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         folder = self._out / "cells" / (cell.source.name if cell.source else cell.dataset) / cell.method / name
-        self._files[_place(cell)] = folder
+        self.folders[_place(cell)] = folder
         return _Prepared(replace(setting, folder=folder), identity, folder.with_name(f"{name}.json"))
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
@@ -233,9 +245,9 @@ class _Work:
         accepted = self.done[place].accepted
         if cell.of_seed is None:
             return replace(setting, accepted=accepted)
-        pool = accepted_rows(self._files[place] / "run", len(accepted))
+        pool = accepted_rows(self.folders[place] / "run", len(accepted))
         if [len(step) for step in pool] != [sum(step.values()) for step in accepted]:
-            raise _NotRunError(f"the samples of {cell.of!r} are not in {self._files[place]} any more")
+            raise _NotRunError(f"the samples of {cell.of!r} are not in {self.folders[place]} any more")
         return replace(setting, pool=pool)
 
     def _task(self, cell: Cell) -> Task:
@@ -247,10 +259,6 @@ class _Work:
         if wanted is not None and found < ENOUGH_ROWS * wanted:
             raise _NotRunError(f"not enough rows: {found:,} of {wanted:,}")
         return task
-
-
-Place = tuple[str, str, int]
-"""Dataset, entry and seed."""
 
 
 def _place(cell: Cell) -> Place:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -52,17 +52,15 @@ class DatasetEntry(_Record):
     """Where it differs from the others, e.g. in `data.rows`."""
 
 
-class ComparisonFile(_Record):
-    """What `pgkd compare` reads."""
+class Plan(_Record):
+    """What files of comparisons and of prompt evaluations have in common."""
 
     about: str = ""
     """What is compared, and what is known of it before it starts."""
     hours: float | None = None
     """What all of it takes, and of which machine `about` says."""
     seeds: tuple[int, ...] = Field(min_length=1)
-    """A run of every method for each."""
-    baseline: str = "plain"
-    """The entry that differences are from."""
+    """A run for each."""
     settings: Settings = Field(default_factory=dict)
     """Of all methods and datasets."""
     tune_seed: int | None = None
@@ -72,10 +70,20 @@ class ComparisonFile(_Record):
     methods get the choice."""
     datasets: dict[str, DatasetEntry] = Field(min_length=1)
     """By the name that the table shows."""
-    methods: dict[str, MethodEntry] = Field(min_length=1)
-    """By the name that the table shows."""
     overrides: Settings = Field(default_factory=dict)
     """Before all other settings: what the command line says."""
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+class ComparisonFile(Plan):
+    """What `pgkd compare` reads."""
+
+    baseline: str = "plain"
+    """The entry that differences are from."""
+    methods: dict[str, MethodEntry] = Field(min_length=1)
+    """By the name that the table shows."""
     paper: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
     """The paper's figures, by dataset, entry and metric, to stand beside the measured ones."""
 
@@ -109,19 +117,31 @@ def read_comparison(file: Path) -> ComparisonFile:
     Raises:
         ConfigError: The file cannot be read, or something in it is not known.
     """
-    try:
-        plan = ComparisonFile.model_validate({"seeds": (), **read_yaml(file)})
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {explain(error, ComparisonFile)}") from error
-    _check(plan, str(file))
+    plan = read_plan(file, ComparisonFile)
+    check_comparison(plan, str(file))
     return plan
+
+
+def read_plan(file: Path, kind: type[PlanT]) -> PlanT:
+    """
+    Raises:
+        ConfigError: The file cannot be read, or something in it is not known.
+    """
+    try:
+        return kind.model_validate({"seeds": (), **read_yaml(file)})
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {explain(error, kind)}") from error
 
 
 def _tune_seed(plan: ComparisonFile) -> int:
     return plan.seeds[0] if plan.tune_seed is None else plan.tune_seed
 
 
-def _check(plan: ComparisonFile, what: str) -> None:
+def check_comparison(plan: ComparisonFile, what: str) -> None:
+    """
+    Raises:
+        ConfigError: Something in it does not fit together.
+    """
     for seeds in (plan.seeds, *(entry.seeds for entry in plan.methods.values())):
         if len(set(seeds)) < len(seeds):
             raise ConfigError(f"{what}: a seed is there twice")
@@ -196,7 +216,7 @@ def narrowed(
             "overrides": overrides,
         }
     )
-    _check(part, "the part asked for")
+    check_comparison(part, "the part asked for")
     return part
 
 

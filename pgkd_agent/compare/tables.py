@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pgkd_agent.compare.grid import Done, Grid
+from pgkd_agent.compare.markdown import cost_text, score_text, table
 from pgkd_agent.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.compare.statistics import METRICS, Difference, Spread, paired_difference, spread
 from pgkd_agent.errors import StorageError
@@ -99,14 +100,12 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
         has_paper = any(line.paper for line in here)
         headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
         headings += ["rows", "gradient steps", "calls", "tokens", "cost", "s"]
-        table = [_row(headings), _row(["---"] * len(headings))]
-        table += [_row(_cells(line, has_paper)) for line in here]
         title = f"### {dataset}"
         if chosen := grid.tuned.get(dataset):
             title += "\n\nChosen on validation rows: " + ", ".join(
                 f"{section}.{key} = {value}" for section, named in chosen.items() for key, value in named.items()
             )
-        parts += [title, "\n".join(table)]
+        parts += [title, table(headings, [_cells(line, has_paper) for line in here])]
     notes = [
         f"* {line.dataset}, {line.entry}: no result for seeds {_numbers(line.missing)}"
         for line in shown
@@ -183,30 +182,16 @@ def _score(cell: Done, metric: str) -> float:
 
 
 def _cells(line: Line, has_paper: bool) -> list[str]:
-    scores = []
-    for name in METRICS:
-        text = _spread(line.metrics[name])
-        if difference := line.differences.get(name):
-            text += f" ({difference.mean:+.3f}: {difference.low:+.3f} to {difference.high:+.3f})"
-        scores.append(text)
+    scores = [score_text(line.metrics[name], line.differences.get(name)) for name in METRICS]
     paper = (
         [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
     )
-    cost = "not known" if line.cost is None else f"{line.cost:.2f}"
     amounts = [f"{value:,.0f}" for value in (line.rows, line.gradient_steps, line.requests, line.tokens)]
-    return [line.entry, *scores, *paper, *amounts, cost, f"{line.seconds:,.0f}"]
-
-
-def _spread(value: Spread) -> str:
-    return f"{value.mean:.3f}" + ("" if value.deviation is None else f" ± {value.deviation:.3f}")
+    return [line.entry, *scores, *paper, *amounts, cost_text(line.cost), f"{line.seconds:,.0f}"]
 
 
 def _latex_spread(value: Spread) -> str:
     return f"{value.mean:.3f}" + ("" if value.deviation is None else rf" $\pm$ {value.deviation:.3f}")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -102,3 +103,14 @@ def tiny_config(student: Path, **flags: object) -> PGKDConfig:
         "teacher.structured": "text",
     }
     return build_config(flags={**defaults, **flags})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "topics"
+    folder.mkdir(parents=True)
+    for name, per_class, seed in (("train", 20, 0), ("test", 5, 2)):
+        lines = [json.dumps({"text": row.text, "label": row.label}) for row in sentences(per_class, seed)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "labels.json").write_text(json.dumps(list(TOPICS)), encoding="utf-8")
+    return folder.parent

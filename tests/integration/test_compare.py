@@ -205,17 +205,6 @@ PLAN = {
 }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "topics"
-    folder.mkdir(parents=True)
-    for name, per_class, seed in (("train", 20, 0), ("test", 5, 2)):
-        lines = [json.dumps({"text": row.text, "label": row.label}) for row in sentences(per_class, seed)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (folder / "labels.json").write_text(json.dumps(list(TOPICS)), encoding="utf-8")
-    return folder.parent
-
-
 def says(call: int, body: dict[str, Any]) -> Answer:
     """Samples where it is asked for some, else a label."""
     if "samples" in json.dumps(body["messages"]):

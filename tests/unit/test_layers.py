@@ -28,6 +28,7 @@ LAYERS = [
     {"pipeline", "zero_shot"},
     {"samples", "bench", "methods"},
     {"compare"},
+    {"prompt_evals"},
     {"schemas"},
     {"cli"},
     {"__main__"},

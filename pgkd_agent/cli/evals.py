@@ -1,0 +1,71 @@
+"""`pgkd eval`: evaluations of what is swapped, against held-out metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgkd_agent.cli import options
+from pgkd_agent.cli.comparing import names_of, progress_on, write_results
+from pgkd_agent.config import nested_settings
+
+app = typer.Typer(help="Evaluate prompts by what students make of them.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps `prompts` a command of its own."""
+
+
+@app.command()
+def prompts(
+    suite: Annotated[Path, typer.Argument(help="Suite (YAML), e.g. evals/prompts/small.yaml.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for runs and results; one that is there is gone on with.")],
+    data: options.DataFolder = None,
+    datasets: Annotated[str | None, typer.Option("--datasets", help="Only these, e.g. huffpost,banking77.")] = None,
+    variants: Annotated[str | None, typer.Option("--variants", help="Only these, e.g. paper,per_class.")] = None,
+    set_: options.Set = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Run nothing: evaluate what is there, without a call.")
+    ] = False,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="An earlier results.json to hold the scores against.")
+    ] = None,
+    fail_under: Annotated[
+        float,
+        typer.Option("--fail-under", min=0, help="With --baseline: how much lower than there a score may be."),
+    ] = 0.0,
+) -> None:
+    """Compare prompt variants: what the teacher writes, and students trained on it, on test rows.
+
+    Writes results.json and results.md. Ends with exit code 1 where something could not be measured, or where a score
+    (readable, accepted, accuracy, F1) is lower than in the baseline by more than --fail-under.
+    """
+    from rich.console import Console
+
+    from pgkd_agent.prompt_evals import (
+        evaluate_prompts,
+        losses_against,
+        read_baseline,
+        read_suite,
+        to_comparison,
+        to_json,
+        to_markdown,
+    )
+
+    before = read_baseline(baseline) if baseline else None
+    read = read_suite(suite)
+    plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
+    console = Console(stderr=True)
+    grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan), recorded)
+    record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
+    write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
+    typer.echo(text)
+    lost = losses_against(before, record, fail_under) if before else []
+    for loss in lost:
+        console.print(f"lower than in {baseline}: {loss}", highlight=False, soft_wrap=True, markup=False)
+    if lost or grid.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,129 @@
+"""Fill a suite, and put the teacher's work beside what students make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.compare import ComparisonFile, Grid, fill, lines
+from pgkd_agent.compare.grid import OnProgress
+from pgkd_agent.compare.statistics import Difference, Spread
+from pgkd_agent.prompt_evals.suite import PLAIN, PromptSuite, Trial, trials
+from pgkd_agent.prompt_evals.teaching import Teaching, read_teaching
+from pgkd_agent.runs import read_lines, read_run
+from pgkd_agent.types import Example
+from pgkd_agent.zero_shot import evaluate_zero_shot
+
+RATES = ("parse_rate", "accept_rate")
+"""Of the teaching, for the gate."""
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """A variant with a teacher on a dataset. What could not be measured is None, never 0.
+
+    Attributes:
+        agreement: Share of the accepted samples that the teacher labels as it wrote them.
+        students: Metrics on the test rows over seeds, by name.
+        differences: From the plain student, over the seeds that both have.
+        failures: Why a part of it is missing, in words.
+    """
+
+    dataset: str
+    variant: str
+    teacher: str
+    teaching: Teaching | None
+    agreement: float | None
+    students: Mapping[str, Spread]
+    differences: Mapping[str, Difference]
+    failures: tuple[str, ...]
+
+
+def evaluate_prompts(
+    suite: PromptSuite,
+    plan: ComparisonFile,
+    data: Path | None,
+    out: Path,
+    on_progress: OnProgress = lambda progress: None,
+    only_stored: bool = False,
+) -> tuple[Grid, list[PromptResult]]:
+    """Run what is not in `out` yet; replies that are there are not asked for again.
+
+    Args:
+        plan: Of the suite, or a part of it (`to_comparison`).
+        only_stored: Run nothing.
+    Raises:
+        PGKDError: See `fill`; or the teacher failed in the verification.
+    """
+    grid = fill(plan, data, out, on_progress, only_stored)
+    by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
+    results = []
+    for dataset in plan.datasets:
+        for trial in trials(suite):
+            if trial.trained not in plan.methods:
+                continue
+            line = by_place.get((dataset, trial.trained))
+            run = _run_of(grid, dataset, trial)
+            results.append(
+                PromptResult(
+                    dataset=dataset,
+                    variant=trial.variant,
+                    teacher=trial.teacher,
+                    teaching=read_teaching(run) if run else None,
+                    agreement=_agreement(run, only_stored) if run and suite.verify else None,
+                    students=line.metrics if line else {},
+                    differences=line.differences if line else {},
+                    failures=tuple(_failures(grid, dataset, (trial.asked, trial.trained))),
+                )
+            )
+    return grid, results
+
+
+def to_json(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: Sequence[PromptResult]) -> dict[str, Any]:
+    plain = {line.dataset: line.metrics for line in lines(plan, grid) if line.entry == PLAIN}
+    return {
+        "about": suite.about,
+        "seeds": list(plan.seeds),
+        "tuned": {dataset: dict(chosen) for dataset, chosen in grid.tuned.items()},
+        "plain": {dataset: {name: asdict(value) for name, value in named.items()} for dataset, named in plain.items()},
+        "prompts": [_record(result) for result in results],
+        "failures": dict(grid.failures),
+    }
+
+
+def _record(result: PromptResult) -> dict[str, Any]:
+    record = asdict(result)
+    if result.teaching:
+        record["teaching"] |= {rate: getattr(result.teaching, rate) for rate in (*RATES, "repetition_rate")}
+    return record
+
+
+def _run_of(grid: Grid, dataset: str, trial: Trial) -> Path | None:
+    """The directory of the run in which the variant was asked."""
+    folders = [
+        folder for (where, entry, _seed), folder in grid.folders.items() if (where, entry) == (dataset, trial.asked)
+    ]
+    return folders[0] / "run" if folders else None
+
+
+def _agreement(run: Path, only_stored: bool) -> float | None:
+    """Answers are kept beside the run, and asked for once."""
+    answers = run.with_name("verification.jsonl")
+    if only_stored and not answers.is_file():
+        return None
+    stored = read_run(run)
+    rows = [Example(row["text"], row["label"]) for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
+    if not rows:
+        return None
+    return evaluate_zero_shot(rows, stored.task.taxonomy, stored.config, answers).report.accuracy
+
+
+def _failures(grid: Grid, dataset: str, entries: Sequence[str]) -> list[str]:
+    found = []
+    for cell, why in grid.failures.items():
+        where, entry, *seed = cell.split(", ")
+        if where == dataset and entry in entries:
+            found.append(f"{'students' if entry == entries[-1] else 'teacher'}, {', '.join(seed)}: {why}")
+    return found

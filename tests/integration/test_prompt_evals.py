@@ -1,0 +1,131 @@
+"""A suite of prompts: two variants, real students, an LLM behind a loopback server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
+from tests.integration.test_cli import pgkd
+from tests.integration.test_compare import plan_of
+
+TEMPLATE = """Human:
+{{ classification_report }} {{ few_shot | json }} {{ taxonomy | json }} {{ correct | json }}
+{{ misclassified | json }} {{ hard_negatives | json }} Write NUMBER {{ num_samples }} samples. WORDS
+"""
+
+
+def answers(call: int, body: dict[str, Any]) -> Answer:
+    """Good samples for one variant; for the other a copy of a shown row, a wrong label, and something unreadable."""
+    asked = json.dumps(body["messages"])
+    if "NUMBER" not in asked:  # a text to be labelled
+        return completion(json.dumps({"class_label": "fruit"}))
+    if "careless" in asked:
+        rows = [
+            {"text": "a new planet", "label": "space"},
+            {"label": "fruit"},
+            {"text": "an old pear", "label": "fruit"},
+        ]
+    else:
+        rows = [{"text": "the sour lemon of Rome", "label": "fruit"}, {"text": "a goat at noon", "label": "animals"}]
+    return completion(json.dumps({"samples": rows}))
+
+
+@pytest.fixture
+def suite(tmp_path: Path, tiny_student: Path) -> Path:
+    for name in ("careful", "careless"):
+        (tmp_path / f"{name}.j2").write_text(TEMPLATE.replace("WORDS", name), encoding="utf-8")
+    settings = json.loads(plan_of(tiny_student, None).model_dump_json())["settings"]
+    del settings["teacher"]["base_url"], settings["teacher"]["prompt"]
+    settings["pgkd"]["num_kd_steps"] = 1
+    content = {
+        "seeds": [1, 2],
+        "settings": settings,
+        "datasets": {"topics": {}},
+        "variants": [str(tmp_path / f"{name}.j2") for name in ("careful", "careless")],
+        "verify": True,
+    }
+    file = tmp_path / "suite.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def evaluate(suite: Path, out: Path, data: Path, server: OpenAIServer, *more: Any) -> Any:
+    base_url = f"teacher.base_url={server.base_url}"
+    return pgkd("eval", "prompts", suite, "--data", data, "--out", out, "--set", base_url, *more)
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "results.json").read_text(encoding="utf-8")))
+
+
+def test_variants_are_compared_by_what_was_written_and_what_students_make_of_it(
+    tmp_path: Path,
+    suite: Path,
+    data: Path,
+) -> None:
+    out = tmp_path / "out"
+    with serve(answers) as server:
+        done = evaluate(suite, out, data, server)
+        assert done.returncode == 0, done.stderr
+        assert len(server.requests) == 2 + 3  # two runs of one request, and a verification of each accepted sample
+        careful, careless = results_of(out)["prompts"]
+        teaching = careful["teaching"]
+        assert (teaching["asked"], teaching["parsed"], teaching["malformed"], teaching["accepted"]) == (2, 2, 0, 2)
+        assert teaching["parse_rate"] == 1 and teaching["evenness"] == 1 and careful["agreement"] == 0.5
+        assert 0 < teaching["novelty"] < 1 and teaching["requests"] == 1
+        teaching = careless["teaching"]
+        assert (teaching["parsed"], teaching["malformed"], teaching["valid"], teaching["accepted"]) == (2, 1, 1, 1)
+        assert teaching["rejected"] == {"label": 1} and teaching["parse_rate"] == pytest.approx(2 / 3)
+        assert careless["agreement"] == 1 and teaching["evenness"] is None
+        for result in (careful, careless):
+            assert result["students"]["accuracy"]["count"] == 2 and not result["failures"]
+            assert result["differences"]["accuracy"]["low"] <= result["differences"]["accuracy"]["high"]
+        assert "### topics" in done.stdout and "| plain student | 0." in done.stdout and "label 1" in done.stdout
+        before = results_of(out)
+        again = evaluate(suite, out, data, server)
+        assert again.returncode == 0 and len(server.requests) == 5 and results_of(out) == before
+
+    elsewhere = tmp_path / "elsewhere"  # what was recorded: replies and what was accepted; no student, no server
+    shutil.copytree(out / "cells" / "topics" / "pgkd", elsewhere / "cells" / "topics" / "pgkd",
+                    ignore=shutil.ignore_patterns("models"))  # fmt: skip
+    alone = evaluate(suite, elsewhere, data, server)
+    assert alone.returncode == 0, alone.stderr
+    assert results_of(elsewhere)["prompts"] == before["prompts"]
+    nothing = evaluate(suite, tmp_path / "nothing", data, server, "--recorded")
+    assert nothing.returncode == 1 and "not run yet" in nothing.stdout
+    assert results_of(tmp_path / "nothing")["prompts"][0]["teaching"] is None
+
+
+def test_a_baseline_makes_it_a_gate(tmp_path: Path, suite: Path, data: Path) -> None:
+    out = tmp_path / "out"
+    with serve(answers) as server:
+        assert evaluate(suite, out, data, server).returncode == 0
+        baseline = tmp_path / "baseline.json"
+        record = results_of(out)
+        record["prompts"][1]["teaching"]["parse_rate"] = 0.9
+        baseline.write_text(json.dumps(record), encoding="utf-8")
+        worse = evaluate(suite, out, data, server, "--baseline", baseline, "--fail-under", "0.1")
+        assert worse.returncode == 1
+        assert "careless: parse rate 0.667, 0.900 before" in " ".join(worse.stderr.split())
+        assert evaluate(suite, out, data, server, "--baseline", baseline, "--fail-under", "0.3").returncode == 0
+        assert evaluate(suite, out, data, server, "--baseline", suite).returncode == 2
+
+
+def test_what_failed_is_not_measured_and_not_0(tmp_path: Path, suite: Path, data: Path) -> None:
+    def half(call: int, body: dict[str, Any]) -> Answer:
+        return failure(401, "no such key") if "careless" in json.dumps(body["messages"]) else answers(call, body)
+
+    with serve(half) as server:
+        done = evaluate(suite, tmp_path / "out", data, server)
+    assert done.returncode == 1
+    careful, careless = results_of(tmp_path / "out")["prompts"]
+    assert careful["students"]["accuracy"]["count"] == 2
+    assert careless["teaching"] is None and careless["students"] == {} and careless["agreement"] is None
+    assert "401" in careless["failures"][0] and "is not there" in careless["failures"][1]
+    assert "| careless | - | -" in done.stdout
