@@ -88,10 +88,12 @@ def estimate_with(
     return estimate_run(teachers, steps, least, [*most, *verifying], (shortest, longest), prices)
 
 
-def zero_shot_tokens(labels: Sequence[Label], task_description: str, config: PGKDConfig) -> int:
+def zero_shot_tokens(
+    labels: Sequence[Label], task_description: str, config: PGKDConfig, few_shot: Sequence[Example] = ()
+) -> int:
     """Of a zero-shot prompt without the text to be classified."""
     template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
-    return prompt_tokens(template.render(zero_shot_values(labels, task_description, "")))
+    return prompt_tokens(template.render(zero_shot_values(labels, task_description, "", few_shot)))
 
 
 def _requests(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[PromptRequest]:

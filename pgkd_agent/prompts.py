@@ -31,7 +31,7 @@ from pgkd_agent.attributes import Attributes, load_attributes
 from pgkd_agent.errors import PromptError
 from pgkd_agent.resources import resource_folder
 from pgkd_agent.tokens import estimate_tokens
-from pgkd_agent.types import Label
+from pgkd_agent.types import Example, Label
 
 Role = Literal["system", "human", "assistant"]
 ATTRIBUTES_FILE = "attributes.yaml"
@@ -60,7 +60,11 @@ VARIABLES: dict[Purpose, dict[str, str]] = {
         "rival": "a class that is taken for target or the reverse, {name, description}; one request per pair",
         "attributes": "list of one mapping per sample asked for, from attribute to value; see attributes.yaml",
     },
-    "zero_shot": {**_COMMON, "text": "the text to classify"},
+    "zero_shot": {
+        **_COMMON,
+        "text": "the text to classify",
+        "few_shot": "list of labelled rows {text, label}; empty where the teacher gets none",
+    },
 }
 """What a template may use, with its meaning."""
 
@@ -207,9 +211,16 @@ def label_values(label: Label) -> dict[str, str]:
     return {"name": label.name, "description": label.description}
 
 
-def zero_shot_values(labels: Sequence[Label], task_description: str, text: str) -> dict[str, Any]:
+def zero_shot_values(
+    labels: Sequence[Label], task_description: str, text: str, few_shot: Sequence[Example] = ()
+) -> dict[str, Any]:
     """What a zero-shot template gets."""
-    return {"taxonomy": [label_values(label) for label in labels], "task_description": task_description, "text": text}
+    return {
+        "taxonomy": [label_values(label) for label in labels],
+        "task_description": task_description,
+        "text": text,
+        "few_shot": [{"text": row.text, "label": row.label} for row in few_shot],
+    }
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:

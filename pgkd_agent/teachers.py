@@ -139,7 +139,7 @@ def open_teacher(
         weights = [config.teacher.weight, *(member.weight for member in config.teacher.ensemble)]
         ensemble = EnsembleTeacher(teachers, weights[: len(teachers)], config.teacher.turns, config.seed)
         if config.guardrails.verify:
-            classifiers = [_classifier(caller, task, config) for caller in callers]
+            classifiers = [labelling(caller, task, config) for caller in callers]
             screener = VerifyingScreener(
                 screener,
                 lambda kd_step: classifiers[ensemble.turn(kd_step)],
@@ -210,7 +210,36 @@ def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks
     )
 
 
-def _classifier(caller: Caller, task: Task, config: PGKDConfig) -> ZeroShotClassifier:
+@contextmanager
+def open_caller(
+    given: Any, config: PGKDConfig, max_tokens: int, budget: Budget, log: Path, one_server: bool = True
+) -> Iterator[Caller]:
+    """The way to the first teacher of the settings, or to the chat model that is given, for questions of one's own.
+
+    Args:
+        max_tokens: Longest reply.
+        log: File for all calls; what is in it is not asked again.
+        one_server: See `Caller`.
+    Raises:
+        ConfigError, TeacherUnavailableError: See `build_teacher`.
+    """
+    from pgkd_agent.teacher.call_log import CallLog
+    from pgkd_agent.teacher.calling import Caller
+    from pgkd_agent.teacher.factory import around, build_teacher
+
+    with ExitStack() as stack:
+        calls = CallLog(log)
+        stack.callback(calls.close)
+        budget.count(calls.charged())
+        chat = around(given) if given is not None else build_teacher(config.teacher, max_tokens)
+        stack.callback(chat.close)
+        caller = Caller(chat, config.teacher, config.seed, calls, budget, one_server=one_server)
+        stack.callback(caller.close)
+        yield caller
+
+
+def labelling(caller: Caller, task: Task, config: PGKDConfig) -> ZeroShotClassifier:
+    """The same teacher, asked for the labels of texts."""
     from pgkd_agent.teacher.factory import for_labels
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 

@@ -20,7 +20,7 @@ from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.runs import append_lines, lock
-from pgkd_agent.teachers import zero_shot_concurrency
+from pgkd_agent.teachers import open_caller, zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
@@ -62,6 +62,7 @@ def evaluate_zero_shot(
     answers: Path,
     on_answer: Callable[[int, int], None] = lambda answered, unresolved: None,
     on_estimate: Callable[[Estimate], None] = lambda estimate: None,
+    few_shot: Sequence[Example] = (),
 ) -> ZeroShotResult:
     """Ask the teacher for the label of every row.
 
@@ -71,36 +72,32 @@ def evaluate_zero_shot(
             caps hold for all its parts together, by the call log beside it (`calls_beside`).
         on_answer: Told the rows answered and the unresolved ones among them after each answer.
         on_estimate: Told what the rows that are left will take, before the first call.
+        few_shot: Labelled rows for the prompt, where its template shows them.
     Raises:
         ConfigError: The file belongs to other rows, another teacher or another prompt; nothing in it is touched.
         TeacherError: See `build_teacher`; or the provider failed for good, or a cap was reached: the answers so far are
             in the file.
     """
-    from pgkd_agent.teacher.call_log import CallLog
-    from pgkd_agent.teacher.calling import Caller
-    from pgkd_agent.teacher.factory import build_teacher, server_of
+    from pgkd_agent.teacher.factory import server_of
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     settings = config.zero_shot
     template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
-    store = _Answers(answers, _identity(rows, taxonomy, config, template, server_of(config.teacher)))
+    store = _Answers(answers, _identity(rows, taxonomy, config, template, server_of(config.teacher), few_shot))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
     prices = load_prices(config.teacher.prices)
-    on_estimate(_estimate(left, taxonomy, config, prices))
+    on_estimate(_estimate(left, taxonomy, config, prices, few_shot))
     started = time.perf_counter()
     if left:
         teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
         budget = Budget(config.budget, prices)
         with ExitStack() as stack:
             stack.callback(lock(answers.with_name(f".{answers.name}.lock"), str(answers)).release)
-            log = CallLog(calls_beside(answers))
-            stack.callback(log.close)
-            budget.count(log.charged())
-            chat = build_teacher(teacher, settings.max_tokens)
-            stack.callback(chat.close)
-            caller = Caller(chat, teacher, config.seed, log, budget, one_server=False)
-            stack.callback(caller.close)
-            classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config)
+            asking = config.model_copy(update={"teacher": teacher})
+            caller = stack.enter_context(
+                open_caller(None, asking, settings.max_tokens, budget, calls_beside(answers), one_server=False)
+            )
+            classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config, few_shot)
             try:
                 caller.check()
                 started = time.perf_counter()
@@ -146,15 +143,22 @@ def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
     }
 
 
-def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, prices: PriceTable) -> Estimate:
-    same = zero_shot_tokens(taxonomy, config.data.task_description, config)
+def _estimate(
+    left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, prices: PriceTable, few_shot: Sequence[Example]
+) -> Estimate:
+    same = zero_shot_tokens(taxonomy, config.data.task_description, config, few_shot)
     prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
     replies = (len(left) * SHORTEST_ANSWER, len(left) * config.zero_shot.max_tokens)
     return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, prices)
 
 
 def _identity(
-    rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, template: PromptTemplate, server: str
+    rows: Sequence[Example],
+    taxonomy: Taxonomy,
+    config: PGKDConfig,
+    template: PromptTemplate,
+    server: str,
+    few_shot: Sequence[Example],
 ) -> Any:
     """What has to be the same for answers to belong together."""
     import hashlib
@@ -172,6 +176,7 @@ def _identity(
         "rows": len(rows),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "taxonomy": [[label.name, label.description] for label in taxonomy],
+        **({"few_shot": [[row.text, row.label] for row in few_shot]} if few_shot else {}),
     }
     return json.loads(json.dumps(identity))
 

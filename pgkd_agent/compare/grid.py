@@ -14,7 +14,8 @@ from statistics import mean
 from typing import Any
 
 from pgkd_agent.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
-from pgkd_agent.config import DataSettings
+from pgkd_agent.compare.statistics import NO_LABEL, NOT_ASKED
+from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
 from pgkd_agent.methods import WITH_LLM, Outcome, PlainFits, Setting, prompt_hash, run_method
@@ -36,7 +37,9 @@ class Done:
     """A finished cell, as it is stored.
 
     Attributes:
-        gold, predicted: Class ids of the test rows; -1 where an LLM named no label.
+        gold, predicted: Class ids of the test rows; `NO_LABEL` where an LLM named none, `NOT_ASKED` where it was not
+            asked about a row.
+        predict_seconds: That the predictions took; None where not known.
         num_classes: Of the taxonomy.
         cost: Of the teacher in the currency of the price table, None where its price is not known.
         accepted: Rows per label that each KD step added.
@@ -58,6 +61,7 @@ class Done:
     output_tokens: int
     cost: float | None
     seconds: float
+    predict_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,17 @@ class _Work:
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         folder = self._out / "cells" / (cell.source.name if cell.source else cell.dataset) / cell.method / name
         self.folders[_place(cell)] = folder
-        return _Prepared(replace(setting, folder=folder), identity, folder.with_name(f"{name}.json"))
+        config = self._sharing_replies(cell)
+        return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
+
+    def _sharing_replies(self, cell: Cell) -> PGKDConfig:
+        """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once."""
+        teacher = cell.config.teacher
+        if teacher.cache is None and cell.method in WITH_LLM:
+            file = self._out / "replies" / f"{cell.dataset}-{cell.seed}.sqlite"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            teacher = teacher.model_copy(update={"cache": file})
+        return cell.config.model_copy(update={"teacher": teacher})
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
         if cell.of is None:
@@ -285,13 +299,16 @@ def _read_task(cell: Cell) -> Task:
 
 def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
     index: dict[str | None, int] = {name: number for number, name in enumerate(label_names(task.taxonomy))}
+    predicted = [NOT_ASKED] * len(task.test)
+    for number, name in zip(outcome.asked or range(len(task.test)), outcome.predicted, strict=True):
+        predicted[number] = index.get(name, NO_LABEL)
     return Done(
         dataset=cell.dataset,
         entry=cell.entry,
         seed=cell.seed,
         method=cell.method,
         gold=tuple(index[row.label] for row in task.test),
-        predicted=tuple(index.get(name, -1) for name in outcome.predicted),
+        predicted=tuple(predicted),
         num_classes=len(task.taxonomy),
         validation_loss=outcome.validation_loss,
         accepted=outcome.accepted,
@@ -304,6 +321,7 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
         if outcome.usage != TokenUsage() or outcome.requests
         else 0.0,
         seconds=outcome.seconds,
+        predict_seconds=outcome.predict_seconds,
     )
 
 
@@ -326,11 +344,12 @@ def _identity(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 
 def _left_out(method: str) -> dict[str, Any]:
-    """Settings that do not matter to a method; where the rows lie does to none."""
-    unused = () if method == "pgkd" else ("pgkd", "evidence")
+    """Settings that do not matter to a method; where rows and shared replies lie does to none."""
+    loops = ("pgkd", "evokd", "evokd_init")
+    unused = () if method in loops else ("pgkd", "evidence")
     unasked = () if method in WITH_LLM else ("teacher", "zero_shot", "budget")
     unguarded = () if method in (*WITH_LLM, "frozen") else ("guardrails",)
-    return {**dict.fromkeys((*unused, *unasked, *unguarded), True), "data": {"data_dir"}}
+    return {"teacher": {"cache"}, **dict.fromkeys((*unused, *unasked, *unguarded), True), "data": {"data_dir"}}
 
 
 def _read(file: Path) -> Done | None:

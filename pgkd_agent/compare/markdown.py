@@ -25,5 +25,9 @@ def cost_text(cost: float | None) -> str:
     return "not known" if cost is None else f"{cost:.2f}"
 
 
+def seconds_text(seconds: float | None) -> str:
+    return "not known" if seconds is None else f"{seconds:.2g}"
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"

@@ -260,7 +260,8 @@ def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Itera
 
 def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
     entry, method, of = plan.methods[name], method_of(plan, name), repeated_by(plan, name)
-    layers = [tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
+    all_rows: list[Settings] = [{"data": {"rows": None}}] if method == "full_shot" else []
+    layers = [*all_rows, tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
     source, config = _source_and_config(plan, dataset, seed, data, *layers)
     of_seed = seeds_of(plan, of)[0] if of and method == "frozen" else None
     return Cell(dataset, source, name, seed, method, config, entry.options, of, of_seed)

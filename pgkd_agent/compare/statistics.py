@@ -11,8 +11,11 @@ import numpy as np
 RESAMPLES = 2000
 LEVEL = 0.95
 
+NO_LABEL, NOT_ASKED = -1, -2
+"""Instead of a predicted class id: wrong, and left out."""
+
 Metric = Callable[[np.ndarray, np.ndarray, int], float]
-"""Of gold and predicted class ids (a prediction of -1 is wrong), and the number of classes."""
+"""Of gold and predicted class ids (`NO_LABEL` is wrong), and the number of classes."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from pgkd_agent.compare.grid import Done, Grid
-from pgkd_agent.compare.markdown import cost_text, score_text, table
+from pgkd_agent.compare.markdown import cost_text, score_text, seconds_text, table
 from pgkd_agent.compare.plan import ComparisonFile, seeds_of
-from pgkd_agent.compare.statistics import METRICS, Difference, Spread, paired_difference, spread
+from pgkd_agent.compare.statistics import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
 from pgkd_agent.errors import StorageError
+
+TIMED_TEXTS = 64
 
 HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
 
@@ -32,6 +34,7 @@ class Line:
         missing: Seeds without a result.
         rows, gradient_steps, requests, tokens, seconds: Means over the seeds.
         cost: Mean in the price table's currency, None where a price is not known.
+        predict_seconds: For `TIMED_TEXTS` test rows; None where not known.
     """
 
     dataset: str
@@ -46,6 +49,7 @@ class Line:
     tokens: float
     cost: float | None
     seconds: float
+    predict_seconds: float | None
 
 
 def lines(plan: ComparisonFile, grid: Grid) -> list[Line]:
@@ -76,7 +80,16 @@ def to_json(plan: ComparisonFile, grid: Grid) -> dict[str, Any]:
 def to_csv(grid: Grid) -> str:
     """A row for each cell."""
     columns = ("dataset", "entry", "seed", "method")
-    amounts = ("rows", "gradient_steps", "requests", "input_tokens", "output_tokens", "cost", "seconds")
+    amounts = (
+        "rows",
+        "gradient_steps",
+        "requests",
+        "input_tokens",
+        "output_tokens",
+        "cost",
+        "seconds",
+        "predict_seconds",
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *METRICS, "validation_loss", *amounts])
@@ -99,7 +112,7 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
         here = [line for line in shown if line.dataset == dataset]
         has_paper = any(line.paper for line in here)
         headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
-        headings += ["rows", "gradient steps", "calls", "tokens", "cost", "s"]
+        headings += ["rows", "gradient steps", "calls", "tokens", "cost", "s", f"s for {TIMED_TEXTS} texts"]
         title = f"### {dataset}"
         if chosen := grid.tuned.get(dataset):
             title += "\n\nChosen on validation rows: " + ", ".join(
@@ -152,7 +165,11 @@ def _line(
         gold = _one_gold([*(found[seed] for seed in both), *(baseline[seed] for seed in both)])
         ours, theirs = (np.array([cells[seed].predicted for seed in both]) for cells in (found, baseline))
         classes = found[both[0]].num_classes
-        differences = {name: paired_difference(metric, gold, ours, theirs, classes) for name, metric in METRICS.items()}
+        asked = ((ours != NOT_ASKED) & (theirs != NOT_ASKED)).all(axis=0)
+        differences = {
+            name: paired_difference(metric, gold[asked], ours[:, asked], theirs[:, asked], classes)
+            for name, metric in METRICS.items()
+        }
     cells = list(found.values())
     costs = [cell.cost for cell in cells]
     return Line(
@@ -168,6 +185,7 @@ def _line(
         tokens=mean(cell.input_tokens + cell.output_tokens for cell in cells),
         cost=None if None in costs else mean(cost for cost in costs if cost is not None),
         seconds=mean(cell.seconds for cell in cells),
+        predict_seconds=_seconds_per_batch(cells),
     )
 
 
@@ -178,7 +196,19 @@ def _one_gold(cells: Sequence[Done]) -> np.ndarray:
 
 
 def _score(cell: Done, metric: str) -> float:
-    return METRICS[metric](np.array(cell.gold), np.array(cell.predicted), cell.num_classes)
+    gold, predicted = np.array(cell.gold), np.array(cell.predicted)
+    asked = predicted != NOT_ASKED
+    return METRICS[metric](gold[asked], predicted[asked], cell.num_classes)
+
+
+def _seconds_per_batch(cells: Sequence[Done]) -> float | None:
+    """For as many texts as the paper's Table 5 times."""
+    known = [
+        cell.predict_seconds / sum(one != NOT_ASKED for one in cell.predicted) * TIMED_TEXTS
+        for cell in cells
+        if cell.predict_seconds is not None
+    ]
+    return mean(known) if known else None
 
 
 def _cells(line: Line, has_paper: bool) -> list[str]:
@@ -187,7 +217,15 @@ def _cells(line: Line, has_paper: bool) -> list[str]:
         [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
     )
     amounts = [f"{value:,.0f}" for value in (line.rows, line.gradient_steps, line.requests, line.tokens)]
-    return [line.entry, *scores, *paper, *amounts, cost_text(line.cost), f"{line.seconds:,.0f}"]
+    return [
+        line.entry,
+        *scores,
+        *paper,
+        *amounts,
+        cost_text(line.cost),
+        f"{line.seconds:,.0f}",
+        seconds_text(line.predict_seconds),
+    ]
 
 
 def _latex_spread(value: Spread) -> str:

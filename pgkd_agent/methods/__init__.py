@@ -9,9 +9,10 @@ from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.methods.generated import auggpt, prompt_file, zerogen
+from pgkd_agent.methods.evokd import evokd, evokd_init
+from pgkd_agent.methods.generated import auggpt, prompt_file, sungen, zerogen
 from pgkd_agent.methods.loops import control, control_eda, frozen, pgkd, plain
-from pgkd_agent.methods.prompted import zero_shot
+from pgkd_agent.methods.prompted import FEW_SHOT_PROMPT, ZERO_SHOT_PROMPT, few_shot, zero_shot
 from pgkd_agent.methods.rows import eda, gradual, no_augment
 from pgkd_agent.methods.setting import ClassCounts, Outcome, PlainFits, Setting
 from pgkd_agent.prompts import load_prompt
@@ -33,24 +34,37 @@ __all__ = [
 
 METHODS: dict[str, Callable[..., Outcome]] = {
     "plain": plain,
+    "full_shot": plain,
     "control": control,
     "control_eda": control_eda,
     "no_augment": no_augment,
     "eda": eda,
     "gradual": gradual,
     "zerogen": zerogen,
+    "sungen": sungen,
     "auggpt": auggpt,
+    "evokd": evokd,
+    "evokd_init": evokd_init,
     "pgkd": pgkd,
     "frozen": frozen,
     "zero_shot": zero_shot,
+    "few_shot": few_shot,
 }
+"""`full_shot` is `plain` on all rows that there are: the comparison sees to that."""
 
-WITH_LLM = ("pgkd", "zerogen", "auggpt", "zero_shot")
-COUNTS = ("shots", "steps", "num_aug", "per_class")
+WITH_LLM = ("pgkd", "zerogen", "sungen", "auggpt", "evokd", "evokd_init", "zero_shot", "few_shot")
+COUNTS = ("shots", "steps", "num_aug", "per_class", "rounds", "rows", "passes")
 """Options that are whole numbers of at least 1."""
 
 LOOPS = ("pgkd", "frozen")
 """Those that take samples of a teacher, step by step."""
+
+PROMPTS_OF = {
+    "sungen": ("zerogen",),
+    "evokd": ("evokd_analysis", "evokd_writing"),
+    "evokd_init": ("evokd_analysis", "evokd_writing", "auggpt"),
+}
+"""Under `prompts/methods`, where they are not of the method's own name."""
 
 REPEATS = ("control", "control_eda")
 """Those that repeat what one of `LOOPS` accepted."""
@@ -88,9 +102,16 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
 
 
 def prompt_hash(name: str, config: PGKDConfig) -> str | None:
-    """Of the prompt that a method asks its LLM with; None for a method without one."""
+    """Of the prompts that a method asks its LLM with; None for a method without one."""
+    if name not in WITH_LLM:
+        return None
     if name == "pgkd":
         return teacher_prompt(config.teacher).hash
-    if name == "zero_shot":
-        return load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder).hash
-    return load_prompt(str(prompt_file(name))).hash if name in WITH_LLM else None
+    own, folder = config.zero_shot.prompt, config.teacher.prompt_folder
+    labelling = FEW_SHOT_PROMPT if name == "few_shot" and own == ZERO_SHOT_PROMPT else own
+    if name in ("zero_shot", "few_shot"):
+        return load_prompt(labelling, "zero_shot", folder).hash
+    hashes = [load_prompt(str(prompt_file(prompt))).hash for prompt in PROMPTS_OF.get(name, (name,))]
+    if name in ("evokd", "evokd_init"):
+        hashes.append(load_prompt(labelling, "zero_shot", folder).hash)
+    return "+".join(hashes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from pgkd_agent.budget import Budget
 from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
@@ -15,11 +17,12 @@ from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.loops import AcceptAll
 from pgkd_agent.methods.rows import take_shots, train_in_stages
 from pgkd_agent.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.methods.sungen import learn_weights
 from pgkd_agent.metrics import report_without_rows
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Screener, Teacher
 from pgkd_agent.resources import resource_folder
-from pgkd_agent.seeding import rng
+from pgkd_agent.seeding import derive_seed, rng
 from pgkd_agent.teachers import open_teacher, teacher_prompt
 from pgkd_agent.text import normalize
 from pgkd_agent.types import (
@@ -29,6 +32,7 @@ from pgkd_agent.types import (
     TeacherReply,
     TeacherRequest,
     TokenUsage,
+    label_names,
 )
 
 VALIDATION_SHARE = 0.1
@@ -48,6 +52,20 @@ def zerogen(setting: Setting, per_class: int = 10) -> Outcome:
     Args:
         per_class: Texts asked for of each class.
     """
+    return _on_generated(setting, per_class, 0)
+
+
+def sungen(setting: Setting, per_class: int = 10, rounds: int = 10) -> Outcome:
+    """SunGen (Gao et al. 2023): the texts of ZeroGen, with weights learned by a noise-robust loss on them.
+
+    Args:
+        per_class: As that of `zerogen`.
+        rounds: Times that the student trains for an epoch and the weights change.
+    """
+    return _on_generated(setting, per_class, rounds)
+
+
+def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
     started = time.perf_counter()
     accepted, reply = _write(setting, per_class)
     rows = [Example(item.text, item.label) for item in accepted]
@@ -55,18 +73,46 @@ def zerogen(setting: Setting, per_class: int = 10) -> Outcome:
     held = max(1, round(VALIDATION_SHARE * len(rows)))
     if len(rows) <= held:
         raise TeacherOutputError(f"only {len(rows)} of {per_class} texts a class passed the guardrails")
+    train, validation = rows[held:], rows[:held]
+    weights = _learned_weights(setting, train, rounds) if rounds else None
     student = new_student(setting)
-    fit = student.fit(rows[held:], rows[:held], 0)
-    report, predicted = on_test(setting, student.predict)
+    fit = student.fit(train, validation, 0, weights)
     return Outcome(
-        report,
-        predicted,
-        rows=len(rows) - held,
-        gradient_steps=fit.epochs * batches(len(rows) - held, setting.config),
+        *on_test(setting, student.predict),
+        rows=len(train),
+        gradient_steps=(fit.epochs + rounds) * batches(len(train), setting.config),
         requests=reply.num_requests,
         usage=reply.usage,
         seconds=time.perf_counter() - started,
     )
+
+
+def _learned_weights(setting: Setting, rows: Sequence[Example], rounds: int) -> list[float]:
+    """With a mean of 1, so that a step is as long as one without weights."""
+    names = list(label_names(setting.task.taxonomy))
+    drawn = np.random.default_rng(derive_seed(setting.config.seed, 0, "weights"))
+    learner = _EpochLearner(setting, rows)
+    weights = learn_weights(learner, [names.index(row.label) for row in rows], rounds, drawn)
+    return list((weights / weights.mean()).tolist())
+
+
+class _EpochLearner:
+    """The student as SunGen trains it: an epoch at a time, from where it was."""
+
+    def __init__(self, setting: Setting, rows: Sequence[Example]) -> None:
+        changes = {"max_epochs": 1, "restart": "continue"}
+        student = setting.config.student.model_copy(update=changes)
+        self._student = new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
+        self._rows = rows
+        self._round = 0
+
+    def fit(self, weights: np.ndarray) -> None:
+        self._student.fit(self._rows, self._rows[:1], self._round, weights.tolist())  # one epoch: nothing to select
+        self._round += 1
+
+    def look(self) -> tuple[np.ndarray, np.ndarray]:
+        texts = texts_of(self._rows)
+        return self._student.predict(texts), self._student.head_inputs(texts)
 
 
 def auggpt(setting: Setting, shots: int | None = None, steps: int | None = None, num_aug: int = 6) -> Outcome:
@@ -77,7 +123,13 @@ def auggpt(setting: Setting, shots: int | None = None, steps: int | None = None,
         num_aug: Rephrasings of a row.
     """
     started = time.perf_counter()
-    real = take_shots(setting, shots)
+    rows, requests, usage = rephrased(setting, take_shots(setting, shots), num_aug)
+    outcome = train_in_stages(setting, [rows], steps, shots is None)
+    return replace(outcome, requests=requests, usage=usage, seconds=time.perf_counter() - started)
+
+
+def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[list[Example], int, TokenUsage]:
+    """Rows and `num_aug` rephrasings of each, without texts of held-out rows; calls and tokens that it took."""
     rows = {normalize(row.text): row for row in real}
     held_out = {normalize(row.text) for row in (*setting.task.validation, *setting.task.test)}
     requests, usage = 0, TokenUsage()
@@ -87,9 +139,7 @@ def auggpt(setting: Setting, shots: int | None = None, steps: int | None = None,
             requests, usage = requests + reply.num_requests, usage + reply.usage
             for sample in reply.samples:
                 rows.setdefault(normalize(sample.text), Example(sample.text.strip(), row.label))
-    kept = [row for text, row in rows.items() if text and text not in held_out]
-    outcome = train_in_stages(setting, [kept], steps, shots is None)
-    return replace(outcome, requests=requests, usage=usage, seconds=time.perf_counter() - started)
+    return [row for text, row in rows.items() if text and text not in held_out], requests, usage
 
 
 def _write(setting: Setting, per_class: int) -> tuple[tuple[Accepted, ...], TeacherReply]:

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
+from pgkd_agent.methods.rows import take_shots
 from pgkd_agent.methods.setting import Outcome, Setting
+from pgkd_agent.types import Example
 from pgkd_agent.zero_shot import evaluate_zero_shot
 
+ZERO_SHOT_PROMPT, FEW_SHOT_PROMPT = "paper", "few_shot"
+"""The default of the settings, and what stands in for it where there are examples."""
 
-def zero_shot(setting: Setting) -> Outcome:
-    """The teacher of the settings labels the test rows, without examples (the paper's appendix A.2)."""
+
+def zero_shot(setting: Setting, rows: int | None = None) -> Outcome:
+    """The teacher of the settings labels the test rows, without examples (the paper's appendix A.2).
+
+    Args:
+        rows: Test rows to ask about, drawn once and the same for every seed; None takes all.
+    """
+    return _label(setting, rows, ())
+
+
+def few_shot(setting: Setting, shots: int = 1, rows: int | None = None) -> Outcome:
+    """As `zero_shot`, with real rows of each class in the prompt.
+
+    Args:
+        shots: Training rows of each class.
+        rows: As that of `zero_shot`.
+    """
+    settings = setting.config.zero_shot
+    if settings.prompt == ZERO_SHOT_PROMPT:
+        settings = settings.model_copy(update={"prompt": FEW_SHOT_PROMPT})
+    config = setting.config.model_copy(update={"zero_shot": settings})
+    return _label(replace(setting, config=config), rows, take_shots(setting, shots))
+
+
+def _label(setting: Setting, rows: int | None, shots: Sequence[Example]) -> Outcome:
     started = time.perf_counter()
     setting.folder.mkdir(parents=True, exist_ok=True)
-    task = setting.task
-    result = evaluate_zero_shot(task.test, task.taxonomy, setting.config, setting.folder / "answers.jsonl")
+    test = setting.task.test
+    everything = range(len(test))
+    asked = everything if rows is None or rows >= len(test) else sorted(random.Random(0).sample(everything, rows))
+    answers = setting.folder / "answers.jsonl"
+    chosen = [test[number] for number in asked]
+    result = evaluate_zero_shot(chosen, setting.task.taxonomy, setting.config, answers, few_shot=shots)
     return Outcome(
         result.report,
         result.predicted,
+        predict_seconds=result.seconds if result.asked == len(chosen) else None,
+        asked=tuple(asked),
         requests=len(result.predicted),
         usage=result.usage,
         seconds=time.perf_counter() - started,

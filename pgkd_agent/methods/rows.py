@@ -72,10 +72,8 @@ def train_in_stages(
     for number, rows in enumerate(stages):
         fit = student.fit(rows, setting.task.validation if uses_validation else rows, number)
         done += fit.epochs * batches(len(rows), setting.config)
-    report, predicted = on_test(setting, student.predict)
     return Outcome(
-        report,
-        predicted,
+        *on_test(setting, student.predict),
         validation_loss=_validation_loss(setting, student) if uses_validation else None,
         rows=len(stages[-1]),
         gradient_steps=done,

@@ -59,6 +59,8 @@ class Outcome:
     """
     Attributes:
         predicted: A label per test row, in their order; None where an LLM named none.
+        predict_seconds: That this took, without loading anything; None where not known.
+        asked: Numbers of the test rows that `predicted` is about; None for all of them.
         validation_loss: Of the returned model in nats, None where it has none.
         accepted: Rows that each KD step added.
         rows: Trained on in the last fit.
@@ -68,6 +70,8 @@ class Outcome:
 
     report: ClassificationReport
     predicted: tuple[str | None, ...]
+    predict_seconds: float | None = None
+    asked: tuple[int, ...] | None = None
     validation_loss: float | None = None
     accepted: tuple[ClassCounts, ...] = ()
     rows: int = 0
@@ -138,22 +142,22 @@ Predict = Callable[[Sequence[str]], Probabilities]
 """Of texts, shape (n_texts, n_labels)."""
 
 
-def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...]]:
-    """The report on the test rows, and the label of each."""
+def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...], float]:
+    """The report on the test rows, the label of each, and the seconds it took to predict them."""
     task, names = setting.task, label_names(setting.task.taxonomy)
+    started = time.perf_counter()
     probabilities = predict(texts_of(task.test))
+    seconds = time.perf_counter() - started
     report = evaluate(probabilities, task.test, task.taxonomy).report
-    return report, tuple(names[index] for index in probabilities.argmax(axis=1))
+    return report, tuple(names[index] for index in probabilities.argmax(axis=1)), seconds
 
 
 def of_steps(
     setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict, started: float
 ) -> Outcome:
     """The outcome of a loop."""
-    report, predicted = on_test(setting, predict)
     return Outcome(
-        report,
-        predicted,
+        *on_test(setting, predict),
         validation_loss=steps[best_step].validation.loss,
         accepted=accepted_per_step(history, len(steps) - 1),
         rows=len(history),

@@ -52,6 +52,21 @@ def predict_logits(
     return logits
 
 
+def head_inputs(model: Any, tokenizer: Any, encoded: Encoded) -> np.ndarray:
+    """What the last layer of the head is given for each text, shape (n, its width), float32."""
+    layer = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].float().cpu()))
+    try:
+        predict_logits(model, tokenizer, encoded)
+    finally:
+        handle.remove()
+    batches = inference_batches(encoded, INFERENCE_BATCH_SIZE, max_tokens(model.device))
+    result = torch.empty(len(encoded), layer.in_features)
+    result[[row for rows in batches for row in rows]] = torch.cat(seen)
+    return result.numpy()
+
+
 def to_probabilities(logits: torch.Tensor) -> Probabilities:
     """Softmax in double precision, so that a tiny probability stays above 0 and its log finite."""
     probabilities: np.ndarray = logits.double().softmax(dim=-1).numpy()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pgkd_agent.config import StudentSettings
@@ -15,7 +17,7 @@ from pgkd_agent.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
 from pgkd_agent.student.classifier import StudentClassifier
-from pgkd_agent.student.inference import predict_logits, to_probabilities
+from pgkd_agent.student.inference import head_inputs, predict_logits, to_probabilities
 from pgkd_agent.student.loading import (
     choose_device,
     load_model,
@@ -80,14 +82,24 @@ class TorchStudent:
             self.restore(self._load().state_dict())
             self._is_as_loaded = True
 
-    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
+    def fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None = None,
+    ) -> FitResult:
+        """
+        Args:
+            weights: Of the rows in the training loss; None takes 1 for all.
+        """
         if self._from_scratch:
             self.reset()
         self._is_as_loaded = False
         result = fit(
             self._model,
             self._tokenizer,
-            self._rows(rows),
+            replace(self._rows(rows), weights=weights),
             self._rows(validation),
             self._fit_settings,
             derive_seed(self._seed, kd_step, "fit"),
@@ -98,6 +110,10 @@ class TorchStudent:
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
         return to_probabilities(predict_logits(self._model, self._tokenizer, self._encode(texts)))
+
+    def head_inputs(self, texts: Sequence[str]) -> np.ndarray:
+        """What the last layer makes its logits of, without dropout; shape (n_texts, its width)."""
+        return head_inputs(self._model, self._tokenizer, self._encode(texts))
 
     def snapshot(self) -> Weights:
         return copy_weights(self._model)

@@ -31,10 +31,11 @@ OnEpoch = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Token ids and class ids, in the same order."""
+    """Token ids and class ids, in the same order; `weights` of the rows in the training loss, None where all are 1."""
 
     ids: Encoded
     labels: Sequence[int]
+    weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,11 @@ def _step(
     seen = np.empty((len(rows), trainee.computing.config.num_labels), dtype=np.float32)
     trainee.begin_step()
     for part in inference_batches([train.ids[row] for row in rows], len(rows), max_tokens(device)):
-        batch = pad(tokenizer, [train.ids[rows[place]] for place in part], device)
-        labels = torch.tensor([train.labels[rows[place]] for place in part], device=device)
+        places = [rows[place] for place in part]
+        batch = pad(tokenizer, [train.ids[row] for row in places], device)
+        labels = torch.tensor([train.labels[row] for row in places], device=device)
         logits = trainee.computing(**batch).logits.float()
-        loss = cross_entropy(logits, labels, reduction="sum") / len(rows)
+        loss = _loss(logits, labels, train.weights and [train.weights[row] for row in places]) / len(rows)
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "
@@ -138,6 +140,13 @@ def _step(
     optimizer.step()
     trainee.show_weights()
     return seen
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: Sequence[float] | None) -> torch.Tensor:
+    """Sum of the rows' cross-entropies in nats."""
+    if weights is None:
+        return cross_entropy(logits, labels, reduction="sum")
+    return cross_entropy(logits, labels, reduction="none") @ torch.tensor(weights, device=logits.device)
 
 
 def validation_loss(model: Any, tokenizer: Any, rows: EncodedRows) -> float:

@@ -17,7 +17,7 @@ from pgkd_agent.teacher.call_log import RawReply
 from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import parse_label
 from pgkd_agent.text import shorten
-from pgkd_agent.types import Label, label_names
+from pgkd_agent.types import Example, Label, label_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class ZeroShotClassifier:
 
     Args:
         config: Its `zero_shot` section and `teacher.max_text_chars`.
+        few_shot: Labelled rows for the prompt.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class ZeroShotClassifier:
         taxonomy: Sequence[Label],
         task_description: str,
         config: PGKDConfig,
+        few_shot: Sequence[Example] = (),
     ) -> None:
         self._template = template
         self._taxonomy = taxonomy
         self._task_description = task_description
         self._max_chars = config.teacher.max_text_chars
+        self._few_shot = [Example(shorten(row.text, self._max_chars), row.label) for row in few_shot]
         self._schema = zero_shot_schema(label_names(taxonomy))
         self._resolve = LabelResolver(taxonomy)
         self._caller = caller
@@ -99,7 +102,8 @@ class ZeroShotClassifier:
             raise over
 
     def _render(self, question: _Question) -> _Question:
-        values = zero_shot_values(self._taxonomy, self._task_description, shorten(question.text, self._max_chars))
+        text = shorten(question.text, self._max_chars)
+        values = zero_shot_values(self._taxonomy, self._task_description, text, self._few_shot)
         return replace(question, messages=tuple(self._template.render(values)))
 
     def _answer(self, question: _Question) -> ZeroShotAnswer:

@@ -1,202 +1,25 @@
-"""Methods and their comparison: real students, an LLM behind a loopback server, cells on disk."""
+"""Comparisons: real students, an LLM behind a loopback server, cells on disk."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from pgkd_agent.compare import ComparisonFile, Grid, Progress, fill, read_comparison
+from pgkd_agent.compare import ComparisonFile, Grid, Progress, fill, lines, read_comparison
 from pgkd_agent.compare import grid as grids
-from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data import Task, prepare_task
-from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
-from pgkd_agent.methods.eda import from_table
-from pgkd_agent.methods.loops import RepeatingTeacher
-from pgkd_agent.student.student import TorchStudent
-from pgkd_agent.types import Example, FitResult, Label
-from tests.integration.conftest import TOPICS, sentences
+from pgkd_agent.compare.statistics import NOT_ASKED
+from pgkd_agent.errors import StorageError
+from pgkd_agent.methods import Outcome, Setting, run_method
+from tests.integration.conftest import TOPICS
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
 from tests.integration.test_cli import pgkd
-from tests.unit.builders import request_of
-
-WORDS = from_table({word: [other for other in words if other != word] for words in TOPICS.values() for word in words})
-
-
-@pytest.fixture(autouse=True)
-def synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """WordNet need not be installed here: words of a topic stand in for synonyms."""
-    for module in (rows, METHODS["control_eda"].__globals__):
-        target = module if isinstance(module, dict) else module.__dict__
-        monkeypatch.setitem(target, "wordnet_synonyms", lambda _folder: WORDS)
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    labels = tuple(Label(name) for name in TOPICS)
-    return prepare_task(sentences(12, 0), sentences(5, 1), sentences(10, 2), taxonomy=labels)
-
-
-def run_in(folder: Path, method: str, task: Task, config: PGKDConfig, **options: Any) -> Outcome:
-    accepted = options.pop("accepted", None)
-    return run_method(method, Setting(task, config, folder, accepted=accepted), options)
-
-
-def test_plain_learns_and_counts_its_steps(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    outcome = run_in(tmp_path, "plain", task, config)
-    assert outcome.report.accuracy > 0.6 and outcome.rows == 48
-    right = sum(name == row.label for name, row in zip(outcome.predicted, task.test, strict=True))
-    assert outcome.report.accuracy == pytest.approx(right / len(task.test))
-    assert outcome.gradient_steps % 3 == 0 and 3 <= outcome.gradient_steps <= 24  # 48 rows in batches of 16, 8 epochs
-    assert outcome.accepted == () and outcome.requests == 0
-
-
-def test_a_control_repeats_real_rows_as_often_as_pgkd_accepted(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    accepted = ({"fruit": 3, "tools": 1}, {}, {"fruit": 14})
-    outcome = run_in(tmp_path, "control", task, config, accepted=accepted)
-    assert outcome.accepted == accepted and outcome.rows == 48 + 18
-    with pytest.raises(ConfigError, match="name the method it belongs to"):
-        run_in(tmp_path, "control", task, config)
-
-
-def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
-    tmp_path: Path, task: Task, config: PGKDConfig
-) -> None:
-    fresh = [
-        Example(f"{text} of old", label) for text, label in (("a ripe mango", "fruit"), ("the loud cow", "animals"))
-    ]
-    pool = ([fresh[0], Example(task.validation[0].text, "fruit")], [Example(task.test[0].text, "fruit")], fresh)
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
-    outcome = run_method("frozen", Setting(task, impatient, tmp_path, pool=pool))
-    assert outcome.accepted == ({"fruit": 1}, {}, {"animals": 1}) and outcome.rows == 48 + 2
-    assert outcome.requests == 0
-    with pytest.raises(ConfigError, match="name the method it belongs to"):
-        run_in(tmp_path, "frozen", task, config)
-
-
-def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
-    tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fits: list[int] = []
-    fit = TorchStudent.fit
-
-    def counted(self: TorchStudent, rows: Any, validation: Any, kd_step: int) -> FitResult:
-        fits.append(kd_step)
-        return fit(self, rows, validation, kd_step)
-
-    monkeypatch.setattr(TorchStudent, "fit", counted)
-    setting = Setting(task, config, tmp_path, accepted=({"fruit": 3},))
-    alone = run_method("control", replace(setting, plain_fits=PlainFits()))
-    plain, control, again = (run_method(name, setting) for name in ("plain", "control", "plain"))
-    assert fits == [0, 1, 0, 1]  # the last plain student came from where the first was kept
-    assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
-    assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
-    other = replace(setting, config=config.model_copy(update={"seed": 2}))
-    run_method("plain", other)
-    assert fits[4:] == [0]
-
-
-def test_rows_are_repeated_in_turns(task: Task) -> None:
-    counts = ({"fruit": 5}, {"fruit": 9, "weather": 2})
-    teacher = RepeatingTeacher(counts, seed=1)
-    first, second = (teacher.write(request_of(task, kd_step)).samples for kd_step in (1, 2))
-    assert Counter(row.label for row in second) == Counter(counts[1])
-    fruit = [row.text for row in (*first, *second) if row.label == "fruit"]
-    real = {row.text for row in task.train if row.label == "fruit"}
-    assert set(fruit) == real and max(Counter(fruit).values()) == 2  # 14 of 12: each once before any comes again
-    variants = RepeatingTeacher(counts, 1, WORDS).write(request_of(task, 1)).samples
-    assert len(variants) == 5 and {row.text for row in variants} - real
-
-
-def test_shots_are_rows_of_each_class_and_validation_rows_play_no_part(
-    tmp_path: Path, task: Task, config: PGKDConfig
-) -> None:
-    outcome = run_in(tmp_path, "no_augment", task, config, shots=2, steps=20)
-    assert outcome.rows == 8 and outcome.gradient_steps == 20 and outcome.validation_loss is None
-    other_validation = replace(task, validation=task.test)
-    assert run_in(tmp_path, "no_augment", other_validation, config, shots=2, steps=20).predicted == outcome.predicted
-
-
-def test_eda_adds_variants_of_every_row(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    outcome = run_in(tmp_path, "eda", task, config, shots=2, steps=10, num_aug=4)
-    assert outcome.rows == 8 * 5 and outcome.gradient_steps == 12  # 3 batches an epoch, rounded up to whole epochs
-    whole = run_in(tmp_path, "eda", task, config, num_aug=1)
-    assert whole.rows == 96 and whole.validation_loss is not None
-
-
-def test_gradual_begins_with_the_real_rows_and_changes_more_and_more(
-    tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages: list[list[str]] = []
-    student_of = rows.new_student
-
-    def watched(setting: Setting) -> Any:
-        student = student_of(setting)
-        fit = student.fit
-        student.fit = lambda these, *more: (stages.append([row.text for row in these]), fit(these, *more))[1]
-        return student
-
-    monkeypatch.setattr(rows, "new_student", watched)
-    outcome = run_in(tmp_path, "gradual", task, config, shots=2, steps=96, num_aug=4)
-    assert [len(stage) for stage in stages] == [8, 40, 40, 40, 40, 40]
-    assert outcome.gradient_steps == 96  # 1 + 5 x 3 steps an epoch of all stages, 6 epochs each
-
-    def unchanged_words(stage: list[str]) -> int:
-        real = stages[0]
-        return sum(len(set(text.split()) & set(real[number // 4].split())) for number, text in enumerate(stage[8:]))
-
-    assert unchanged_words(stages[5]) < unchanged_words(stages[1])
-
-
-def test_zerogen_trains_on_generated_texts_alone(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    def writes(call: int, body: dict[str, Any]) -> Answer:
-        prompt = json.dumps(body["messages"])
-        label = next(name for name in TOPICS if f'class \\"{name}\\"' in prompt)
-        words = TOPICS[label]
-        texts = [f"{words[(call + number) % 8]} and {words[(call + 3 * number) % 8]} {call}" for number in range(5)]
-        return completion(json.dumps({"samples": [{"text": text, "label": label} for text in texts]}))
-
-    with serve(writes) as server:
-        teacher = {"spec": "openai:m", "base_url": server.base_url, "samples_per_request": 5, "max_concurrency": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
-        outcome = run_in(tmp_path, "zerogen", task, changed, per_class=10)
-        prompts = [json.dumps(body["messages"]) for body in server.requests]
-        assert not any(row.text in prompt for row in task.train for prompt in prompts)
-        calls = len(prompts)
-        assert outcome.requests == 8 and outcome.usage.input_tokens > 0 and 20 < outcome.rows <= 36
-        again = run_in(tmp_path, "zerogen", task, changed, per_class=10)
-        assert again.predicted == outcome.predicted and len(server.requests) - calls <= 1  # the check alone
-
-
-def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
-    tmp_path: Path, task: Task, config: PGKDConfig
-) -> None:
-    shown: list[str] = []
-
-    def rephrases(_call: int, body: dict[str, Any]) -> Answer:
-        prompt = json.dumps(body["messages"])
-        row = next(row for row in task.train if row.text in prompt)
-        shown.append(row.text)
-        texts = [" ".join(reversed(row.text.split())), f"so {row.text}", row.text]
-        return completion(json.dumps({"samples": [{"text": text, "label": "anything"} for text in texts]}))
-
-    with serve(rephrases) as server:
-        teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
-        outcome = run_in(tmp_path, "auggpt", task, changed, shots=2, steps=10, num_aug=3)
-    assert len(set(shown)) == len(shown) == 8 == outcome.requests  # a row a call
-    assert outcome.rows == 8 * 3  # the real one and two others; what only repeats it does not count
-
-
-# ---- the grid
 
 PLAN = {
     "seeds": [1, 2],
@@ -271,6 +94,47 @@ def test_a_grid_is_filled_once(
     assert by_place["control", 1].accepted == by_place["pgkd", 1].accepted != ()
     assert by_place["pgkd", 1].gradient_steps == by_place["control", 1].gradient_steps
     assert by_place["zero_shot", 2].requests == 20 and by_place["plain", 1].requests == 0
+
+
+def test_all_rows_mean_all_and_a_part_of_the_test_rows_is_compared_with_the_same_part(
+    tmp_path: Path, data: Path, tiny_student: Path, server: OpenAIServer
+) -> None:
+    methods = {"plain": {}, "full_shot": {}, "zero_shot": {"options": {"rows": 7}}}
+    plan = plan_of(tiny_student, server, methods=methods, seeds=[1])
+    grid = fill(plan, data, tmp_path / "out")
+    assert not grid.failures
+    plain, full, zero = grid.done
+    assert (plain.rows, full.rows) == (48, 64)
+    gold = np.array(zero.gold)
+    asked = np.array(zero.predicted) != NOT_ASKED
+    assert asked.sum() == 7 == len(server.requests)
+    by_entry = {line.entry: line for line in lines(plan, grid)}
+    right = (gold == np.array(zero.predicted))[asked]
+    assert by_entry["zero_shot"].metrics["accuracy"].mean == pytest.approx(right.mean())
+    difference = right.mean() - (gold == np.array(plain.predicted))[asked].mean()
+    assert by_entry["zero_shot"].differences["accuracy"].mean == pytest.approx(difference)
+    assert all((line.predict_seconds or 0) > 0 for line in by_entry.values())
+
+
+def test_what_two_methods_ask_alike_is_asked_once(tmp_path: Path, data: Path, tiny_student: Path) -> None:
+    def writes(call: int, body: dict[str, Any]) -> Answer:
+        prompt = json.dumps(body["messages"])
+        label = next(name for name in TOPICS if f'class \\"{name}\\"' in prompt)
+        texts = [f"{word} {label} {call}" for word in TOPICS[label]]
+        return completion(json.dumps({"samples": [{"text": text, "label": label} for text in texts]}))
+
+    methods = {
+        "plain": {},
+        "zerogen": {"options": {"per_class": 8}},
+        "sungen": {"options": {"per_class": 8, "rounds": 1}},
+    }
+    with serve(writes) as server:
+        plan = plan_of(tiny_student, server, methods=methods, seeds=[1])
+        overrides = {"teacher": {"samples_per_request": 8}}
+        grid = fill(plan.model_copy(update={"overrides": overrides}), data, tmp_path / "out")
+        assert not grid.failures and len(server.requests) == 4  # a class each
+    _, zerogen, sungen = grid.done
+    assert zerogen.rows == sungen.rows and zerogen.requests == sungen.requests == 4
 
 
 def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
@@ -353,14 +217,6 @@ def test_a_run_whose_folder_is_gone_has_no_samples_to_train_on(
     grid = fill(plan, data, out)
     assert [cell.entry for cell in grid.done] == ["pgkd", "plain"]
     assert "samples of 'pgkd' are not in" in grid.failures["topics, frozen, seed 1"]
-
-
-def test_a_control_takes_as_many_steps_as_pgkd_whatever_its_own_losses(
-    tmp_path: Path, task: Task, config: PGKDConfig
-) -> None:
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
-    accepted = tuple({"fruit": 1} for _ in range(4))
-    assert run_in(tmp_path, "control", task, impatient, accepted=accepted).accepted == accepted
 
 
 def test_a_dataset_whose_rate_cannot_be_chosen_is_named(tmp_path: Path, data: Path, tiny_student: Path) -> None:

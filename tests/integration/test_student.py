@@ -34,6 +34,27 @@ def accuracy(student: TorchStudent, rows: list[Example]) -> float:
     return float(np.mean([names[p] == row.label for p, row in zip(predicted, rows, strict=True)]))
 
 
+def test_the_last_layer_makes_the_logits_of_its_inputs(student: TorchStudent) -> None:
+    inputs = student.head_inputs(TEXTS)
+    layer = student._model.classifier
+    logits = torch.from_numpy(inputs) @ layer.weight.T + layer.bias
+    assert inputs.shape == (len(TEXTS), layer.in_features)
+    assert logits.softmax(dim=1).detach().numpy() == pytest.approx(student.predict(TEXTS), abs=1e-5)
+
+
+def test_a_row_of_weight_0_teaches_nothing_and_weights_scale_the_loss(config: PGKDConfig) -> None:
+    def probabilities(rows: list[Example], weights: list[float] | None) -> np.ndarray:
+        student = TorchStudent(config.student, TAXONOMY, seed=1)
+        student.fit(rows, VALIDATION, 0, weights)
+        return student.predict(TEXTS)
+
+    half = [0.0 if number % 2 else 1.0 for number in range(len(TRAIN))]
+    wrong = [Example(row.text, "fruit") if number % 2 else row for number, row in enumerate(TRAIN)]
+    assert np.array_equal(probabilities(TRAIN, half), probabilities(wrong, half))
+    assert not np.allclose(probabilities(TRAIN, half), probabilities(TRAIN, None), atol=1e-3)
+    assert probabilities(TRAIN, [1.0] * len(TRAIN)) == pytest.approx(probabilities(TRAIN, None), abs=1e-3)
+
+
 def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
     student = TorchStudent(
         tiny_config(tiny_student, **{"student.learning_rate": 3e-3, "student.max_epochs": 15}).student, TAXONOMY, seed=1

@@ -242,7 +242,7 @@ def test_a_folder_of_ones_own_comes_before_the_package(tmp_path: Path) -> None:
     assert load_prompt("paper", "zero_shot", tmp_path) == load_prompt("paper", "zero_shot")
     assert load_prompt("per_class", folder=tmp_path) == load_prompt("per_class")
     assert list_prompts(folder=tmp_path) == sorted([*list_prompts(), "mine"])
-    assert list_prompts("zero_shot", tmp_path) == ["paper", "short"]
+    assert list_prompts("zero_shot", tmp_path) == ["few_shot", "paper", "short"]
     with pytest.raises(PromptError, match=r"no prompt 'other' in .*pgkd or the package; pgkd variants: .*mine"):
         load_prompt("other", folder=tmp_path)
     with pytest.raises(PromptError, match="no prompt 'mine'; pgkd variants"):
@@ -297,7 +297,9 @@ def test_the_zero_shot_prompt_of_the_paper_word_for_word() -> None:
 
 
 def test_a_purpose_has_variables_of_its_own() -> None:
-    with pytest.raises(PromptError, match="unknown variables: few_shot; there are: taxonomy, task_description, text"):
-        _ = PromptTemplate("mine", "{{ few_shot }}", "zero_shot").variables
-    with pytest.raises(PromptError, match="zero_shot variants: paper"):
+    with pytest.raises(
+        PromptError, match="unknown variables: target; there are: taxonomy, task_description, text, few_shot"
+    ):
+        _ = PromptTemplate("mine", "{{ target }}", "zero_shot").variables
+    with pytest.raises(PromptError, match="zero_shot variants: few_shot, paper"):
         load_prompt("per_class", "zero_shot")
