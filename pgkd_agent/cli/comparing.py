@@ -29,8 +29,11 @@ def compare(
     set_: options.Set = None,
     tables: Annotated[bool, typer.Option("--tables", help="Run nothing: tables of what is there.")] = False,
     metric: Annotated[
-        str, typer.Option("--metric", help="Of the LaTeX table: accuracy, macro_f1 or weighted_f1.")
+        str, typer.Option("--metric", help="Of LaTeX table and plot: accuracy, macro_f1 or weighted_f1.")
     ] = "accuracy",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Figure to draw, .png, .svg or .pdf; needs the extra [plot].")
+    ] = None,
 ) -> None:
     """Compare methods over datasets and seeds; a comparison that was stopped goes on where it was.
 
@@ -39,14 +42,15 @@ def compare(
     """
     from rich.console import Console
 
-    from pgkd_agent.compare import fill, narrowed, read_comparison, to_csv, to_json, to_latex, to_markdown
-    from pgkd_agent.compare.statistics import METRICS
+    from pgkd_agent.compare import fill, lines, narrowed, read_comparison, to_csv, to_json, to_latex, to_markdown
+    from pgkd_agent.compare.plot import plot as draw
+    from pgkd_agent.compare.tables import HEADINGS
     from pgkd_agent.errors import ConfigError
 
     overrides = nested_settings(set_ or ())
     plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+    if metric not in HEADINGS:
+        raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
     grid = fill(plan, data, out, progress_on(Console(stderr=True), plan), tables)
     text = to_markdown(plan, grid)
     contents = {
@@ -57,6 +61,8 @@ def compare(
     }
     write_results(out, contents)
     typer.echo(text)
+    if plot:
+        draw(plan, lines(plan, grid), metric, HEADINGS[metric], plot)
     if grid.failures:
         raise typer.Exit(1)
 

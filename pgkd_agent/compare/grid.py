@@ -232,6 +232,7 @@ class _Work:
 
     def _prepare(self, cell: Cell) -> _Prepared:
         task = self._task(cell)
+        cell = self._within_tokens(cell)
         setting = self._with_repeated(cell, Setting(task, cell.config, Path(), plain_fits=self._plain_fits))
         identity = _identity(cell, setting)
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
@@ -240,6 +241,15 @@ class _Work:
         self.folders[_place(cell)] = folder
         config = self._sharing_replies(cell)
         return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
+
+    def _within_tokens(self, cell: Cell) -> Cell:
+        if cell.tokens_of is None:
+            return cell
+        other = self.done.get((cell.dataset, *cell.tokens_of))
+        if other is None:
+            raise _NotRunError(f"{cell.tokens_of[0]!r}, whose tokens it may take, is not there")
+        budget = cell.config.budget.model_copy(update={"max_tokens": other.input_tokens + other.output_tokens})
+        return replace(cell, config=cell.config.model_copy(update={"budget": budget}))
 
     def _sharing_replies(self, cell: Cell) -> PGKDConfig:
         """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once."""

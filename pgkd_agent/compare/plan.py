@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pgkd_agent.config import PGKDConfig, build_config, explain, read_yaml
 from pgkd_agent.data import PRESETS
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.methods import LOOPS, REPEATS, check_method
+from pgkd_agent.methods import LOOPS, REPEATS, WITH_LLM, check_method
 
 Settings = dict[str, Any]
 """Nested, as in a config file."""
@@ -35,6 +35,8 @@ class MethodEntry(_Record):
     of: str | None = None
     """For a control, the entry whose accepted samples it repeats; for `frozen`, that of PGKD whose samples it trains
     on, those of its first seed. None: the only one."""
+    tokens_of: str | None = None
+    """An entry whose teacher tokens are the most that this one may take, for methods that ask an LLM."""
     seeds: tuple[int, ...] = ()
     """Of this entry alone, e.g. one seed of PGKD, whose samples `frozen` takes for all; none: those of the file."""
     settings: Settings = Field(default_factory=dict)
@@ -96,6 +98,7 @@ class Cell:
         source: The folder of its rows; None where the settings name one of the paper's datasets.
         of: The entry it repeats.
         of_seed: The seed of that, where it is not its own.
+        tokens_of: Entry and seed whose teacher tokens it may take at most.
     """
 
     dataset: str
@@ -107,6 +110,7 @@ class Cell:
     options: Mapping[str, Any]
     of: str | None = None
     of_seed: int | None = None
+    tokens_of: tuple[str, int] | None = None
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.entry}, seed {self.seed}"
@@ -155,8 +159,19 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
         check_method(entry.method or name, entry.options)
         repeated_by(plan, name)
+        if entry.tokens_of is not None:
+            _check_tokens_of(plan, name, entry.tokens_of)
     if plan.baseline not in plan.methods:
         raise ConfigError(f"{what}: the baseline {plan.baseline!r} is none of the methods {', '.join(plan.methods)}")
+
+
+def _check_tokens_of(plan: ComparisonFile, name: str, of: str) -> None:
+    asks = [other for other in plan.methods if method_of(plan, other) in WITH_LLM and not plan.methods[other].tokens_of]
+    if of not in asks or of == name or method_of(plan, name) not in WITH_LLM:
+        raise ConfigError(
+            f"method {name!r}: tokens_of is {of!r}; it is for methods that ask an LLM, and names another of them that "
+            f"has none itself: {', '.join(one for one in asks if one != name) or 'there is none'}"
+        )
 
 
 def repeated_by(plan: ComparisonFile, name: str) -> str | None:
@@ -240,7 +255,8 @@ def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]
 
     def place(cell: Cell) -> tuple[int, bool, int, bool]:
         is_pool = (cell.entry, cell.seed) in pools
-        return datasets.index(cell.dataset), not is_pool, seeds.index(cell.seed), cell.method in REPEATS
+        is_later = cell.method in REPEATS or cell.tokens_of is not None
+        return datasets.index(cell.dataset), not is_pool, seeds.index(cell.seed), is_later
 
     return sorted(found, key=place)
 
@@ -264,7 +280,11 @@ def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path |
     layers = [*all_rows, tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
     source, config = _source_and_config(plan, dataset, seed, data, *layers)
     of_seed = seeds_of(plan, of)[0] if of and method == "frozen" else None
-    return Cell(dataset, source, name, seed, method, config, entry.options, of, of_seed)
+    tokens_of = None
+    if entry.tokens_of:
+        others = seeds_of(plan, entry.tokens_of)
+        tokens_of = entry.tokens_of, seed if seed in others else others[0]
+    return Cell(dataset, source, name, seed, method, config, entry.options, of, of_seed, tokens_of)
 
 
 def _chain(plan: ComparisonFile, name: str | None) -> list[str]:

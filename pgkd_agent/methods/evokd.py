@@ -5,6 +5,7 @@ A reconstruction from the source's abstract: prompts, batch sizes and the traini
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pgkd_agent.answer import CONTRACT_LINE, answer_schema
 from pgkd_agent.budget import Budget
+from pgkd_agent.errors import BudgetExceededError
 from pgkd_agent.evidence import score_rows
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
@@ -30,6 +32,8 @@ from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage,
 if TYPE_CHECKING:
     from pgkd_agent.teacher.call_log import RawReply
     from pgkd_agent.teacher.calling import Caller
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 8
 """Most right rows, and most wrong ones, that an analysis is made of."""
@@ -83,7 +87,11 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     with _teacher(setting) as teacher:
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):
-            samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
+            try:
+                samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
+            except BudgetExceededError as error:
+                logger.warning("EvoKD ends before step %d: %s", kd_step, error)
+                break
             accepted = screener.screen(samples, History.of(tuple(rows)), frozenset(), kd_step).accepted
             if not accepted:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from pgkd_agent.types import (
     TokenUsage,
     label_names,
 )
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.1
 """Of the generated rows; the source's 90/10 split."""
@@ -135,10 +138,13 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
     requests, usage = 0, TokenUsage()
     with _teacher(setting, "auggpt", num_aug, AcceptAll()) as opened:
         for number, row in enumerate(real, 1):
-            reply = _whole(opened.teacher.write(_about(setting, row, number, num_aug)))
+            reply = opened.teacher.write(_about(setting, row, number, num_aug))
             requests, usage = requests + reply.num_requests, usage + reply.usage
             for sample in reply.samples:
                 rows.setdefault(normalize(sample.text), Example(sample.text.strip(), row.label))
+            if reply.stopped_by:
+                logger.warning("AugGPT: %d of %d rows were rephrased: %s", number - 1, len(real), reply.stopped_by)
+                break
     return [row for text, row in rows.items() if text and text not in held_out], requests, usage
 
 
@@ -149,16 +155,17 @@ def _write(setting: Setting, per_class: int) -> tuple[tuple[Accepted, ...], Teac
     screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", None, screener) as opened:
-        reply = _whole(opened.teacher.write(request))
+        reply = _what_came(opened.teacher.write(request))
         return opened.screener.screen(reply.samples, History(()), reply.shown_texts, 1).accepted, reply
 
 
-def _whole(reply: TeacherReply) -> TeacherReply:
-    """
+def _what_came(reply: TeacherReply) -> TeacherReply:
+    """What came; of a teacher that a cap cut short at least something.
+
     Raises:
-        BudgetExceededError: A cap cut it short.
+        BudgetExceededError: Nothing came.
     """
-    if reply.stopped_by:
+    if reply.stopped_by and not reply.samples:
         raise BudgetExceededError(reply.stopped_by)
     return reply
 

@@ -137,6 +137,30 @@ def test_what_two_methods_ask_alike_is_asked_once(tmp_path: Path, data: Path, ti
     assert zerogen.rows == sungen.rows and zerogen.requests == sungen.requests == 4
 
 
+def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
+    tmp_path: Path, data: Path, tiny_student: Path
+) -> None:
+    def writes(call: int, body: dict[str, Any]) -> Answer:
+        prompt = json.dumps(body["messages"])
+        label = next((name for name in TOPICS if f'class \\"{name}\\"' in prompt), "fruit")
+        texts = [f"{word} {label} {call}" for word in TOPICS[label][: 2 + 6 * ("typical" in prompt)]]
+        return completion(json.dumps({"samples": [{"text": text, "label": label} for text in texts]}))
+
+    methods = {"plain": {}, "zerogen": {"options": {"per_class": 80}, "tokens_of": "pgkd"}, "pgkd": {}}
+    overrides = {
+        "teacher": {"samples_per_request": 8, "max_tokens": 64},
+        "pgkd": {"num_kd_steps": 20, "patience_limit": 99},
+    }
+    with serve(writes) as server:
+        plan = plan_of(tiny_student, server, methods=methods, seeds=[1])
+        grid = fill(plan.model_copy(update={"overrides": overrides}), data, tmp_path / "out")
+    assert not grid.failures
+    by_entry = {cell.entry: cell for cell in grid.done}
+    tokens = {entry: cell.input_tokens + cell.output_tokens for entry, cell in by_entry.items()}
+    assert 0 < tokens["zerogen"] <= tokens["pgkd"] and by_entry["zerogen"].requests < 40  # which it would have sent
+    assert by_entry["zerogen"].rows > 0
+
+
 def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
     tmp_path: Path, data: Path, tiny_student: Path, server: OpenAIServer
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -23,6 +25,7 @@ from pgkd_agent.compare import (
     to_markdown,
 )
 from pgkd_agent.compare.plan import cells, tuning_cells
+from pgkd_agent.compare.plot import plot
 from pgkd_agent.compare.statistics import METRICS, paired_difference, spread
 from pgkd_agent.errors import ConfigError, StorageError
 
@@ -239,3 +242,50 @@ def test_cells_of_other_test_rows_are_not_compared() -> None:
     other = Grid((replace(DONE, gold=(1, 1, 1, 0)), filled.done[2]), {}, {})
     with pytest.raises(StorageError, match="different test rows"):
         lines(plan, other)
+
+
+def texts_of_svg(file: Path) -> list[str]:
+    return [element.text or "" for element in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_plot_has_methods_side_by_side_with_the_papers_figures(tmp_path: Path) -> None:
+    plan, filled = grid()
+    file = tmp_path / "plot.svg"
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot(plan, lines(plan, filled), "accuracy", "accuracy", file)
+    assert {"bank", "plain", "pgkd", "accuracy", "in the paper"} <= set(texts_of_svg(file))
+
+
+def test_a_plot_over_rows_where_a_source_is_there_in_several_sizes(tmp_path: Path) -> None:
+    sizes = {f"bank-{rows}": {"source": "bank", "settings": {"data": {"rows": rows}}} for rows in (250, 1000)}
+    plan = ComparisonFile.model_validate({"seeds": (1,), "datasets": sizes, "methods": {"plain": {}, "pgkd": {}}})
+    done = [replace(DONE, dataset=name, entry=entry) for name in sizes for entry in plan.methods]
+    file = tmp_path / "plot.svg"
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot(plan, lines(plan, Grid(tuple(done), {}, {})), "macro_f1", "macro F1", file)
+    assert {"bank", "labelled rows", "250", "1,000", "plain", "pgkd", "macro F1"} <= set(texts_of_svg(file))
+
+
+def test_a_plot_that_cannot_be_drawn(tmp_path: Path) -> None:
+    plan, filled = grid()
+    shown = lines(plan, filled)
+    with pytest.raises(ConfigError, match="nothing to plot"):
+        plot(plan, [], "accuracy", "accuracy", tmp_path / "plot.png")
+    with pytest.raises(ConfigError, match="odd"):
+        plot(plan, shown, "accuracy", "accuracy", tmp_path / "plot.odd")
+    with pytest.raises(StorageError, match="cannot be written"):
+        plot(plan, shown, "accuracy", "accuracy", tmp_path / "none" / "plot.png")
+
+
+def test_an_entry_may_take_as_many_tokens_as_another(tmp_path: Path) -> None:
+    def plan(text: str) -> ComparisonFile:
+        methods = f"methods:\n  plain: {{}}\n{text}\n  pgkd: {{seeds: [2]}}\n"
+        return read_comparison(written(tmp_path, PLAN[: PLAN.index("methods")] + methods))
+
+    found = cells(plan("  zerogen: {tokens_of: pgkd}"), tmp_path, {})
+    places = [(cell.entry, cell.seed) for cell in found if cell.dataset == "bank"]
+    assert places == [("plain", 1), ("zerogen", 1), ("plain", 2), ("pgkd", 2), ("zerogen", 2)]
+    assert {cell.tokens_of for cell in found if cell.entry == "zerogen"} == {("pgkd", 2)}
+    for wrong in ("  zerogen: {tokens_of: plain}", "  eda: {tokens_of: pgkd}", "  zerogen: {tokens_of: zerogen}"):
+        with pytest.raises(ConfigError, match="it is for methods that ask an LLM"):
+            plan(wrong)
