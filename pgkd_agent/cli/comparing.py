@@ -26,6 +26,9 @@ def compare(
     datasets: Annotated[str | None, typer.Option("--datasets", help="Only these, e.g. huffpost,banking77.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Only these, e.g. plain,pgkd.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Instead of those of the file, e.g. 1,2.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Entry that differences are from, instead of that of the file.")
+    ] = None,
     set_: options.Set = None,
     tables: Annotated[bool, typer.Option("--tables", help="Run nothing: tables of what is there.")] = False,
     metric: Annotated[
@@ -48,10 +51,10 @@ def compare(
     from pgkd_agent.errors import ConfigError
 
     overrides = nested_settings(set_ or ())
-    plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
+    plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides, baseline)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
-    grid = fill(plan, data, out, progress_on(Console(stderr=True), plan), tables)
+    grid = fill(plan, data, out, progress_on(Console(stderr=True), plan, tables), tables)
     text = to_markdown(plan, grid)
     contents = {
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
@@ -81,8 +84,10 @@ def _numbers(text: str | None) -> list[int]:
         raise ConfigError(f"--seeds {text}: expected whole numbers with commas between") from error
 
 
-def progress_on(console: Console, plan: ComparisonFile) -> Callable[[Progress], None]:
-    """Say what is to be done, and a line for each cell."""
+def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Callable[[Progress], None]:
+    """Say what is to be done, and a line for each cell; nothing where nothing is run."""
+    if only_stored:
+        return lambda progress: None
     console.print(_what(plan), highlight=False, soft_wrap=True)
 
     def say(progress: Progress) -> None:
@@ -97,7 +102,9 @@ def progress_on(console: Console, plan: ComparisonFile) -> Callable[[Progress], 
 
 
 def _what(plan: ComparisonFile) -> str:
-    number = len(plan.datasets) * len(plan.seeds) * len(plan.methods)
+    from pgkd_agent.compare.plan import seeds_of
+
+    number = len(plan.datasets) * sum(len(seeds_of(plan, name)) for name in plan.methods)
     hours = "" if plan.hours is None else f", about {plan.hours:g} hours"
     return f"{number} cells: {len(plan.methods)} methods, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds{hours}"
 

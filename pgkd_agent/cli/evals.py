@@ -60,7 +60,7 @@ def prompts(
     read = read_suite(suite)
     plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
     console = Console(stderr=True)
-    grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan), recorded)
+    grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
     record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
     typer.echo(text)

@@ -210,8 +210,12 @@ def narrowed(
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (),
     overrides: Settings | None = None,
+    baseline: str | None = None,
 ) -> ComparisonFile:
     """A part of a plan; empty is all.
+
+    Args:
+        baseline: Another one than the file says.
 
     Raises:
         ConfigError: The plan has no such dataset or method, or a control without what it repeats is left.
@@ -229,6 +233,7 @@ def narrowed(
             "tune_seed": _tune_seed(plan),
             "tune": {key: values for key, values in plan.tune.items() if key not in named},
             "overrides": overrides,
+            "baseline": baseline or plan.baseline,
         }
     )
     check_comparison(part, "the part asked for")

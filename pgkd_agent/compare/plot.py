@@ -81,7 +81,7 @@ def _side_by_side(axes: Axes, lines: Sequence[Line], metric: str, heading: str) 
         axes.plot(*zip(*theirs, strict=True), "o", color="gray", fillstyle="none", label="in the paper")
         axes.legend()
     axes.set_yticks(places, labels=[line.entry for line in lines])
-    axes.invert_yaxis()
+    axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel(heading)
     axes.grid(axis="x", alpha=0.3)
 

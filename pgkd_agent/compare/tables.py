@@ -119,12 +119,8 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
                 f"{section}.{key} = {value}" for section, named in chosen.items() for key, value in named.items()
             )
         parts += [title, table(headings, [_cells(line, has_paper) for line in here])]
-    notes = [
-        f"* {line.dataset}, {line.entry}: no result for seeds {_numbers(line.missing)}"
-        for line in shown
-        if line.missing
-    ]
-    notes += [f"* {cell}: {why}" for cell, why in grid.failures.items()]
+    missing = {f"{line.dataset}, {line.entry}, seed {seed}": "no result" for line in shown for seed in line.missing}
+    notes = [f"* {cell}: {why}" for cell, why in {**missing, **grid.failures}.items()]
     if notes:
         parts.append("Missing:\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
