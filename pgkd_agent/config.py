@@ -126,6 +126,8 @@ class TeacherSettings(_Settings):
     cache: Path | None = None
     """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
     run's own log is looked in."""
+    cache_counts: bool = False
+    """Whether a reply from the cache counts as if it had been sent: against the caps, and in what is reported."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
     turns: Literal["rotating", "weighted"] = "rotating"

@@ -181,7 +181,7 @@ def load_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
     template = read_prompt(variant, purpose, folder)
     if "attributes" not in template.variables:
         return template
-    places = [Path(variant).parent] if _is_path(variant) else []
+    places = [Path(variant).parent] if is_path(variant) else []
     places += _places(purpose, folder)
     file = next(place / ATTRIBUTES_FILE for place in places if (place / ATTRIBUTES_FILE).is_file())
     return replace(template, attributes=load_attributes(file))
@@ -194,7 +194,7 @@ def read_prompt(variant: str, purpose: Purpose = "pgkd", folder: Path | None = N
         PromptError: There is no such variant, file or folder, or it is no UTF-8.
     """
     places = _places(purpose, folder)
-    paths = [Path(variant)] if _is_path(variant) else [place / f"{variant}.j2" for place in places]
+    paths = [Path(variant)] if is_path(variant) else [place / f"{variant}.j2" for place in places]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         variants = ", ".join(list_prompts(purpose, folder))
@@ -245,7 +245,8 @@ def _places(purpose: Purpose, folder: Path | None) -> list[Path]:
     return [root / purpose for root in roots]
 
 
-def _is_path(variant: str) -> bool:
+def is_path(variant: str) -> bool:
+    """Whether it names a template's file and not a variant."""
     return variant.endswith(".j2") or "/" in variant or "\\" in variant
 
 

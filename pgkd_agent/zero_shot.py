@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data import Taxonomy
+from pgkd_agent.data import Task, Taxonomy
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.estimates import Estimate, estimate_run
 from pgkd_agent.metrics import classification_report
@@ -122,6 +122,12 @@ def evaluate_zero_shot(
         seconds=seconds,
         asked=len(left),
     )
+
+
+def with_description(config: PGKDConfig, task: Task) -> PGKDConfig:
+    """The settings with what the task is about, which a dataset of the paper says by itself."""
+    data = config.data.model_copy(update={"task_description": task.description})
+    return config.model_copy(update={"data": data})
 
 
 def calls_beside(answers: Path) -> Path:

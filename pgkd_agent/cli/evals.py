@@ -35,9 +35,9 @@ def prompts(
         Path | None, typer.Option("--baseline", help="An earlier results.json to hold the scores against.")
     ] = None,
     fail_under: Annotated[
-        float,
-        typer.Option("--fail-under", min=0, help="With --baseline: how much lower than there a score may be."),
-    ] = 0.0,
+        float | None,
+        typer.Option("--fail-under", min=0, help="With --baseline: how much lower a score may be. [default: 0]"),
+    ] = None,
 ) -> None:
     """Compare prompt variants: what the teacher writes, and students trained on it, on test rows.
 
@@ -46,6 +46,7 @@ def prompts(
     """
     from rich.console import Console
 
+    from pgkd_agent.errors import ConfigError
     from pgkd_agent.prompt_evals import (
         evaluate_prompts,
         losses_against,
@@ -56,6 +57,10 @@ def prompts(
         to_markdown,
     )
 
+    if fail_under is not None and baseline is None:
+        raise ConfigError("--fail-under needs a --baseline to hold the scores against")
+    if baseline and baseline.resolve() == (out / "results.json").resolve():
+        raise ConfigError(f"{baseline} is written anew by this command; keep the baseline elsewhere")
     before = read_baseline(baseline) if baseline else None
     read = read_suite(suite)
     plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
@@ -64,8 +69,8 @@ def prompts(
     record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
     typer.echo(text)
-    lost = losses_against(before, record, fail_under) if before else []
+    lost = losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
         console.print(f"lower than in {baseline}: {loss}", highlight=False, soft_wrap=True, markup=False)
-    if lost or grid.failures:
+    if lost or grid.failures or any(result.failures for result in results):
         raise typer.Exit(1)

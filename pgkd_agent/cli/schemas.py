@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 
-def schema(name: Annotated[str, typer.Argument(help="config, samples, result or prices.")]) -> None:
+def schema(
+    name: Annotated[str, typer.Argument(help="config, samples, result, prices, comparison or prompt_suite.")],
+) -> None:
     """Print a JSON Schema; a YAML file whose first line names it completes and checks itself in an editor.
 
     The line: # yaml-language-server: $schema=config.schema.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -23,6 +24,25 @@ from pgkd_agent.pipeline import load_task
 from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import accepted_rows, lock
 from pgkd_agent.types import TokenUsage, label_names
+
+logger = logging.getLogger(__name__)
+
+STEPPED = ("pgkd", "evokd", "evokd_init")
+"""Methods with the KD steps of the settings."""
+PROMPTED = ("zero_shot", "few_shot")
+"""Methods without a student."""
+HOW_ASKED = {
+    "cache",
+    "cache_counts",
+    "prices",
+    "threads",
+    "timeout",
+    "max_retry_seconds",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+}
+"""Settings of a teacher that do not change what it is asked."""
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
@@ -114,7 +134,8 @@ def fill(
         ConfigError: A setting, method or dataset of the plan is not known; nothing is run.
         StorageError: The disk refuses, or another process works in `out`.
     """
-    cells(plan, data, {})  # all settings are good
+    for cell in cells(plan, data, {}):  # all settings and prompts are good
+        prompt_hash(cell.method, cell.config)
     held = lock(out / ".lock", str(out))
     try:
         work = _Work(out, only_stored)
@@ -226,6 +247,11 @@ class _Work:
             outcome = run_method(cell.method, prepared.setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written
             raise _NotRunError(str(error)) from error
+        except PGKDError:
+            raise
+        except Exception as error:  # out of memory, a mistake of ours: hours of other cells must not be lost to it
+            logger.exception("%s", cell)
+            raise _NotRunError(f"{type(error).__name__}: {error}") from error
         done = _done(cell, prepared.setting.task, outcome)
         _write(prepared.file, {"identity": prepared.identity, "cell": asdict(done)})
         return done
@@ -237,7 +263,7 @@ class _Work:
         identity = _identity(cell, setting)
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        folder = self._out / "cells" / (cell.source.name if cell.source else cell.dataset) / cell.method / name
+        folder = self._out / "cells" / _rows_name(cell) / cell.method / name
         self.folders[_place(cell)] = folder
         config = self._sharing_replies(cell)
         return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
@@ -252,13 +278,21 @@ class _Work:
         return replace(cell, config=cell.config.model_copy(update={"budget": budget}))
 
     def _sharing_replies(self, cell: Cell) -> PGKDConfig:
-        """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once."""
-        teacher = cell.config.teacher
-        if teacher.cache is None and cell.method in WITH_LLM:
-            file = self._out / "replies" / f"{cell.dataset}-{cell.seed}.sqlite"
+        """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once.
+
+        It counts in full for each of them. Where the LLM is the classifier it is asked each time, for its latency.
+        """
+        if cell.method not in WITH_LLM:
+            return cell.config
+        file = None
+        if cell.method not in PROMPTED:
+            file = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
             file.parent.mkdir(parents=True, exist_ok=True)
-            teacher = teacher.model_copy(update={"cache": file})
-        return cell.config.model_copy(update={"teacher": teacher})
+        changes = {
+            "cache": file if cell.config.teacher.cache is None else cell.config.teacher.cache,
+            "cache_counts": True,
+        }
+        return cell.config.model_copy(update={"teacher": cell.config.teacher.model_copy(update=changes)})
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
         if cell.of is None:
@@ -289,9 +323,25 @@ def _place(cell: Cell) -> Place:
     return cell.dataset, cell.entry, cell.seed
 
 
+def _rows_name(cell: Cell) -> str:
+    return cell.source.name if cell.source else str(cell.config.data.dataset)
+
+
 def _named(done: Done, cell: Cell) -> Done:
-    """A stored cell under the names of this plan."""
-    return replace(done, dataset=cell.dataset, entry=cell.entry)
+    """A stored cell under the names of this plan, and at its prices."""
+    cost = (
+        done.cost if cell.config.teacher.ensemble else _cost(cell, done.requests, done.input_tokens, done.output_tokens)
+    )
+    return replace(done, dataset=cell.dataset, entry=cell.entry, cost=cost)
+
+
+def _cost(cell: Cell, requests: int, input_tokens: int, output_tokens: int) -> float | None:
+    """Of one teacher; 0 of a method that asks none."""
+    if not requests:
+        return 0.0
+    return load_prices(cell.config.teacher.prices).cost(
+        cell.config.teacher.spec, TokenUsage(input_tokens, output_tokens)
+    )
 
 
 def _read_task(cell: Cell) -> Task:
@@ -327,9 +377,9 @@ def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
         requests=outcome.requests,
         input_tokens=outcome.usage.input_tokens,
         output_tokens=outcome.usage.output_tokens,
-        cost=load_prices(cell.config.teacher.prices).cost(cell.config.teacher.spec, outcome.usage)
-        if outcome.usage != TokenUsage() or outcome.requests
-        else 0.0,
+        cost=_cost(cell, outcome.requests, outcome.usage.input_tokens, outcome.usage.output_tokens)
+        if outcome.cost is None
+        else outcome.cost,
         seconds=outcome.seconds,
         predict_seconds=outcome.predict_seconds,
     )
@@ -354,12 +404,15 @@ def _identity(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 
 def _left_out(method: str) -> dict[str, Any]:
-    """Settings that do not matter to a method; where rows and shared replies lie does to none."""
-    loops = ("pgkd", "evokd", "evokd_init")
-    unused = () if method in loops else ("pgkd", "evidence")
-    unasked = () if method in WITH_LLM else ("teacher", "zero_shot", "budget")
-    unguarded = () if method in (*WITH_LLM, "frozen") else ("guardrails",)
-    return {"teacher": {"cache"}, **dict.fromkeys((*unused, *unasked, *unguarded), True), "data": {"data_dir"}}
+    """Settings that do not matter to a method; where rows and replies lie, and how fast it goes, does to none."""
+    unused = [] if method in STEPPED else ["pgkd", "evidence"]
+    if method not in WITH_LLM:
+        unused += ["teacher", "zero_shot", "budget"]
+    if method in PROMPTED:
+        unused += ["student"]
+    if method in PROMPTED or method not in (*WITH_LLM, "frozen"):
+        unused += ["guardrails"]
+    return {"teacher": HOW_ASKED, **dict.fromkeys(unused, True), "data": {"data_dir"}}
 
 
 def _read(file: Path) -> Done | None:

@@ -155,10 +155,12 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
         if not NAME.fullmatch(name):
             raise ConfigError(f"{what}: the name {name!r} becomes a folder; take letters, digits, and any of _ . = + -")
     for name, entry in plan.methods.items():
-        if "test_rows" in entry.settings.get("data", {}):
+        if "test_rows" in (entry.settings.get("data") or {}):
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
         check_method(entry.method or name, entry.options)
-        repeated_by(plan, name)
+        repeated = repeated_by(plan, name)
+        if repeated and method_of(plan, name) in REPEATS and not {*seeds_of(plan, name)} <= {*seeds_of(plan, repeated)}:
+            raise ConfigError(f"{what}: method {name!r} has seeds that {repeated!r}, which it repeats, has not")
         if entry.tokens_of is not None:
             _check_tokens_of(plan, name, entry.tokens_of)
     if plan.baseline not in plan.methods:
@@ -212,23 +214,23 @@ def narrowed(
     overrides: Settings | None = None,
     baseline: str | None = None,
 ) -> ComparisonFile:
-    """A part of a plan; empty is all.
+    """A part of a plan; empty is all. What a method repeats comes along, with the seed that it is repeated from.
 
     Args:
         baseline: Another one than the file says.
-
     Raises:
-        ConfigError: The plan has no such dataset or method, or a control without what it repeats is left.
+        ConfigError: The plan has no such dataset or method, or an override is about what makes a method itself.
     """
     for what, wanted, known in (("dataset", datasets, plan.datasets), ("method", methods, plan.methods)):
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(f"the comparison has no {what} {unknown[0]!r}; it has {', '.join(known)}")
     overrides = overrides or {}
-    named = {f"{section}.{key}" for section, keys in overrides.items() if isinstance(keys, dict) for key in keys}
+    named = set(_dotted(overrides))
+    wanted_methods = {other for name in methods or plan.methods for other in _needed(plan, name)}
     part = plan.model_copy(
         update={
             "datasets": {name: entry for name, entry in plan.datasets.items() if not datasets or name in datasets},
-            "methods": {name: entry for name, entry in plan.methods.items() if not methods or name in methods},
+            "methods": _of_seeds(plan, {name for name in plan.methods if name in wanted_methods}, seeds),
             "seeds": tuple(seeds) or plan.seeds,
             "tune_seed": _tune_seed(plan),
             "tune": {key: values for key, values in plan.tune.items() if key not in named},
@@ -236,8 +238,38 @@ def narrowed(
             "baseline": baseline or plan.baseline,
         }
     )
+    for name, entry in part.methods.items():
+        if both := named & set(_dotted(entry.settings)):
+            raise ConfigError(
+                f"method {name!r} is about {min(both)}, which is set for all methods; leave one of them out"
+            )
     check_comparison(part, "the part asked for")
     return part
+
+
+def _dotted(settings: Settings) -> Iterator[str]:
+    for section, keys in settings.items():
+        if isinstance(keys, dict):
+            yield from (f"{section}.{key}" for key in keys)
+        else:
+            yield section
+
+
+def _needed(plan: ComparisonFile, name: str) -> list[str]:
+    """An entry, and those whose samples or tokens it takes."""
+    tokens_of = plan.methods[name].tokens_of
+    return [*_chain(plan, name), *([] if tokens_of is None else [tokens_of])]
+
+
+def _of_seeds(plan: ComparisonFile, names: set[str], seeds: Sequence[int]) -> dict[str, MethodEntry]:
+    """Entries with seeds of their own keep those that are asked for; a run that others take from keeps all."""
+    sources = {other for name in names for other in _needed(plan, name) if other != name}
+    kept = {}
+    for name, entry in plan.methods.items():
+        own = tuple(seed for seed in entry.seeds if not seeds or seed in seeds or name in sources)
+        if name in names and (own or not entry.seeds):
+            kept[name] = entry.model_copy(update={"seeds": own})
+    return kept
 
 
 def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]) -> list[Cell]:
@@ -253,6 +285,7 @@ def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]
         for seed in seeds_of(plan, name)
     ]
     pools = {(cell.of, cell.of_seed) for cell in found if cell.of_seed is not None}
+    pools |= {cell.tokens_of for cell in found if cell.tokens_of and cell.tokens_of[1] != cell.seed}
     datasets, seeds = (
         list(plan.datasets),
         [*plan.seeds, *(seed for entry in plan.methods.values() for seed in entry.seeds)],
@@ -281,9 +314,10 @@ def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Itera
 
 def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
     entry, method, of = plan.methods[name], method_of(plan, name), repeated_by(plan, name)
-    all_rows: list[Settings] = [{"data": {"rows": None}}] if method == "full_shot" else []
-    layers = [*all_rows, tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
+    layers = [tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
     source, config = _source_and_config(plan, dataset, seed, data, *layers)
+    if method == "full_shot":
+        config = config.model_copy(update={"data": config.data.model_copy(update={"rows": None})})
     of_seed = seeds_of(plan, of)[0] if of and method == "frozen" else None
     tokens_of = None
     if entry.tokens_of:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,8 @@ def plot(plan: ComparisonFile, shown: Sequence[Line], metric: str, heading: str,
         raise ConfigError("a plot needs matplotlib: pip install 'pgkd-agent[plot]'") from error
     if not shown:
         raise ConfigError("there is nothing to plot yet")
-    panels = [(source, list(lines)) for source, lines in groupby(shown, lambda line: _source(plan, line))]
+    sources = dict.fromkeys(_source(plan, line) for line in shown)
+    panels = [(source, [line for line in shown if _source(plan, line) == source]) for source in sources]
     figure = Figure(figsize=(PANEL[0] * len(panels), PANEL[1]), layout="constrained")
     for number, (source, lines) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number, title=source)

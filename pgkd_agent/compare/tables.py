@@ -31,6 +31,8 @@ class Line:
         metrics: On the test rows, by name.
         differences: From the baseline, over the seeds that both have; empty for the baseline itself.
         paper: The paper's figures, by metric.
+        seeds: How many it has a result of.
+        test_rows: Asked about.
         missing: Seeds without a result.
         rows, gradient_steps, requests, tokens, seconds: Means over the seeds.
         cost: Mean in the price table's currency, None where a price is not known.
@@ -42,6 +44,8 @@ class Line:
     metrics: Mapping[str, Spread]
     differences: Mapping[str, Difference]
     paper: Mapping[str, float]
+    seeds: int
+    test_rows: int
     missing: tuple[int, ...]
     rows: float
     gradient_steps: float
@@ -105,14 +109,24 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
     shown = lines(plan, grid)
     parts = [plan.about] if plan.about else []
     parts.append(
-        f"Mean ± standard deviation over seeds {_numbers(plan.seeds)}, on test rows. In brackets: what it has over "
-        f"{plan.baseline}, with the 95 % interval of a bootstrap over seeds and test rows."
+        f"Mean ± standard deviation over seeds, on test rows. In brackets: what it has over {plan.baseline} on the "
+        "seeds and test rows that both have, with the 95 % interval of a bootstrap over them."
     )
     for dataset in plan.datasets:
         here = [line for line in shown if line.dataset == dataset]
         has_paper = any(line.paper for line in here)
         headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
-        headings += ["rows", "gradient steps", "calls", "tokens", "cost", "s", f"s for {TIMED_TEXTS} texts"]
+        headings += [
+            "seeds",
+            "test rows",
+            "rows",
+            "gradient steps",
+            "calls",
+            "tokens",
+            "cost",
+            "s",
+            f"s for {TIMED_TEXTS} texts",
+        ]
         title = f"### {dataset}"
         if chosen := grid.tuned.get(dataset):
             title += "\n\nChosen on validation rows: " + ", ".join(
@@ -174,6 +188,8 @@ def _line(
         metrics={name: spread([_score(cell, name) for cell in cells]) for name in METRICS},
         differences=differences,
         paper=plan.paper.get(dataset, {}).get(entry, {}),
+        seeds=len(cells),
+        test_rows=sum(one != NOT_ASKED for one in cells[0].predicted),
         missing=tuple(seed for seed in seeds_of(plan, entry) if seed not in found),
         rows=mean(cell.rows for cell in cells),
         gradient_steps=mean(cell.gradient_steps for cell in cells),
@@ -212,7 +228,10 @@ def _cells(line: Line, has_paper: bool) -> list[str]:
     paper = (
         [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
     )
-    amounts = [f"{value:,.0f}" for value in (line.rows, line.gradient_steps, line.requests, line.tokens)]
+    amounts = [
+        f"{value:,.0f}"
+        for value in (line.seeds, line.test_rows, line.rows, line.gradient_steps, line.requests, line.tokens)
+    ]
     return [
         line.entry,
         *scores,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +15,7 @@ from pgkd_agent.methods.loops import control, control_eda, frozen, pgkd, plain
 from pgkd_agent.methods.prompted import FEW_SHOT_PROMPT, ZERO_SHOT_PROMPT, few_shot, zero_shot
 from pgkd_agent.methods.rows import eda, gradual, no_augment
 from pgkd_agent.methods.setting import ClassCounts, Outcome, PlainFits, Setting
-from pgkd_agent.prompts import load_prompt
+from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.teachers import teacher_prompt
 
 __all__ = [
@@ -92,13 +92,18 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
         close = get_close_matches(name, METHODS, n=1)
         hint = f" (closest: {close[0]!r})" if close else ""
         raise ConfigError(f"no method {name!r}{hint}; there are {', '.join(METHODS)}")
-    known = list(inspect.signature(METHODS[name]).parameters)[1:]
+    known = dict(list(inspect.signature(METHODS[name]).parameters.items())[1:])
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"method {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-    for option in COUNTS:
-        value = options.get(option)
-        if value is not None and (type(value) is not int or value < 1):
+    for option, value in options.items():
+        if value is None and known[option].default is None:
+            continue
+        if option in COUNTS and (type(value) is not int or value < 1):
             raise ConfigError(f"method {name!r}: {option} is {value!r}, expected a whole number of at least 1")
+        if option == "alpha" and (not isinstance(value, int | float) or not 0 < value < 1):
+            raise ConfigError(f"method {name!r}: alpha is {value!r}, expected a number between 0 and 1")
+        if option == "wordnet" and not isinstance(value, str):
+            raise ConfigError(f"method {name!r}: wordnet is {value!r}, expected the path of a folder")
 
 
 def prompt_hash(name: str, config: PGKDConfig) -> str | None:
@@ -106,7 +111,7 @@ def prompt_hash(name: str, config: PGKDConfig) -> str | None:
     if name not in WITH_LLM:
         return None
     if name == "pgkd":
-        return teacher_prompt(config.teacher).hash
+        return "+".join(template.hash for template in _prompts_of_pgkd(config))
     own, folder = config.zero_shot.prompt, config.teacher.prompt_folder
     labelling = FEW_SHOT_PROMPT if name == "few_shot" and own == ZERO_SHOT_PROMPT else own
     if name in ("zero_shot", "few_shot"):
@@ -115,3 +120,13 @@ def prompt_hash(name: str, config: PGKDConfig) -> str | None:
     if name in ("evokd", "evokd_init"):
         hashes.append(load_prompt(labelling, "zero_shot", folder).hash)
     return "+".join(hashes)
+
+
+def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
+    """Also what an agent falls back to, and what samples are verified with."""
+    teacher = config.teacher
+    yield teacher_prompt(teacher)
+    if teacher.mode == "agent":
+        yield teacher_prompt(teacher.model_copy(update={"mode": "chain", "prompt": None}))
+    if config.guardrails.verify:
+        yield load_prompt(config.zero_shot.prompt, "zero_shot", teacher.prompt_folder)

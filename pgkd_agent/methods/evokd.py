@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.answer import CONTRACT_LINE, answer_schema
 from pgkd_agent.budget import Budget
-from pgkd_agent.errors import BudgetExceededError
+from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherContextError, TeacherOutputError
 from pgkd_agent.evidence import score_rows
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, texts_of
@@ -30,6 +30,7 @@ from pgkd_agent.text import shorten
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
 
 if TYPE_CHECKING:
+    from pgkd_agent.student.student import TorchStudent
     from pgkd_agent.teacher.call_log import RawReply
     from pgkd_agent.teacher.calling import Caller
 
@@ -39,6 +40,8 @@ SHOWN = 8
 """Most right rows, and most wrong ones, that an analysis is made of."""
 REMEMBERED = 2
 """Analyses that stay in the prompt."""
+POOLS = ("few_shot", "correct", "misclassified")
+"""Rows that a prompt may do without."""
 SENTENCES = 4
 ANALYSIS_CHARS = 1500
 PER_CALL = 8
@@ -58,14 +61,14 @@ def evokd(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4) -
 
 
 def evokd_init(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4, num_aug: int = 6) -> Outcome:
-    """EvoKD that begins with rephrased rows too, as AugGPT makes them.
+    """EvoKD that begins with rephrased rows too, as AugGPT makes them; a cap on tokens leaves them half of it.
 
     Args:
         shots, steps, passes: As those of `evokd`.
         num_aug: Rephrasings of a row.
     """
     started = time.perf_counter()
-    rows, requests, usage = rephrased(setting, take_shots(setting, shots), num_aug)
+    rows, requests, usage = rephrased(_with_half(setting), take_shots(setting, shots), num_aug)
     outcome = _evolve(setting, rows, steps, passes)
     return replace(
         outcome,
@@ -77,28 +80,29 @@ def evokd_init(setting: Setting, shots: int = 1, steps: int = 200, passes: int =
 
 def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int) -> Outcome:
     started = time.perf_counter()
-    changes = {"max_epochs": passes, "patience": passes, "restart": "continue"}
-    config = setting.config.model_copy(update={"student": setting.config.student.model_copy(update=changes)})
-    student = new_student(replace(setting, config=config))
-    task, rows, done = setting.task, list(first), 0
-    for number in range(math.ceil(steps / (passes * batches(len(rows), config)))):
-        done += student.fit(rows, rows, number).epochs * batches(len(rows), config)
+    task, config, rows = setting.task, setting.config, list(first)
+    per_epoch = batches(len(rows), config)
+    before = _student(setting, math.ceil(steps / per_epoch))
+    done = before.fit(rows, rows, 0).epochs * per_epoch
+    student = _student(setting, passes)
+    student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     with _teacher(setting) as teacher:
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):
-            try:
-                samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
-            except BudgetExceededError as error:
-                logger.warning("EvoKD ends before step %d: %s", kd_step, error)
-                break
+            samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
             accepted = screener.screen(samples, History.of(tuple(rows)), frozenset(), kd_step).accepted
-            if not accepted:
-                continue
-            newest = [Example(item.text, item.label) for item in accepted]
-            seen = student.predict(texts_of(newest))  # before they are trained on: what it cannot do yet
-            rows += newest
-            done += student.fit(rows, rows, steps + kd_step).epochs * batches(len(rows), config)
+            if accepted:
+                newest = [Example(item.text, item.label) for item in accepted]
+                seen = student.predict(texts_of(newest))  # before they are trained on: what it cannot do yet
+                rows += newest
+                done += student.fit(rows, rows, kd_step).epochs * batches(len(rows), config)
+            if teacher.stopped_by:
+                logger.warning("EvoKD ends with step %d: %s", kd_step, teacher.stopped_by)
+                break
+    if len(rows) == len(first):
+        why = teacher.stopped_by or "nothing readable, or nothing that the guardrails let through"
+        raise TeacherOutputError(f"not one sample of EvoKD came of {teacher.requests} calls: {why}")
     return Outcome(
         *on_test(setting, student.predict),
         rows=len(rows),
@@ -109,8 +113,26 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int)
     )
 
 
+def _student(setting: Setting, epochs: int) -> TorchStudent:
+    """One that goes on from where it is, for as many epochs."""
+    changes = {"max_epochs": epochs, "patience": epochs, "restart": "continue"}
+    student = setting.config.student.model_copy(update=changes)
+    return new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
+
+
+def _with_half(setting: Setting) -> Setting:
+    """With half of the tokens, where they are capped."""
+    budget = setting.config.budget
+    if budget.max_tokens is None:
+        return setting
+    budget = budget.model_copy(update={"max_tokens": budget.max_tokens // 2})
+    return replace(setting, config=setting.config.model_copy(update={"budget": budget}))
+
+
 @contextmanager
 def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
+    if hasattr(setting.teacher, "write"):
+        raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
     config = setting.config
     per_call = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"pgkd_batch_size": PER_CALL})})
     longest = reply_tokens(load_prompt(str(prompt_file("evokd_writing"))), setting.task, per_call)
@@ -126,46 +148,64 @@ class _AnalysingTeacher:
 
     Attributes:
         requests, usage: Of all steps so far.
+        stopped_by: The cap that ended the last step, in words.
     """
 
     def __init__(self, caller: Caller, setting: Setting) -> None:
         self.requests = 0
         self.usage = TokenUsage()
+        self.stopped_by = ""
         self._caller = caller
         self._setting = setting
         self._classifier = labelling(caller, setting.task, setting.config)
         self._analyses: list[str] = []
 
     def write(self, kd_step: int, scored: Sequence[EvidenceItem], first: Sequence[Example]) -> list[GeneratedSample]:
-        """Samples with the labels that the teacher gave their texts afterwards."""
+        """Samples with the labels that the teacher gave their texts afterwards; where a cap ends it, what came."""
+        texts: list[str] = []
+        labels: dict[int, str | None] = {}
+        try:
+            self._analyses.append(self._analysis(kd_step, scored))
+            for index, size in enumerate(self._sizes(), 1):
+                texts += self._texts(kd_step, index, size, first)
+        except BudgetExceededError as error:
+            self.stopped_by = str(error)
+        try:
+            config = self._setting.config
+            under_way = zero_shot_concurrency(config.zero_shot, [config.teacher])
+            for number, answer in self._classifier.classify(dict(enumerate(texts)), under_way, kd_step):
+                self._count(answer.reply)
+                labels[number] = answer.label
+        except BudgetExceededError as error:
+            self.stopped_by = str(error)
+        return [
+            GeneratedSample(text, label)
+            for number, text in enumerate(texts)
+            if (label := labels.get(number)) is not None
+        ]
+
+    def _sizes(self) -> list[int]:
+        wanted = self._setting.config.pgkd.pgkd_batch_size
+        return [min(PER_CALL, wanted - done) for done in range(0, wanted, PER_CALL)]
+
+    def _texts(self, kd_step: int, index: int, size: int, first: Sequence[Example]) -> list[str]:
         from pgkd_agent.teacher.parsing import parse_samples
 
-        config, names = self._setting.config, label_names(self._setting.task.taxonomy)
-        self._analyses.append(self._analysis(kd_step, scored))
-        sizes = [PER_CALL] * (config.pgkd.pgkd_batch_size // PER_CALL)
-        if rest := config.pgkd.pgkd_batch_size % PER_CALL:
-            sizes.append(rest)
-        texts: dict[int, str] = {}
-        for index, size in enumerate(sizes, 1):
-            drawn = rng(config.seed, kd_step, f"evokd/{index}")
-            shots = drawn.sample(list(first), min(SHOWN, len(first)))
-            values = {
-                "classification_report": self._analyses[-1],
-                "few_shot": [{"text": self._cut(row.text), "label": row.label} for row in shots],
-                "num_samples": size,
-            }
-            schema = answer_schema(names)
-            reply = self._ask(kd_step, index, "evokd_writing", values, schema, CONTRACT_LINE.format(num_samples=size))
-            texts |= {len(texts) + n: sample.text for n, sample in enumerate(parse_samples(reply.text).samples[:size])}
-        teachers = zero_shot_concurrency(config.zero_shot, [config.teacher])
-        samples = []
-        for number, answer in sorted(self._classifier.classify(texts, teachers, kd_step), key=lambda item: item[0]):
-            self._count(answer.reply)
-            if answer.label is not None:
-                samples.append(GeneratedSample(texts[number], answer.label))
-        return samples
+        drawn = rng(self._setting.config.seed, kd_step, f"evokd/{index}")
+        shots = drawn.sample(list(first), min(SHOWN, len(first)))
+        values = {
+            "classification_report": self._analyses[-1],
+            "few_shot": [{"text": self._cut(row.text), "label": row.label} for row in shots],
+            "num_samples": size,
+        }
+        bounded = self._caller.chat.dialect.capabilities.array_bounds
+        schema = answer_schema(label_names(self._setting.task.taxonomy), size if bounded else None)
+        reply = self._ask(kd_step, index, "evokd_writing", values, schema, CONTRACT_LINE.format(num_samples=size))
+        return [sample.text for sample in parse_samples(reply.text).samples[:size]]
 
     def _analysis(self, kd_step: int, scored: Sequence[EvidenceItem]) -> str:
+        from pgkd_agent.teacher.parsing import without_thinking
+
         drawn = rng(self._setting.config.seed, kd_step, "evokd/analysis")
 
         def some(right: bool) -> list[dict[str, str]]:
@@ -181,28 +221,38 @@ class _AnalysingTeacher:
             "misclassified": some(False),
             "num_samples": SENTENCES,
         }
-        return self._ask(kd_step, 0, "evokd_analysis", values).text.strip()[:ANALYSIS_CHARS]
+        reply = self._ask(kd_step, 0, "evokd_analysis", values)
+        return without_thinking(reply.text).strip()[:ANALYSIS_CHARS]
 
     def _ask(
         self,
         kd_step: int,
         index: int,
         prompt: str,
-        values: dict[str, object],
-        schema: dict[str, object] | None = None,
+        values: dict[str, Any],
+        schema: dict[str, Any] | None = None,
         form: str = "",
     ) -> RawReply:
         from pgkd_agent.teacher.calling import CallId, Question
 
         task, template = self._setting.task, load_prompt(str(prompt_file(prompt)))
-        common = {
+        values = {
             "taxonomy": [label_values(label) for label in task.taxonomy],
             "task_description": task.description,
+            **values,
         }
-        messages = template.render({**common, **values})
-        reply = self._caller.call(Question(CallId(kd_step, index), messages, template.hash, schema, form))
-        self._count(reply)
-        return reply
+        while True:
+            messages = template.render(values)
+            try:
+                reply = self._caller.call(Question(CallId(kd_step, index), messages, template.hash, schema, form))
+            except TeacherContextError:
+                if not any(values.get(pool) for pool in POOLS):
+                    raise
+                values |= {pool: values[pool][: len(values[pool]) // 2] for pool in POOLS if pool in values}
+                logger.info("EvoKD: prompt too long for the teacher, half of its rows are left out")
+            else:
+                self._count(reply)
+                return reply
 
     def _count(self, reply: RawReply) -> None:
         self.requests += 1

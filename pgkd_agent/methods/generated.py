@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 
 from pgkd_agent.budget import Budget
 from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
-from pgkd_agent.guardrails import Accepted, Guardrails
+from pgkd_agent.guardrails import Guardrails, Screened
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.methods.loops import AcceptAll
 from pgkd_agent.methods.rows import take_shots, train_in_stages
@@ -53,7 +54,7 @@ def zerogen(setting: Setting, per_class: int = 10) -> Outcome:
     2e-5, at which a small encoder learns nothing), and sampled at the teacher's temperature instead of by nucleus.
 
     Args:
-        per_class: Texts asked for of each class.
+        per_class: Texts asked for of each class, rounded up to whole requests.
     """
     return _on_generated(setting, per_class, 0)
 
@@ -70,8 +71,8 @@ def sungen(setting: Setting, per_class: int = 10, rounds: int = 10) -> Outcome:
 
 def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
     started = time.perf_counter()
-    accepted, reply = _write(setting, per_class)
-    rows = [Example(item.text, item.label) for item in accepted]
+    screened, reply = _write(setting, per_class)
+    rows = [Example(item.text, item.label) for item in screened.accepted]
     rng(setting.config.seed, 0, "generated").shuffle(rows)
     held = max(1, round(VALIDATION_SHARE * len(rows)))
     if len(rows) <= held:
@@ -84,8 +85,8 @@ def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
         *on_test(setting, student.predict),
         rows=len(train),
         gradient_steps=(fit.epochs + rounds) * batches(len(train), setting.config),
-        requests=reply.num_requests,
-        usage=reply.usage,
+        requests=reply.num_requests + screened.num_requests,
+        usage=reply.usage + screened.usage,
         seconds=time.perf_counter() - started,
     )
 
@@ -136,27 +137,33 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
     rows = {normalize(row.text): row for row in real}
     held_out = {normalize(row.text) for row in (*setting.task.validation, *setting.task.test)}
     requests, usage = 0, TokenUsage()
+    asked = list(real)
+    rng(setting.config.seed, 0, "rephrased").shuffle(asked)  # so that a cap does not leave out the last classes
     with _teacher(setting, "auggpt", num_aug, AcceptAll()) as opened:
-        for number, row in enumerate(real, 1):
+        for number, row in enumerate(asked, 1):
             reply = opened.teacher.write(_about(setting, row, number, num_aug))
             requests, usage = requests + reply.num_requests, usage + reply.usage
             for sample in reply.samples:
                 rows.setdefault(normalize(sample.text), Example(sample.text.strip(), row.label))
             if reply.stopped_by:
-                logger.warning("AugGPT: %d of %d rows were rephrased: %s", number - 1, len(real), reply.stopped_by)
+                logger.warning("%d of %d rows were rephrased: %s", number - 1, len(asked), reply.stopped_by)
                 break
+    if len(rows) == len(real):
+        raise TeacherOutputError(f"not one new text came of rephrasing {len(real)} rows ({requests} calls)")
     return [row for text, row in rows.items() if text and text not in held_out], requests, usage
 
 
-def _write(setting: Setting, per_class: int) -> tuple[tuple[Accepted, ...], TeacherReply]:
-    """Texts of all classes alike that passed the guardrails."""
-    task, number = setting.task, per_class * len(setting.task.taxonomy)
-    rules = setting.config.guardrails.model_copy(update={"max_per_class": number})
+def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
+    """As many texts of each class, rounded up to whole requests, as the guardrails see them."""
+    task, config = setting.task, setting.config
+    per_request = math.ceil(per_class / math.ceil(per_class / config.teacher.samples_per_request))
+    number = math.ceil(per_class / per_request) * per_request * len(task.taxonomy)
+    rules = config.guardrails.model_copy(update={"max_per_class": number})
     screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
-    with _teacher(setting, "zerogen", None, screener) as opened:
+    with _teacher(setting, "zerogen", per_request, screener) as opened:
         reply = _what_came(opened.teacher.write(request))
-        return opened.screener.screen(reply.samples, History(()), reply.shown_texts, 1).accepted, reply
+        return opened.screener.screen(reply.samples, History(()), reply.shown_texts, 1), reply
 
 
 def _what_came(reply: TeacherReply) -> TeacherReply:
@@ -199,16 +206,18 @@ class _Opened:
 
 
 @contextmanager
-def _teacher(setting: Setting, prompt: str, at_a_time: int | None, screener: Screener) -> Iterator[_Opened]:
+def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) -> Iterator[_Opened]:
     """The teacher of the settings with another prompt; calls that were answered before are taken from the log.
 
     Args:
-        at_a_time: Samples of a request; None takes the settings'.
+        at_a_time: Samples of a request.
     """
     config = setting.config
-    changes: dict[str, object] = {"prompt": str(prompt_file(prompt)), "mode": "chain"}
-    if at_a_time is not None:
-        changes["samples_per_request"] = at_a_time
+    changes: dict[str, object] = {
+        "prompt": str(prompt_file(prompt)),
+        "mode": "chain",
+        "samples_per_request": at_a_time,
+    }
     config = config.model_copy(
         update={
             "pgkd": config.pgkd.model_copy(update={"num_kd_steps": 1}),  # else no teacher is opened

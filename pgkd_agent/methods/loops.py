@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def pgkd(setting: Setting) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
         result = run(setting.task, setting.config, setting.teacher, folder)
     predict = result.classifier.probabilities
-    return of_steps(setting, result.steps, result.best_step, result.history, predict, started)
+    outcome = of_steps(setting, result.steps, result.best_step, result.history, predict, started)
+    return replace(outcome, cost=result.summary.teacher.cost)
 
 
 def frozen(setting: Setting) -> Outcome:

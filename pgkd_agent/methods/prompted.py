@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pgkd_agent.errors import ConfigError
 from pgkd_agent.methods.rows import take_shots
 from pgkd_agent.methods.setting import Outcome, Setting
 from pgkd_agent.types import Example
-from pgkd_agent.zero_shot import evaluate_zero_shot
+from pgkd_agent.zero_shot import evaluate_zero_shot, with_description
 
 ZERO_SHOT_PROMPT, FEW_SHOT_PROMPT = "paper", "few_shot"
 """The default of the settings, and what stands in for it where there are examples."""
@@ -40,6 +41,8 @@ def few_shot(setting: Setting, shots: int = 1, rows: int | None = None) -> Outco
 
 
 def _label(setting: Setting, rows: int | None, shots: Sequence[Example]) -> Outcome:
+    if setting.teacher is not None:
+        raise ConfigError("zero-shot and few-shot ask the teacher of the settings, not one that is given")
     started = time.perf_counter()
     setting.folder.mkdir(parents=True, exist_ok=True)
     test = setting.task.test
@@ -47,7 +50,8 @@ def _label(setting: Setting, rows: int | None, shots: Sequence[Example]) -> Outc
     asked = everything if rows is None or rows >= len(test) else sorted(random.Random(0).sample(everything, rows))
     answers = setting.folder / "answers.jsonl"
     chosen = [test[number] for number in asked]
-    result = evaluate_zero_shot(chosen, setting.task.taxonomy, setting.config, answers, few_shot=shots)
+    config = with_description(setting.config, setting.task)
+    result = evaluate_zero_shot(chosen, setting.task.taxonomy, config, answers, few_shot=shots)
     return Outcome(
         result.report,
         result.predicted,

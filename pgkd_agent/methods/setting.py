@@ -65,6 +65,7 @@ class Outcome:
         accepted: Rows that each KD step added.
         rows: Trained on in the last fit.
         gradient_steps: Of all fits.
+        cost: As the run says it, of a teacher or several; None where it says none.
         seconds: Of wall time.
     """
 
@@ -78,6 +79,7 @@ class Outcome:
     gradient_steps: int = 0
     requests: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
+    cost: float | None = None
     seconds: float = 0.0
 
 

@@ -32,9 +32,14 @@ def losses_against(baseline: Mapping[str, Any], now: Mapping[str, Any], tolerate
 
     Scores are parse rate, acceptance rate, and the metrics of the students, each in [0, 1]. What the evaluation now is
     not about does not count.
+
+    Raises:
+        ConfigError: The two have no dataset, variant and teacher in common.
     """
     before, after = dict(_scores(baseline)), dict(_scores(now))
     evaluated = [_place(result) for result in now["prompts"]]
+    if not {place[:3] for place in before} & {*evaluated}:
+        raise ConfigError("the baseline and this evaluation have no dataset, variant and teacher in common")
     found = []
     for (dataset, variant, teacher, score), value in before.items():
         if (dataset, variant, teacher) not in evaluated:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pgkd_agent.compare import ComparisonFile, Grid, fill, lines
 from pgkd_agent.compare.grid import OnProgress
 from pgkd_agent.compare.statistics import Difference, Spread
+from pgkd_agent.errors import PGKDError
 from pgkd_agent.prompt_evals.suite import PLAIN, PromptSuite, Trial, trials
 from pgkd_agent.prompt_evals.teaching import Teaching, read_teaching
 from pgkd_agent.runs import read_lines, read_run
 from pgkd_agent.types import Example
-from pgkd_agent.zero_shot import evaluate_zero_shot
+from pgkd_agent.zero_shot import evaluate_zero_shot, with_description
+
+MeasuredT = TypeVar("MeasuredT")
 
 RATES = ("parse_rate", "accept_rate")
 """Of the teaching, for the gate."""
@@ -55,7 +59,7 @@ def evaluate_prompts(
         plan: Of the suite, or a part of it (`to_comparison`).
         only_stored: Run nothing.
     Raises:
-        PGKDError: See `fill`; or the teacher failed in the verification.
+        PGKDError: See `fill`.
     """
     grid = fill(plan, data, out, on_progress, only_stored)
     by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
@@ -66,16 +70,21 @@ def evaluate_prompts(
                 continue
             line = by_place.get((dataset, trial.trained))
             run = _run_of(grid, dataset, trial)
+            failures = _failures(grid, dataset, (trial.asked, trial.trained))
+            teaching = _or_why(partial(read_teaching, run), "teacher", failures) if run else None
+            agreement = None
+            if run and suite.verify:
+                agreement = _or_why(partial(_agreement, run, only_stored), "verification", failures)
             results.append(
                 PromptResult(
                     dataset=dataset,
                     variant=trial.variant,
                     teacher=trial.teacher,
-                    teaching=read_teaching(run) if run else None,
-                    agreement=_agreement(run, only_stored) if run and suite.verify else None,
+                    teaching=teaching,
+                    agreement=agreement,
                     students=line.metrics if line else {},
                     differences=line.differences if line else {},
-                    failures=tuple(_failures(grid, dataset, (trial.asked, trial.trained))),
+                    failures=tuple(failures),
                 )
             )
     return grid, results
@@ -108,16 +117,24 @@ def _run_of(grid: Grid, dataset: str, trial: Trial) -> Path | None:
     return folders[0] / "run" if folders else None
 
 
+def _or_why(measure: Callable[[], MeasuredT], what: str, failures: list[str]) -> MeasuredT | None:
+    """None, and why, where it cannot be measured: the other figures are not lost to it."""
+    try:
+        return measure()
+    except PGKDError as error:
+        failures.append(f"{what}: {error}")
+        return None
+
+
 def _agreement(run: Path, only_stored: bool) -> float | None:
     """Answers are kept beside the run, and asked for once."""
+    rows = [Example(row["text"], row["label"]) for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     answers = run.with_name("verification.jsonl")
-    if only_stored and not answers.is_file():
+    if not rows or (only_stored and len(read_lines(answers)) <= len(rows)):  # a first line says whose they are
         return None
     stored = read_run(run)
-    rows = [Example(row["text"], row["label"]) for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
-    if not rows:
-        return None
-    return evaluate_zero_shot(rows, stored.task.taxonomy, stored.config, answers).report.accuracy
+    config = with_description(stored.config, stored.task)
+    return evaluate_zero_shot(rows, stored.task.taxonomy, config, answers).report.accuracy
 
 
 def _failures(grid: Grid, dataset: str, entries: Sequence[str]) -> list[str]:

@@ -19,9 +19,12 @@ from pgkd_agent.compare.plan import (
     read_plan,
 )
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.prompts import is_path
 
 PLAIN = "plain"
 """The entry of the student without a teacher."""
+ASKED = ".asked"
+"""Ends the names of the entries in which the teacher writes."""
 
 
 class PromptSuite(Plan):
@@ -58,7 +61,7 @@ class Trial:
 
     @property
     def asked(self) -> str:
-        return f"{self.trained}.asked"
+        return self.trained + ASKED
 
 
 def read_suite(file: Path) -> PromptSuite:
@@ -94,6 +97,8 @@ def to_comparison(
     names = [_name(prompt) for prompt in suite.variants]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"{what}: there are two variants {min(twice)!r}; give the templates different names")
+    if reserved := [name for name in names if name == PLAIN or name.endswith(ASKED)]:
+        raise ConfigError(f"{what}: {reserved[0]!r} means something else here; give that template another name")
     if unknown := [name for name in variants if name not in names]:
         raise ConfigError(f"{what} has no variant {unknown[0]!r}; it has {', '.join(names)}")
     methods = {PLAIN: MethodEntry()} | dict(_entries(suite))
@@ -113,4 +118,5 @@ def _entries(suite: PromptSuite) -> Iterator[tuple[str, MethodEntry]]:
 
 
 def _name(prompt: str) -> str:
-    return Path(prompt).stem
+    """Of a variant its own, of a template its file's."""
+    return Path(prompt).stem if is_path(prompt) else prompt

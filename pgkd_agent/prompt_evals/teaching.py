@@ -15,8 +15,9 @@ from rapidfuzz import fuzz, process
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.planning import shrunk_f1
-from pgkd_agent.runs import read_lines
+from pgkd_agent.runs import read_lines, read_run
 from pgkd_agent.summary import RunResult
+from pgkd_agent.teacher.parsing import parse_samples
 from pgkd_agent.text import normalize
 from pgkd_agent.types import ClassMetrics
 
@@ -31,6 +32,7 @@ class Teaching:
 
     Attributes:
         parsed: Samples that could be read; `malformed` are pieces of replies that were none.
+        replies: Of the teacher, and how many of them held a sample that could be read.
         valid: Of these, those with a label of the taxonomy and a text of allowed length.
         rejected: By rule.
         cost: In the price table's currency, None where the price is not known.
@@ -44,6 +46,8 @@ class Teaching:
     asked: int
     parsed: int
     malformed: int
+    replies: int
+    readable_replies: int
     refused: int
     valid: int
     accepted: int
@@ -59,8 +63,8 @@ class Teaching:
 
     @property
     def parse_rate(self) -> float | None:
-        """Of the pieces of replies, those that could be read."""
-        return _share(self.parsed, self.parsed + self.malformed)
+        """Of the replies, those with a sample that could be read."""
+        return _share(self.readable_replies, self.replies)
 
     @property
     def accept_rate(self) -> float | None:
@@ -85,12 +89,15 @@ def read_teaching(run: Path) -> Teaching:
     except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
         raise StorageError(f"{run} holds no finished run: {type(error).__name__}: {error}") from error
     samples, used = result.samples, result.teacher
+    replies = _replies(run)
     history = read_lines(run / "history.jsonl")
     accepted = [row for row in history if row["kd_step"] > 0]
     return Teaching(
         asked=samples.asked,
         parsed=samples.parsed,
         malformed=samples.malformed,
+        replies=len(replies),
+        readable_replies=sum(bool(parse_samples(reply).samples) for reply in replies),
         refused=samples.refused,
         valid=samples.parsed - sum(samples.rejected.get(rule, 0) for rule in INVALID),
         accepted=samples.accepted,
@@ -132,6 +139,22 @@ def aim(labels: Sequence[str], classes: Sequence[ClassMetrics]) -> float | None:
     mean_f1 = sum(with_data) / len(with_data)
     f1 = {row.label: shrunk_f1(row, mean_f1) for row in classes}
     return sum(f1.values()) / len(f1) - sum(f1[label] for label in labels) / len(labels)
+
+
+def _replies(run: Path) -> list[str]:
+    """To the prompts that ask for samples; a refusal is an empty one."""
+    from pgkd_agent.teacher.call_log import ANSWERED, FOUND, CallLog
+
+    prompt = read_run(run).meta["prompt"]["sha256"]
+    calls = CallLog(run / "calls.sqlite")
+    try:
+        return [
+            str(call["reply"] or "")
+            for call in calls
+            if call["outcome"] in (ANSWERED, FOUND) and call["prompt_hash"] == prompt
+        ]
+    finally:
+        calls.close()
 
 
 def _first_report(run: Path) -> Any:

@@ -217,6 +217,8 @@ class Caller:
         meant = call_of(wanted)  # the keys are of this: what is dropped on the way may not change them
         if known := self._known(meant):
             return known
+        if self._cache and (cached := self._cache.find(meant.key_at(self.chat.server))):
+            return self._found(meant, cached)
         settings = wanted
 
         def attempt() -> tuple[Call, RawReply]:
@@ -246,16 +248,26 @@ class Caller:
         return meant.key if self._one_server else meant.key_at(self.chat.server)
 
     def _known(self, meant: Call) -> RawReply | None:
-        """The reply from log or cache; None where the call has to be sent."""
+        """The reply from the run's own log; None where there is none."""
         if logged := self._log.find(self._key(meant)):
             return logged
         if meant.kd_step < self._replayed_steps:
             raise self._missing(meant)
-        if self._cache and (cached := self._cache.find(meant.key_at(self.chat.server))):
-            free = replace(cached, usage=TokenUsage())  # another run paid for it
+        return None
+
+    def _found(self, meant: Call, cached: RawReply) -> RawReply:
+        """A reply that another run paid for: free, or with the same account as if it had been sent now."""
+        if not self.settings.cache_counts:
+            free = replace(cached, usage=TokenUsage())
             self._log.add(self._key(meant), meant, free)
             return free
-        return None
+        most = self._most(meant)
+        with self._budget.reserved(self.chat.model_id, most) as settle:
+            row = self._log.begin(self._key(meant), meant, most)
+            charged = most if cached.usage == TokenUsage() else cached.usage
+            settle(charged)
+            self._log.end(row, ANSWERED, charged, cached)
+        return cached
 
     def _missing(self, meant: Call) -> PGKDError:
         """How a call of a stored step failed then; it is not sent again."""

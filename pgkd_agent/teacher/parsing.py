@@ -49,6 +49,11 @@ class ParsedReply:
     num_malformed: int
 
 
+def without_thinking(raw: str) -> str:
+    """A reply without what the model said to itself."""
+    return _THINKING.sub("", raw)
+
+
 def parse_samples(raw: str, default_label: str | None = None) -> ParsedReply:
     """Read all samples.
 
@@ -57,7 +62,7 @@ def parse_samples(raw: str, default_label: str | None = None) -> ParsedReply:
     """
     samples: list[Sample] = []
     malformed = 0
-    for value in _json_values(_THINKING.sub("", raw)):
+    for value in _json_values(without_thinking(raw)):
         for item in _flatten(value):
             sample = _sample(item, default_label)
             if sample is None:
@@ -76,7 +81,7 @@ def parse_label(raw: str, resolve: Callable[[str], str | None]) -> str | None:
     Args:
         resolve: From a written label to one of the taxonomy, or None.
     """
-    text = _THINKING.sub("", raw)
+    text = without_thinking(raw)
     found = {label for written in _answers(text) if (label := resolve(written))}
     if not found and (label := resolve(text.strip().strip("`*\"'.").strip())):
         return label

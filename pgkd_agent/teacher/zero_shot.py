@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.answer import zero_shot_schema
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import BudgetExceededError
+from pgkd_agent.errors import BudgetExceededError, TeacherContextError
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prompts import Message, PromptTemplate, zero_shot_values
 from pgkd_agent.teacher.call_log import RawReply
@@ -18,6 +19,8 @@ from pgkd_agent.teacher.calling import Caller, CallId, Question
 from pgkd_agent.teacher.parsing import parse_label
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Example, Label, label_names
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class _Question:
     row: int
     text: str
     messages: tuple[Message, ...] = ()
+    every: int = 1
 
 
 class ZeroShotClassifier:
@@ -82,7 +86,7 @@ class ZeroShotClassifier:
             rows: dict[Future[ZeroShotAnswer], int] = {}
             try:
                 for row, text in texts.items():
-                    rows[pool.submit(self.chain.invoke, _Question(kd_step, row, text))] = row
+                    rows[pool.submit(self._ask, _Question(kd_step, row, text))] = row
                 for done in as_completed(rows):
                     if done.cancelled():
                         continue
@@ -103,8 +107,24 @@ class ZeroShotClassifier:
 
     def _render(self, question: _Question) -> _Question:
         text = shorten(question.text, self._max_chars)
-        values = zero_shot_values(self._taxonomy, self._task_description, text, self._few_shot)
+        shots = self._few_shot[:: question.every]
+        values = zero_shot_values(self._taxonomy, self._task_description, text, shots)
         return replace(question, messages=tuple(self._template.render(values)))
+
+    def _ask(self, question: _Question) -> ZeroShotAnswer:
+        """Ask; where the prompt is too long, with half of the labelled rows, a quarter, and so on."""
+        while True:
+            try:
+                return self.chain.invoke(question)
+            except TeacherContextError:
+                if question.every > len(self._few_shot):
+                    raise
+                question = replace(question, every=2 * question.every)
+                logger.info(
+                    "row %d: prompt too long for the teacher, every %dth labelled row stays",
+                    question.row,
+                    question.every,
+                )
 
     def _answer(self, question: _Question) -> ZeroShotAnswer:
         reply = self._caller.call(

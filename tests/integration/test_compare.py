@@ -15,7 +15,7 @@ import yaml
 from pgkd_agent.compare import ComparisonFile, Grid, Progress, fill, lines, read_comparison
 from pgkd_agent.compare import grid as grids
 from pgkd_agent.compare.statistics import NOT_ASKED
-from pgkd_agent.errors import StorageError
+from pgkd_agent.errors import PromptError, StorageError
 from pgkd_agent.methods import Outcome, Setting, run_method
 from tests.integration.conftest import TOPICS
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
@@ -135,6 +135,7 @@ def test_what_two_methods_ask_alike_is_asked_once(tmp_path: Path, data: Path, ti
         assert not grid.failures and len(server.requests) == 4  # a class each
     _, zerogen, sungen = grid.done
     assert zerogen.rows == sungen.rows and zerogen.requests == sungen.requests == 4
+    assert zerogen.input_tokens == sungen.input_tokens == 400  # it counts for both
 
 
 def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
@@ -146,7 +147,13 @@ def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
         texts = [f"{word} {label} {call}" for word in TOPICS[label][: 2 + 6 * ("typical" in prompt)]]
         return completion(json.dumps({"samples": [{"text": text, "label": label} for text in texts]}))
 
-    methods = {"plain": {}, "zerogen": {"options": {"per_class": 80}, "tokens_of": "pgkd"}, "pgkd": {}}
+    capped = {"tokens_of": "pgkd"}
+    methods = {
+        "plain": {},
+        "zerogen": {"options": {"per_class": 80}, **capped},
+        "sungen": {"options": {"per_class": 80, "rounds": 1}, **capped},
+        "pgkd": {},
+    }
     overrides = {
         "teacher": {"samples_per_request": 8, "max_tokens": 64},
         "pgkd": {"num_kd_steps": 20, "patience_limit": 99},
@@ -159,6 +166,8 @@ def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
     tokens = {entry: cell.input_tokens + cell.output_tokens for entry, cell in by_entry.items()}
     assert 0 < tokens["zerogen"] <= tokens["pgkd"] and by_entry["zerogen"].requests < 40  # which it would have sent
     assert by_entry["zerogen"].rows > 0
+    assert by_entry["sungen"].rows == by_entry["zerogen"].rows  # found replies take as much of the cap as sent ones
+    assert tokens["sungen"] == tokens["zerogen"]
 
 
 def test_one_run_of_pgkd_serves_the_students_of_all_seeds(
@@ -257,6 +266,29 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path: Path, data: Path,
     assert [cell.entry for cell in grid.done] == ["plain"]
     assert set(grid.failures) == {f"topics, {entry}, seed 1" for entry in ("pgkd", "zero_shot", "control")}
     assert "401" in grid.failures["topics, pgkd, seed 1"] and "is not there" in grid.failures["topics, control, seed 1"]
+
+
+def test_what_nobody_thought_of_costs_one_cell(
+    tmp_path: Path, data: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_with_seed_1(name: str, setting: Setting, options: Any) -> Outcome:
+        if setting.config.seed == 1:
+            raise RuntimeError("out of memory")
+        return run_method(name, setting, options)
+
+    monkeypatch.setattr(grids, "run_method", fails_with_seed_1)
+    grid = fill(plan_of(tiny_student, None, methods={"plain": {}}), data, tmp_path / "out")
+    assert grid.failures == {"topics, plain, seed 1": "RuntimeError: out of memory"}
+    assert [cell.seed for cell in grid.done] == [2]
+
+
+def test_a_prompt_that_is_not_there_is_named_before_anything_runs(
+    tmp_path: Path, data: Path, tiny_student: Path
+) -> None:
+    plan = plan_of(tiny_student, None, methods={"plain": {}, "pgkd": {"settings": {"teacher": {"prompt": "papr"}}}})
+    with pytest.raises(PromptError, match="papr"):
+        fill(plan, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dataset_with_too_few_rows_says_so(tmp_path: Path, data: Path, tiny_student: Path) -> None:

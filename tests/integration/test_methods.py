@@ -12,14 +12,14 @@ import pytest
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task
-from pgkd_agent.errors import ConfigError
+from pgkd_agent.errors import ConfigError, TeacherOutputError
 from pgkd_agent.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
 from pgkd_agent.methods.eda import from_table
 from pgkd_agent.methods.loops import RepeatingTeacher
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, FitResult, Label
 from tests.integration.conftest import TOPICS, sentences
-from tests.integration.openai_server import Answer, OpenAIServer, completion, serve
+from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
 from tests.unit.builders import request_of
 
 WORDS = from_table({word: [other for other in words if other != word] for words in TOPICS.values() for word in words})
@@ -225,6 +225,8 @@ def test_sungen_trusts_right_labels_more_than_planted_wrong_ones(
     with serve(writes) as server:
         changed = asked_of(config, server, samples_per_request=5)
         outcome = run_in(tmp_path, "sungen", task, changed, per_class=20, rounds=12)
+        asked = [json.dumps(body["messages"]) for body in server.requests]
+    assert {sum(f'class \\"{name}\\"' in prompt for prompt in asked) for name in TOPICS} == {4}  # each class alike
     of_wrong = [weight for text, weight in weights.items() if text in wrong]
     of_right = [weight for text, weight in weights.items() if text not in wrong]
     assert len(of_wrong) >= 8 and len(of_right) >= 30
@@ -274,6 +276,38 @@ def test_evokd_analyses_then_writes_then_labels(tmp_path: Path, task: Task, conf
     assert "the hammer of snow" in second and "predicted_label" in second  # the new batch is what the next is made of
     assert outcome.rows == 4 + 3 and outcome.requests == 12  # of a label that is none nothing is made
     assert outcome.gradient_steps == 8 + 3 * 2
+
+
+def test_what_evokd_had_labelled_when_a_cap_was_reached_is_trained_on(
+    tmp_path: Path, task: Task, config: PGKDConfig
+) -> None:
+    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 3, "pgkd_batch_size": 2})
+    with serve(says) as server:
+        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        for calls, kinds in ((3, ["analyse", "write", "label"]), (2, ["analyse", "write"])):
+            capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": calls})})
+            says.kinds.clear()
+            if calls == 3:
+                outcome = run_in(tmp_path / "some", "evokd", task, capped, shots=1, steps=8, passes=2)
+                assert outcome.rows == 4 + 1 and outcome.requests == 3
+            else:
+                with pytest.raises(TeacherOutputError, match=r"not one sample of EvoKD came of 2 calls: .*max_calls"):
+                    run_in(tmp_path / "none", "evokd", task, capped, shots=1, steps=8, passes=2)
+            assert says.kinds == kinds
+
+
+def test_a_prompt_that_is_too_long_is_shortened(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
+    def narrow(call: int, body: dict[str, Any]) -> Answer:
+        prompt = json.dumps(body["messages"])
+        if sum(row.text in prompt for row in task.train) > 3:
+            return failure(400, "This model's maximum context length is 10 tokens", "context_length_exceeded")
+        return EvoServer()(call, body)
+
+    steps = config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": 2})
+    with serve(narrow) as server:
+        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        assert run_in(tmp_path / "evokd", "evokd", task, changed, shots=2, steps=8, passes=2).rows == 8 + 1
+        assert len(run_in(tmp_path / "few", "few_shot", task, changed, shots=2, rows=3).predicted) == 3
 
 
 def test_evokd_init_begins_with_rephrased_rows(tmp_path: Path, task: Task, config: PGKDConfig) -> None:

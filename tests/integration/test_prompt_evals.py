@@ -81,7 +81,7 @@ def test_variants_are_compared_by_what_was_written_and_what_students_make_of_it(
         assert 0 < teaching["novelty"] < 1 and teaching["requests"] == 1
         teaching = careless["teaching"]
         assert (teaching["parsed"], teaching["malformed"], teaching["valid"], teaching["accepted"]) == (2, 1, 1, 1)
-        assert teaching["rejected"] == {"label": 1} and teaching["parse_rate"] == pytest.approx(2 / 3)
+        assert teaching["rejected"] == {"label": 1} and teaching["parse_rate"] == 1
         assert careless["agreement"] == 1 and teaching["evenness"] is None
         for result in (careful, careless):
             assert result["students"]["accuracy"]["count"] == 2 and not result["failures"]
@@ -108,13 +108,40 @@ def test_a_baseline_makes_it_a_gate(tmp_path: Path, suite: Path, data: Path) -> 
         assert evaluate(suite, out, data, server).returncode == 0
         baseline = tmp_path / "baseline.json"
         record = results_of(out)
-        record["prompts"][1]["teaching"]["parse_rate"] = 0.9
+        record["prompts"][1]["teaching"]["accept_rate"] = 0.9
         baseline.write_text(json.dumps(record), encoding="utf-8")
         worse = evaluate(suite, out, data, server, "--baseline", baseline, "--fail-under", "0.1")
         assert worse.returncode == 1
-        assert "careless: parse rate 0.667, 0.900 before" in " ".join(worse.stderr.split())
-        assert evaluate(suite, out, data, server, "--baseline", baseline, "--fail-under", "0.3").returncode == 0
+        assert "careless: accept rate 0.500, 0.900 before" in " ".join(worse.stderr.split())
+        assert evaluate(suite, out, data, server, "--baseline", baseline, "--fail-under", "0.5").returncode == 0
+        assert evaluate(suite, out, data, server, "--baseline", out / "results.json").returncode == 2
+        assert evaluate(suite, out, data, server, "--fail-under", "0.5").returncode == 2
         assert evaluate(suite, out, data, server, "--baseline", suite).returncode == 2
+
+
+def test_a_reply_that_cannot_be_read_is_counted_and_a_verification_that_fails_costs_no_other_figure(
+    tmp_path: Path, suite: Path, data: Path
+) -> None:
+    def mumbles(call: int, body: dict[str, Any]) -> Answer:
+        if "NUMBER" not in json.dumps(body["messages"]):
+            return failure(401, "no such key")
+        return completion("Sorry, I would rather talk about it.") if call == 0 else answers(call, body)
+
+    patient = tmp_path / "patient.yaml"
+    content = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    content["settings"]["teacher"]["max_attempts"] = 2
+    patient.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with serve(mumbles) as server:
+        done = evaluate(patient, tmp_path / "out", data, server, "--variants", "careful")
+        assert done.returncode == 1
+        (careful,) = results_of(tmp_path / "out")["prompts"]
+        assert careful["teaching"]["parse_rate"] == 0.5 and careful["teaching"]["accepted"] == 2
+        assert careful["agreement"] is None and careful["failures"][0].startswith("verification: ")
+        assert careful["students"]["accuracy"]["count"] == 2
+        calls = len(server.requests)
+        recorded = evaluate(patient, tmp_path / "out", data, server, "--variants", "careful", "--recorded")
+        assert recorded.returncode == 0 and len(server.requests) == calls  # not asked, so not measured either
+        assert "| careful | 2 | 50 %" in recorded.stdout
 
 
 def test_what_failed_is_not_measured_and_not_0(tmp_path: Path, suite: Path, data: Path) -> None:

@@ -90,6 +90,18 @@ paper"""
         read_comparison(written(tmp_path, text.replace("seeds: [2], ", "")))
 
 
+def test_seeds_of_ones_own_are_narrowed_but_for_the_run_that_others_take_from(tmp_path: Path) -> None:
+    methods = "methods: {plain: {}, pgkd: {seeds: [1]}, frozen: {}, control: {of: frozen}, eda: {seeds: [1]}}"
+    plan = read_comparison(written(tmp_path, PLAN[: PLAN.index("methods")] + methods))
+    part = narrowed(plan, ["bank"], seeds=[2])
+    assert [(cell.entry, cell.seed) for cell in cells(part, tmp_path, {})] == [
+        ("pgkd", 1), ("plain", 2), ("frozen", 2), ("control", 2)
+    ]  # fmt: skip
+    wrong = methods.replace("control: {of: frozen}", "control: {of: pgkd}")
+    with pytest.raises(ConfigError, match="'control' has seeds that 'pgkd', which it repeats, has not"):
+        read_comparison(written(tmp_path, PLAN[: PLAN.index("methods")] + wrong))
+
+
 def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path) -> None:
     plan = read_comparison(written(tmp_path))
     chosen = list(tuning_cells(plan, "bank", tmp_path))
@@ -111,6 +123,8 @@ def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path)
         ("  plain: {}", "  plain: {}\n  ../out: {method: plain}", "becomes a folder"),
         ("  plain: {}", "  plain: {}\n  no_augment: {options: {shots: 0}}", "shots is 0, expected a whole number"),
         ("  plain: {}", "  plain: {settings: {data: {test_rows: 5}}}", "has test_rows of its own"),
+        ("  plain: {}", "  plain: {}\n  evokd: {options: {passes: null}}", "passes is None, expected a whole number"),
+        ("  plain: {}", "  plain: {}\n  eda: {options: {alpha: high}}", "alpha is 'high', expected a number"),
         ("[1e-4, 3e-4]", "[]", "has no values to choose from"),
         ("  plain: {}", "  plain: {}\n  other: {method: pgkd}", "say of which entry"),
         ("  plain: {}", "  plain: {of: pgkd}", "'plain' repeats nothing"),
@@ -144,18 +158,19 @@ def test_the_tables_of_the_project_can_be_run(tmp_path: Path, file: Path) -> Non
 def test_a_part_of_a_plan(tmp_path: Path) -> None:
     plan = read_comparison(written(tmp_path))
     part = narrowed(
-        plan, ["bank"], ["plain", "pgkd"], [7], {"student": {"name": "other"}, "teacher": {"prompt": "agent"}}
+        plan, ["bank"], ["plain", "pgkd"], [7], {"student": {"name": "other"}, "teacher": {"spec": "openai:m"}}
     )
     found = cells(part, tmp_path, {})
     assert [(cell.dataset, cell.entry, cell.seed) for cell in found] == [("bank", "plain", 7), ("bank", "pgkd", 7)]
     assert {cell.config.seed for _, cell in tuning_cells(part, "bank", tmp_path)} == {1}  # whatever part is asked for
+    assert list(narrowed(plan, methods=["plain", "control"]).methods) == ["control", "plain", "pgkd"]
     fixed = narrowed(plan, overrides={"student": {"learning_rate": 1e-3}})
     assert fixed.tune == {} and {cell.config.student.learning_rate for cell in cells(fixed, tmp_path, {})} == {1e-3}
-    assert {cell.config.student.name for cell in found} == {"other"} and found[1].config.teacher.prompt == "agent"
+    assert {cell.config.student.name for cell in found} == {"other"} and found[1].config.teacher.spec == "openai:m"
     for wrong, message in (
         ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
         ({"methods": ["plain", "eda"]}, "no method 'eda'"),
-        ({"methods": ["plain", "control"]}, "say of which entry"),
+        ({"overrides": {"teacher": {"prompt": "agent"}}}, r"method 'pgkd' is about teacher\.prompt"),
         ({"methods": ["pgkd"]}, "baseline 'plain' is none"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -282,7 +297,7 @@ def test_an_entry_may_take_as_many_tokens_as_another(tmp_path: Path) -> None:
 
     found = cells(plan("  zerogen: {tokens_of: pgkd}"), tmp_path, {})
     places = [(cell.entry, cell.seed) for cell in found if cell.dataset == "bank"]
-    assert places == [("plain", 1), ("zerogen", 1), ("plain", 2), ("pgkd", 2), ("zerogen", 2)]
+    assert places == [("pgkd", 2), ("plain", 1), ("zerogen", 1), ("plain", 2), ("zerogen", 2)]
     assert {cell.tokens_of for cell in found if cell.entry == "zerogen"} == {("pgkd", 2)}
     for wrong in ("  zerogen: {tokens_of: plain}", "  eda: {tokens_of: pgkd}", "  zerogen: {tokens_of: zerogen}"):
         with pytest.raises(ConfigError, match="it is for methods that ask an LLM"):

@@ -51,6 +51,7 @@ def test_one_teacher_needs_no_name(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("mine/short.j2", "other/paper.j2", "two variants 'paper'"),
+        ("mine/short.j2", "mine/plain.j2", "'plain' means something else"),
         ("variants: [paper, mine/short.j2]", "", "variants"),
         ("one:", "one two:", "becomes a folder"),
         ("variants", "variant", "unknown setting 'variant' .closest: 'variants'."),
@@ -66,6 +67,17 @@ def test_what_is_wrong_in_a_suite_is_named(tmp_path: Path, old: str, new: str, m
 @pytest.mark.parametrize("file", sorted((ROOT / "evals/prompts").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_suites_of_the_project_can_be_read(file: Path) -> None:
     assert to_comparison(read_suite(file)).hours
+
+
+def test_dots_belong_to_the_name_of_a_variant_and_not_to_that_of_a_file(tmp_path: Path) -> None:
+    suite = read_suite(written(tmp_path, SUITE.replace("paper, mine/short.j2", "v1.1, v1.2, mine/v2.0.j2")))
+    assert [name for name in to_comparison(suite).methods if name.endswith("+one")] == [
+        "v1.1+one",
+        "v1.2+one",
+        "v2.0+one",
+    ]
+    with pytest.raises(ConfigError, match=r"is about teacher\.spec"):
+        to_comparison(suite, overrides={"teacher": {"spec": "openai:c"}})
 
 
 def test_novelty_is_the_distance_to_the_nearest_known_text() -> None:
@@ -123,6 +135,8 @@ def test_the_gate_names_what_is_lower_or_missing(tmp_path: Path) -> None:
         "d, c: accuracy was not measured, 0.800 before",
     ]
     assert losses_against(now, before, 0) == []  # better, or not measured then
+    with pytest.raises(ConfigError, match="have no dataset"):
+        losses_against(before, {"prompts": [result("new", 0.1)]}, 0)
     file = tmp_path / "results.json"
     file.write_text(json.dumps(before), encoding="utf-8")
     assert read_baseline(file) == before
