@@ -1,7 +1,8 @@
 """Methods against each other on the same rows, students and seeds."""
 
-from pgkd_agent.compare.grid import Done, Grid, Progress, fill
+from pgkd_agent.compare.grid import Grid, Progress, fill
 from pgkd_agent.compare.plan import ComparisonFile, narrowed, read_comparison
+from pgkd_agent.compare.records import Done
 from pgkd_agent.compare.tables import Line, lines, to_csv, to_json, to_latex, to_markdown
 
 __all__ = [

@@ -6,43 +6,23 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from pgkd_agent.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
-from pgkd_agent.compare.statistics import NO_LABEL, NOT_ASKED
+from pgkd_agent.compare.records import PROMPTED, Done, done_of, identity_of, named, read_cell, store
 from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
-from pgkd_agent.methods import WITH_LLM, Outcome, PlainFits, Setting, prompt_hash, run_method
+from pgkd_agent.methods import WITH_LLM, PlainFits, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import accepted_rows, lock
-from pgkd_agent.types import TokenUsage, label_names
 
 logger = logging.getLogger(__name__)
-
-STEPPED = ("pgkd", "evokd", "evokd_init")
-"""Methods with the KD steps of the settings."""
-PROMPTED = ("zero_shot", "few_shot")
-"""Methods without a student."""
-HOW_ASKED = {
-    "cache",
-    "cache_counts",
-    "prices",
-    "threads",
-    "timeout",
-    "max_retry_seconds",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-}
-"""Settings of a teacher that do not change what it is asked."""
 
 ENOUGH_ROWS = 0.9
 """Share of the rows asked for that has to be left: rows with the text of another part are dropped."""
@@ -50,38 +30,6 @@ ENOUGH_ROWS = 0.9
 
 Place = tuple[str, str, int]
 """Dataset, entry and seed."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished cell, as it is stored.
-
-    Attributes:
-        gold, predicted: Class ids of the test rows; `NO_LABEL` where an LLM named none, `NOT_ASKED` where it was not
-            asked about a row.
-        predict_seconds: That the predictions took; None where not known.
-        num_classes: Of the taxonomy.
-        cost: Of the teacher in the currency of the price table, None where its price is not known.
-        accepted: Rows per label that each KD step added.
-    """
-
-    dataset: str
-    entry: str
-    seed: int
-    method: str
-    gold: tuple[int, ...]
-    predicted: tuple[int, ...]
-    num_classes: int
-    validation_loss: float | None
-    accepted: tuple[Mapping[str, int], ...]
-    rows: int
-    gradient_steps: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
-    seconds: float
-    predict_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,13 +154,13 @@ class _Work:
         """Find what is there, each cell after those that it repeats."""
         for cell in todo:
             try:
-                stored = _read(self._prepare(cell).file)
+                stored = read_cell(self._prepare(cell).file)
             except StorageError:
                 raise
             except PGKDError:  # said when its turn comes
                 continue
             if stored:
-                self.done[_place(cell)] = _named(stored, cell)
+                self.done[_place(cell)] = named(stored, cell)
 
     def run(self, cell: Cell) -> str:
         """Make sure of a cell; returns why it cannot be, else nothing.
@@ -239,10 +187,12 @@ class _Work:
 
     def _fill(self, cell: Cell) -> Done:
         prepared = self._prepare(cell)
-        if stored := _read(prepared.file):
-            return _named(stored, cell)
+        if stored := read_cell(prepared.file):
+            return named(stored, cell)
         if self._only_stored:
             raise _NotRunError("not run yet")
+        if cache := prepared.setting.config.teacher.cache:
+            cache.parent.mkdir(parents=True, exist_ok=True)
         try:
             outcome = run_method(cell.method, prepared.setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written
@@ -252,15 +202,15 @@ class _Work:
         except Exception as error:  # out of memory, a mistake of ours: hours of other cells must not be lost to it
             logger.exception("%s", cell)
             raise _NotRunError(f"{type(error).__name__}: {error}") from error
-        done = _done(cell, prepared.setting.task, outcome)
-        _write(prepared.file, {"identity": prepared.identity, "cell": asdict(done)})
+        done = done_of(cell, prepared.setting.task, outcome)
+        store(prepared.file, prepared.identity, done)
         return done
 
     def _prepare(self, cell: Cell) -> _Prepared:
         task = self._task(cell)
         cell = self._within_tokens(cell)
         setting = self._with_repeated(cell, Setting(task, cell.config, Path(), plain_fits=self._plain_fits))
-        identity = _identity(cell, setting)
+        identity = identity_of(cell, setting)
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         folder = self._out / "cells" / _rows_name(cell) / cell.method / name
@@ -287,7 +237,6 @@ class _Work:
         file = None
         if cell.method not in PROMPTED:
             file = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
-            file.parent.mkdir(parents=True, exist_ok=True)
         changes = {
             "cache": file if cell.config.teacher.cache is None else cell.config.teacher.cache,
             "cache_counts": True,
@@ -327,23 +276,6 @@ def _rows_name(cell: Cell) -> str:
     return cell.source.name if cell.source else str(cell.config.data.dataset)
 
 
-def _named(done: Done, cell: Cell) -> Done:
-    """A stored cell under the names of this plan, and at its prices."""
-    cost = (
-        done.cost if cell.config.teacher.ensemble else _cost(cell, done.requests, done.input_tokens, done.output_tokens)
-    )
-    return replace(done, dataset=cell.dataset, entry=cell.entry, cost=cost)
-
-
-def _cost(cell: Cell, requests: int, input_tokens: int, output_tokens: int) -> float | None:
-    """Of one teacher; 0 of a method that asks none."""
-    if not requests:
-        return 0.0
-    return load_prices(cell.config.teacher.prices).cost(
-        cell.config.teacher.spec, TokenUsage(input_tokens, output_tokens)
-    )
-
-
 def _read_task(cell: Cell) -> Task:
     folder = cell.source
     if folder is None:
@@ -355,86 +287,6 @@ def _read_task(cell: Cell) -> Task:
         labels=labels if labels.is_file() else None,
         config=cell.config,
     )
-
-
-def _done(cell: Cell, task: Task, outcome: Outcome) -> Done:
-    index: dict[str | None, int] = {name: number for number, name in enumerate(label_names(task.taxonomy))}
-    predicted = [NOT_ASKED] * len(task.test)
-    for number, name in zip(outcome.asked or range(len(task.test)), outcome.predicted, strict=True):
-        predicted[number] = index.get(name, NO_LABEL)
-    return Done(
-        dataset=cell.dataset,
-        entry=cell.entry,
-        seed=cell.seed,
-        method=cell.method,
-        gold=tuple(index[row.label] for row in task.test),
-        predicted=tuple(predicted),
-        num_classes=len(task.taxonomy),
-        validation_loss=outcome.validation_loss,
-        accepted=outcome.accepted,
-        rows=outcome.rows,
-        gradient_steps=outcome.gradient_steps,
-        requests=outcome.requests,
-        input_tokens=outcome.usage.input_tokens,
-        output_tokens=outcome.usage.output_tokens,
-        cost=_cost(cell, outcome.requests, outcome.usage.input_tokens, outcome.usage.output_tokens)
-        if outcome.cost is None
-        else outcome.cost,
-        seconds=outcome.seconds,
-        predict_seconds=outcome.predict_seconds,
-    )
-
-
-def _identity(cell: Cell, setting: Setting) -> dict[str, Any]:
-    """What has to be the same for a stored cell to count."""
-    task, pool = setting.task, setting.pool
-    rows = [[[row.text, row.label] for row in part] for part in (task.train, task.validation, task.test)]
-    labels = [[label.name, label.description] for label in task.taxonomy]
-    content = json.dumps([rows, labels, task.description], ensure_ascii=False)
-    identity = {
-        "method": cell.method,
-        "options": dict(cell.options),
-        "config": cell.config.model_dump(mode="json", exclude=_left_out(cell.method)),
-        "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "accepted": setting.accepted,
-        "pool": None if pool is None else [[[row.text, row.label] for row in step] for step in pool],
-        "prompt_sha256": prompt_hash(cell.method, cell.config),
-    }
-    return dict(json.loads(json.dumps(identity)))
-
-
-def _left_out(method: str) -> dict[str, Any]:
-    """Settings that do not matter to a method; where rows and replies lie, and how fast it goes, does to none."""
-    unused = [] if method in STEPPED else ["pgkd", "evidence"]
-    if method not in WITH_LLM:
-        unused += ["teacher", "zero_shot", "budget"]
-    if method in PROMPTED:
-        unused += ["student"]
-    if method in PROMPTED or method not in (*WITH_LLM, "frozen"):
-        unused += ["guardrails"]
-    return {"teacher": HOW_ASKED, **dict.fromkeys(unused, True), "data": {"data_dir"}}
-
-
-def _read(file: Path) -> Done | None:
-    if not file.is_file():
-        return None
-    try:
-        cell = json.loads(file.read_text(encoding="utf-8"))["cell"]
-        tuples = {key: tuple(value) for key, value in cell.items() if isinstance(value, list)}
-        return Done(**{**cell, **tuples})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{file} is damaged ({error}); remove it, and its cell is run again") from error
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    fresh = file.with_suffix(".new")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(fresh, file)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[Cell, float]]) -> float | None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pgkd_agent.compare.grid import Done, Grid
+from pgkd_agent.compare.grid import Grid
 from pgkd_agent.compare.markdown import cost_text, score_text, seconds_text, table
 from pgkd_agent.compare.plan import ComparisonFile, seeds_of
+from pgkd_agent.compare.records import Done
 from pgkd_agent.compare.statistics import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
 from pgkd_agent.errors import StorageError
 
