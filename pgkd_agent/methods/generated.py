@@ -141,7 +141,12 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
     rng(setting.config.seed, 0, "rephrased").shuffle(asked)  # so that a cap does not leave out the last classes
     with _teacher(setting, "auggpt", num_aug, AcceptAll()) as opened:
         for number, row in enumerate(asked, 1):
-            reply = opened.teacher.write(_about(setting, row, number, num_aug))
+            try:
+                reply = opened.teacher.write(_about(setting, row, number, num_aug))
+            except TeacherOutputError as error:  # of one row; the others may go better
+                requests += len(error.raw_replies)
+                logger.warning("row %d of %d was not rephrased: nothing readable came", number, len(asked))
+                continue
             requests, usage = requests + reply.num_requests, usage + reply.usage
             for sample in reply.samples:
                 rows.setdefault(normalize(sample.text), Example(sample.text.strip(), row.label))

@@ -179,6 +179,8 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
         prompt = json.dumps(body["messages"])
         row = next(row for row in task.train if row.text in prompt)
         shown.append(row.text)
+        if len(shown) == 1:
+            return completion("I would rather not.")  # the others go on without it
         texts = [" ".join(reversed(row.text.split())), f"so {row.text}", row.text]
         return completion(json.dumps({"samples": [{"text": text, "label": "anything"} for text in texts]}))
 
@@ -187,7 +189,7 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
         changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
         outcome = run_in(tmp_path, "auggpt", task, changed, shots=2, steps=10, num_aug=3)
     assert len(set(shown)) == len(shown) == 8 == outcome.requests  # a row a call
-    assert outcome.rows == 8 * 3  # the real one and two others; what only repeats it does not count
+    assert outcome.rows == 7 * 3 + 1  # the real one and two others; what only repeats it does not count
 
 
 def asked_of(config: PGKDConfig, server: OpenAIServer, **changes: Any) -> PGKDConfig:
