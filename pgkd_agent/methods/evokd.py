@@ -54,7 +54,7 @@ def evokd(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4) -
     Validation rows are not used: the student is the last one.
 
     Args:
-        steps: Gradient steps on the first rows, rounded up to `passes` epochs.
+        steps: Gradient steps on the first rows, rounded up to whole epochs.
         passes: Epochs over all rows so far after each step.
     """
     return _evolve(setting, take_shots(setting, shots), steps, passes)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pgkd_agent.compare import ComparisonFile, Grid, lines
-from pgkd_agent.compare.markdown import cost_text, score_text, spread_text, table
-from pgkd_agent.compare.statistics import METRICS
+from pgkd_agent.compare.markdown import cost_text, score_text, table
+from pgkd_agent.compare.statistics import METRICS, Difference, Spread
 from pgkd_agent.compare.tables import HEADINGS
 from pgkd_agent.prompt_evals.results import PromptResult
-from pgkd_agent.prompt_evals.suite import PLAIN, PromptSuite
+from pgkd_agent.prompt_evals.suite import REFERENCES, PromptSuite
 
 NOT_MEASURED = "-"
 TEACHING = (
@@ -33,7 +33,7 @@ TEACHING = (
 
 def to_markdown(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: Sequence[PromptResult]) -> str:
     """Two tables a dataset: the teacher's work, and its students."""
-    plain = {line.dataset: line.metrics for line in lines(plan, grid) if line.entry == PLAIN}
+    measured = lines(plan, grid)
     parts = [suite.about] if suite.about else []
     parts.append(
         "Each variant wrote in one run of PGKD; students of seeds "
@@ -43,15 +43,17 @@ def to_markdown(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: S
     )
     for dataset in plan.datasets:
         here = [result for result in results if result.dataset == dataset]
-        students = [[name_of(result), *_students(result)] for result in here]
-        if metrics := plain.get(dataset):
-            students.insert(0, ["plain student", *(spread_text(metrics[name]) for name in METRICS)])
+        students = [
+            [REFERENCES[line.entry], *_scores(line.metrics, line.differences)]
+            for line in measured
+            if line.dataset == dataset and line.entry in REFERENCES
+        ]
+        students += [[name_of(result), *_scores(result.students, result.differences)] for result in here]
         parts += [f"### {dataset}", table(TEACHING, [_teaching(result) for result in here])]
         parts.append(table(["", *HEADINGS.values()], students))
     notes = [f"* {result.dataset}, {name_of(result)}, {why}" for result in results for why in result.failures]
-    notes += [
-        f"* {cell}: {why}" for cell, why in grid.failures.items() if PLAIN in cell.split(", ") or "tuning" in cell
-    ]
+    others = {cell: why for cell, why in grid.failures.items() if {*REFERENCES, "tuning"} & set(cell.split(", "))}
+    notes += [f"* {cell}: {why}" for cell, why in others.items()]
     if notes:
         parts.append("Not measured:\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
@@ -85,11 +87,8 @@ def _teaching(result: PromptResult) -> list[str]:
     ]
 
 
-def _students(result: PromptResult) -> list[str]:
-    return [
-        score_text(result.students[name], result.differences.get(name)) if name in result.students else NOT_MEASURED
-        for name in METRICS
-    ]
+def _scores(metrics: Mapping[str, Spread], differences: Mapping[str, Difference]) -> list[str]:
+    return [score_text(metrics[name], differences.get(name)) if name in metrics else NOT_MEASURED for name in METRICS]
 
 
 def _percent(value: float | None) -> str:

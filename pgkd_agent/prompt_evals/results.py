@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pgkd_agent.compare import ComparisonFile, Grid, fill, lines
+from pgkd_agent.compare import ComparisonFile, Grid, Line, fill, lines
 from pgkd_agent.compare.grid import OnProgress
 from pgkd_agent.compare.statistics import Difference, Spread
 from pgkd_agent.errors import PGKDError
-from pgkd_agent.prompt_evals.suite import PLAIN, PromptSuite, Trial, trials
+from pgkd_agent.prompt_evals.suite import REFERENCES, PromptSuite, Trial, trials
 from pgkd_agent.prompt_evals.teaching import Teaching, read_teaching
 from pgkd_agent.runs import read_lines, read_run
 from pgkd_agent.types import Example
@@ -63,40 +63,41 @@ def evaluate_prompts(
     """
     grid = fill(plan, data, out, on_progress, only_stored)
     by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
-    results = []
-    for dataset in plan.datasets:
-        for trial in trials(suite):
-            if trial.trained not in plan.methods:
-                continue
-            line = by_place.get((dataset, trial.trained))
-            run = _run_of(grid, dataset, trial)
-            failures = _failures(grid, dataset, (trial.asked, trial.trained))
-            teaching = _or_why(partial(read_teaching, run), "teacher", failures) if run else None
-            agreement = None
-            if run and suite.verify:
-                agreement = _or_why(partial(_agreement, run, only_stored), "verification", failures)
-            results.append(
-                PromptResult(
-                    dataset=dataset,
-                    variant=trial.variant,
-                    teacher=trial.teacher,
-                    teaching=teaching,
-                    agreement=agreement,
-                    students=line.metrics if line else {},
-                    differences=line.differences if line else {},
-                    failures=tuple(failures),
-                )
-            )
-    return grid, results
+    return grid, [
+        _result(suite, grid, dataset, trial, by_place.get((dataset, trial.trained)), only_stored)
+        for dataset in plan.datasets
+        for trial in trials(suite)
+        if trial.trained in plan.methods
+    ]
+
+
+def _result(
+    suite: PromptSuite, grid: Grid, dataset: str, trial: Trial, students: Line | None, only_stored: bool
+) -> PromptResult:
+    run = _run_of(grid, dataset, trial)
+    failures = _failures(grid, dataset, (trial.asked, trial.trained))
+    teaching = _or_why(partial(read_teaching, run), "teacher", failures) if run else None
+    agreement = None
+    if run and suite.verify:
+        agreement = _or_why(partial(_agreement, run, only_stored), "verification", failures)
+    return PromptResult(
+        dataset=dataset,
+        variant=trial.variant,
+        teacher=trial.teacher,
+        teaching=teaching,
+        agreement=agreement,
+        students=students.metrics if students else {},
+        differences=students.differences if students else {},
+        failures=tuple(failures),
+    )
 
 
 def to_json(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: Sequence[PromptResult]) -> dict[str, Any]:
-    plain = {line.dataset: line.metrics for line in lines(plan, grid) if line.entry == PLAIN}
     return {
         "about": suite.about,
         "seeds": list(plan.seeds),
         "tuned": {dataset: dict(chosen) for dataset, chosen in grid.tuned.items()},
-        "plain": {dataset: {name: asdict(value) for name, value in named.items()} for dataset, named in plain.items()},
+        "references": [asdict(line) for line in lines(plan, grid) if line.entry in REFERENCES],
         "prompts": [_record(result) for result in results],
         "failures": dict(grid.failures),
     }

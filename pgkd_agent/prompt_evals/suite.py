@@ -21,8 +21,10 @@ from pgkd_agent.compare.plan import (
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prompts import is_path
 
-PLAIN = "plain"
-"""The entry of the student without a teacher."""
+PLAIN, CONTROL = "plain", "control"
+REFERENCES = {PLAIN: "plain student", CONTROL: "control: as many real rows again"}
+"""Entries without a teacher: the student on the real rows, and with as many of them once more as the first variant's
+samples."""
 ASKED = ".asked"
 """Ends the names of the entries in which the teacher writes."""
 
@@ -97,23 +99,26 @@ def to_comparison(
     names = [_name(prompt) for prompt in suite.variants]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"{what}: there are two variants {min(twice)!r}; give the templates different names")
-    if reserved := [name for name in names if name == PLAIN or name.endswith(ASKED)]:
+    if reserved := [name for name in names if name in REFERENCES or name.endswith(ASKED)]:
         raise ConfigError(f"{what}: {reserved[0]!r} means something else here; give that template another name")
     if unknown := [name for name in variants if name not in names]:
         raise ConfigError(f"{what} has no variant {unknown[0]!r}; it has {', '.join(names)}")
-    methods = {PLAIN: MethodEntry()} | dict(_entries(suite))
+    chosen = [trial for trial in trials(suite) if not variants or trial.variant in variants]
+    methods = {
+        PLAIN: MethodEntry(),
+        CONTROL: MethodEntry(of=chosen[0].trained),
+        **dict(_entries(chosen, suite.seeds[:1])),
+    }
     shared = {name: getattr(suite, name) for name in Plan.model_fields}
     plan = ComparisonFile(**shared, baseline=PLAIN, methods=methods)
     check_comparison(plan, what)
-    chosen = [trial for trial in trials(suite) if not variants or trial.variant in variants]
-    entries = [PLAIN, *(entry for trial in chosen for entry in (trial.asked, trial.trained))]
-    return narrowed(plan, datasets, entries, overrides=overrides)
+    return narrowed(plan, datasets, overrides=overrides)
 
 
-def _entries(suite: PromptSuite) -> Iterator[tuple[str, MethodEntry]]:
-    for trial in trials(suite):
+def _entries(chosen: Sequence[Trial], seed: tuple[int, ...]) -> Iterator[tuple[str, MethodEntry]]:
+    for trial in chosen:
         settings = {"teacher": {**trial.settings, "prompt": trial.prompt}}
-        yield trial.asked, MethodEntry(method="pgkd", seeds=suite.seeds[:1], settings=settings)
+        yield trial.asked, MethodEntry(method="pgkd", seeds=seed, settings=settings)
         yield trial.trained, MethodEntry(method="frozen", of=trial.asked)
 
 

@@ -87,6 +87,7 @@ def test_variants_are_compared_by_what_was_written_and_what_students_make_of_it(
             assert result["students"]["accuracy"]["count"] == 2 and not result["failures"]
             assert result["differences"]["accuracy"]["low"] <= result["differences"]["accuracy"]["high"]
         assert "### topics" in done.stdout and "| plain student | 0." in done.stdout and "label 1" in done.stdout
+        assert "| control: as many real rows again | 0." in done.stdout
         before = results_of(out)
         again = evaluate(suite, out, data, server)
         assert again.returncode == 0 and len(server.requests) == 5 and results_of(out) == before

@@ -33,18 +33,19 @@ def written(folder: Path, text: str = SUITE) -> Path:
 def test_a_suite_is_a_comparison_of_frozen_samples(tmp_path: Path) -> None:
     plan = to_comparison(read_suite(written(tmp_path)))
     assert list(plan.methods) == [
-        "plain", "paper+one.asked", "paper+one", "paper+two.asked", "paper+two",
+        "plain", "control", "paper+one.asked", "paper+one", "paper+two.asked", "paper+two",
         "short+one.asked", "short+one", "short+two.asked", "short+two",
     ]  # fmt: skip
     asked = plan.methods["short+two.asked"]
     assert (asked.method, asked.seeds) == ("pgkd", (4,))
     assert asked.settings == {"teacher": {"spec": "openai:b", "prompt": "mine/short.j2"}}
+    assert plan.methods["control"].of == "paper+one"
     assert (plan.methods["short+two"].method, plan.methods["short+two"].of) == ("frozen", "short+two.asked")
 
 
 def test_one_teacher_needs_no_name(tmp_path: Path) -> None:
     suite = read_suite(written(tmp_path, SUITE[: SUITE.index("teachers")]))
-    assert list(to_comparison(suite, variants=["short"]).methods) == ["plain", "short.asked", "short"]
+    assert list(to_comparison(suite, variants=["short"]).methods) == ["plain", "control", "short.asked", "short"]
 
 
 @pytest.mark.parametrize(
