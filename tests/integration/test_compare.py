@@ -155,7 +155,7 @@ def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
         "pgkd": {},
     }
     overrides = {
-        "teacher": {"samples_per_request": 8, "max_tokens": 64},
+        "teacher": {"samples_per_request": 8, "max_tokens": 64, "max_concurrency": 1},
         "pgkd": {"num_kd_steps": 20, "patience_limit": 99},
     }
     with serve(writes) as server:
