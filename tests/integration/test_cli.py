@@ -188,7 +188,7 @@ def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) 
     assert clean.returncode == 0 and clean.stdout.endswith("templates, no errors\n")
     assert "pgkd paper: note: does not use task_description, few_shot" in clean.stdout
     assert "zero_shot paper: note: does not use task_description, few_shot\n" in clean.stdout
-    assert pgkd("prompts", "lint", "--zero-shot").stdout.endswith("1 template, no errors\n")
+    assert pgkd("prompts", "lint", "--zero-shot").stdout.endswith("2 templates, no errors\n")
 
     (own / "mine.j2").write_text("Human:\n{{ num_samples }} {{ target.name }}\n{{ few_shots }}", encoding="utf-8")
     bad = pgkd("prompts", "lint", *folder)
