@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -139,9 +140,10 @@ def _agreement(run: Path, only_stored: bool) -> float | None:
 
 
 def _failures(grid: Grid, dataset: str, entries: Sequence[str]) -> list[str]:
-    found = []
+    """One for each reason, with the seeds that it holds for."""
+    seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell, why in grid.failures.items():
         where, entry, *seed = cell.split(", ")
         if where == dataset and entry in entries:
-            found.append(f"{'students' if entry == entries[-1] else 'teacher'}, {', '.join(seed)}: {why}")
-    return found
+            seeds["students" if entry == entries[-1] else "teacher", why].append(seed[0].removeprefix("seed "))
+    return [f"{what}, seed {', '.join(found)}: {why}" for (what, why), found in seeds.items()]
