@@ -73,7 +73,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Export a model for ONNX Runtime and OpenVINO, checked against the original; needs the extra [onnx]."""
+    """Export a model for ONNX Runtime and OpenVINO, checked against the original; needs the extra 'onnx'."""
     from pgkd_agent.data import stream_texts
     from pgkd_agent.student.exporting import export_classifier
 

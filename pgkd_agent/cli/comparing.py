@@ -35,7 +35,7 @@ def compare(
         str, typer.Option("--metric", help="Of LaTeX table and plot: accuracy, macro_f1 or weighted_f1.")
     ] = "accuracy",
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Figure to draw, .png, .svg or .pdf; needs the extra [plot].")
+        Path | None, typer.Option("--plot", help="Figure to draw, .png, .svg or .pdf; needs the extra 'plot'.")
     ] = None,
 ) -> None:
     """Compare methods over datasets and seeds; a comparison that was stopped goes on where it was.
