@@ -68,14 +68,6 @@ class Done:
     predict_seconds: float | None = None
 
 
-def store(file: Path, made_of: dict[str, Any], done: Done) -> None:
-    """
-    Raises:
-        StorageError: The disk refuses.
-    """
-    _write(file, {"identity": made_of, "cell": asdict(done)})
-
-
 def named(done: Done, cell: Cell) -> Done:
     """A stored cell under the names of this plan, and at its prices."""
     cost = (
@@ -162,11 +154,16 @@ def read_cell(file: Path) -> Done | None:
         raise StorageError(f"{file} is damaged ({error}); remove it, and its cell is run again") from error
 
 
-def _write(file: Path, content: dict[str, Any]) -> None:
+def store(file: Path, identity: dict[str, Any], done: Done) -> None:
+    """
+    Raises:
+        StorageError: The disk refuses.
+    """
     fresh = file.with_suffix(".new")
+    content = json.dumps({"identity": identity, "cell": asdict(done)}, ensure_ascii=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.write_text(content + "\n", encoding="utf-8")
         os.replace(fresh, file)
     except OSError as error:
         fresh.unlink(missing_ok=True)

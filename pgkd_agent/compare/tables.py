@@ -7,13 +7,14 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from pgkd_agent.compare.grid import Grid
-from pgkd_agent.compare.markdown import cost_text, score_text, seconds_text, table
+from pgkd_agent.compare.markdown import cost_text, score_text, seconds_text, spread_text, table
 from pgkd_agent.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.compare.records import Done
 from pgkd_agent.compare.statistics import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
@@ -147,7 +148,9 @@ def to_latex(plan: ComparisonFile, grid: Grid, metric: str) -> str:
     body = []
     for entry in plan.methods:
         values = [
-            _latex_spread(by_place[dataset, entry].metrics[metric]) if (dataset, entry) in by_place else "--"
+            spread_text(by_place[dataset, entry].metrics[metric]).replace("±", r"$\pm$")
+            if (dataset, entry) in by_place
+            else "--"
             for dataset in plan.datasets
         ]
         body.append(" & ".join([_escaped(entry), *values]) + r" \\")
@@ -171,16 +174,11 @@ def _line(
     plan: ComparisonFile, dataset: str, entry: str, found: Mapping[int, Done], baseline: Mapping[int, Done]
 ) -> Line:
     both = [seed for seed in found if seed in baseline]
-    differences = {}
+    differences: Mapping[str, Difference] = {}
     if both:
         gold = _one_gold([*(found[seed] for seed in both), *(baseline[seed] for seed in both)])
-        ours, theirs = (np.array([cells[seed].predicted for seed in both]) for cells in (found, baseline))
-        classes = found[both[0]].num_classes
-        asked = ((ours != NOT_ASKED) & (theirs != NOT_ASKED)).all(axis=0)
-        differences = {
-            name: paired_difference(metric, gold[asked], ours[:, asked], theirs[:, asked], classes)
-            for name, metric in METRICS.items()
-        }
+        ours, theirs = (tuple(cells[seed].predicted for seed in both) for cells in (found, baseline))
+        differences = _differences(gold, ours, theirs, found[both[0]].num_classes)
     cells = list(found.values())
     costs = [cell.cost for cell in cells]
     return Line(
@@ -202,10 +200,23 @@ def _line(
     )
 
 
-def _one_gold(cells: Sequence[Done]) -> np.ndarray:
+@lru_cache(maxsize=1024)
+def _differences(
+    gold: tuple[int, ...], ours: tuple[tuple[int, ...], ...], theirs: tuple[tuple[int, ...], ...], num_classes: int
+) -> Mapping[str, Difference]:
+    """By metric, on the rows that all were asked about; kept, since each form of a table asks for the same ones."""
+    gold_ids, our_ids, their_ids = np.array(gold), np.array(ours), np.array(theirs)
+    asked = ((our_ids != NOT_ASKED) & (their_ids != NOT_ASKED)).all(axis=0)
+    return {
+        name: paired_difference(metric, gold_ids[asked], our_ids[:, asked], their_ids[:, asked], num_classes)
+        for name, metric in METRICS.items()
+    }
+
+
+def _one_gold(cells: Sequence[Done]) -> tuple[int, ...]:
     if len({cell.gold for cell in cells}) > 1:
         raise StorageError(f"the cells of {cells[0].dataset} were measured on different test rows")
-    return np.array(cells[0].gold)
+    return cells[0].gold
 
 
 def _score(cell: Done, metric: str) -> float:
@@ -242,14 +253,6 @@ def _cells(line: Line, has_paper: bool) -> list[str]:
         f"{line.seconds:,.0f}",
         seconds_text(line.predict_seconds),
     ]
-
-
-def _latex_spread(value: Spread) -> str:
-    return f"{value.mean:.3f}" + ("" if value.deviation is None else rf" $\pm$ {value.deviation:.3f}")
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _escaped(text: str) -> str:
