@@ -7,12 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.curriculum import fit_history
 from pgkd_agent.data import Task
 from pgkd_agent.early_stopping import EarlyStopping
 from pgkd_agent.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
 from pgkd_agent.history import History, HistoryRow, texts_of
-from pgkd_agent.metrics import evaluate
+from pgkd_agent.metrics import evaluate, row_losses
 from pgkd_agent.protocols import Asked, Screener, StepListener, Student, Teacher
 from pgkd_agent.scoring import score_history
 from pgkd_agent.seeding import rng
@@ -25,13 +28,15 @@ logger = logging.getLogger(__name__)
 class PGKDResult:
     """`steps[0]` is the plain student, `best_step` the model with the lowest validation loss.
 
-    `stopped_early`: patience ran out; `stopped_by`: a cap that was reached, in words.
+    `stopped_early`: patience ran out; `stopped_by`: a cap that was reached, in words; `row_losses`: of each validation
+    row in nats, by each model, shape (n_steps, n_rows).
     """
 
     steps: tuple[StepRecord, ...]
     best_step: int
     history: History
     stopped_early: bool
+    row_losses: np.ndarray
     stopped_by: str = ""
 
 
@@ -58,6 +63,7 @@ def run_pgkd(
     history = History.of(task.train)  # line 2
     stopping = EarlyStopping(config.pgkd.patience_limit)
     steps: list[StepRecord] = []
+    losses: list[np.ndarray] = []
     asked: Asked | None = None
     trained = _train(student, history, (), task, config, kd_step=0)  # line 1
     best = student.snapshot()
@@ -73,12 +79,15 @@ def run_pgkd(
         if is_best:
             best = student.snapshot()  # lines 16-17
         steps.append(_record(kd_step, trained, asked, is_best, len(history)))
+        losses.append(trained.row_losses)
         if on_step:
             on_step(steps[-1], history, asked)
         if stopping.should_stop or steps[-1].stopped_by:  # lines 12-13; a cap
             break
     student.restore(best)
-    return PGKDResult(tuple(steps), stopping.best_index, history, stopping.should_stop, steps[-1].stopped_by)  # line 21
+    return PGKDResult(  # line 21
+        tuple(steps), stopping.best_index, history, stopping.should_stop, np.stack(losses), steps[-1].stopped_by
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +95,14 @@ class Trained:
     """A model after its fit.
 
     Attributes:
+        row_losses: Of each validation row, in nats.
         fresh: The rows that this fit added, as the model before it saw them; empty unless they are the evidence.
         seconds: Of fit and evaluation, 0 where a step brought nothing to fit.
     """
 
     fit: FitResult
     evaluation: Evaluation
+    row_losses: np.ndarray
     fresh: tuple[EvidenceItem, ...]
     seconds: float
 
@@ -172,10 +183,11 @@ def _train(
     fresh: list[EvidenceItem] = []
     if new_rows and config.evidence.source == "fresh":
         fresh = score_rows(new_rows, student.predict(texts_of(new_rows)), task.taxonomy)
-    fit = student.fit(history.examples, task.validation, kd_step)
+    fit = fit_history(student, history, task.validation, kd_step, config.student)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
-    return Trained(fit, evaluation, tuple(fresh), time.perf_counter() - started)
+    losses = row_losses(probabilities, task.validation, task.taxonomy)
+    return Trained(fit, evaluation, losses, tuple(fresh), time.perf_counter() - started)
 
 
 def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, history_rows: int) -> StepRecord:
@@ -184,6 +196,8 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
         validation=trained.evaluation,
         is_best=is_best,
         epochs=trained.fit.epochs if trained.seconds else 0,
+        gradient_steps=trained.fit.gradient_steps if trained.seconds else 0,
+        learning_rate=trained.fit.learning_rate,
         history_rows=history_rows,
         student_seconds=trained.seconds,
     )

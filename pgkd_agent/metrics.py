@@ -28,16 +28,25 @@ def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Se
         probabilities: Shape (n_rows, n_classes), columns in the order of the taxonomy.
         rows: The rows predicted, at least one, labels within the taxonomy.
     """
-    index = {name: position for position, name in enumerate(label_names(taxonomy))}
-    gold = np.array([index[row.label] for row in rows])
-    with np.errstate(divide="ignore"):
-        losses = -np.log(probabilities[np.arange(len(gold)), gold])
+    gold = _class_ids(rows, taxonomy)
     predicted = probabilities.argmax(axis=1)
     return Evaluation(
-        loss=float(losses.mean()),
+        loss=float(row_losses(probabilities, rows, taxonomy).mean()),
         report=classification_report(gold, predicted, taxonomy),
         confusions=_confusions(gold, predicted, label_names(taxonomy)),
     )
+
+
+def row_losses(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Sequence[Label]) -> np.ndarray:
+    """Cross-entropy of each row in nats, shape (n_rows,); arguments as for `evaluate`."""
+    with np.errstate(divide="ignore"):
+        losses: np.ndarray = -np.log(probabilities[np.arange(len(rows)), _class_ids(rows, taxonomy)])
+    return losses
+
+
+def _class_ids(rows: Sequence[Example], taxonomy: Sequence[Label]) -> np.ndarray:
+    index = {name: position for position, name in enumerate(label_names(taxonomy))}
+    return np.array([index[row.label] for row in rows])
 
 
 def report_without_rows(taxonomy: Sequence[Label]) -> ClassificationReport:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.budget import Budget
 from pgkd_agent.config import BudgetSettings, PGKDConfig
@@ -23,8 +25,9 @@ from pgkd_agent.preview import estimate, estimate_with, preview
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.protocols import Asked, Teacher
+from pgkd_agent.reports import write_report
 from pgkd_agent.runs import RunDirectory, read_run
-from pgkd_agent.summary import RunResult, summarize
+from pgkd_agent.summary import BeforeAfter, RunResult, before_after, summarize
 from pgkd_agent.teachers import (
     Hooks,
     OpenTeacher,
@@ -33,7 +36,7 @@ from pgkd_agent.teachers import (
     prompt_variant,
     teacher_prompt,
 )
-from pgkd_agent.types import Evaluation, Example, StepRecord
+from pgkd_agent.types import Evaluation, Example, StepRecord, label_names
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -257,12 +260,11 @@ def _run(
             if directory:
                 directory.keep()
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
-        before = listener.before
-        after = before if result.best_step == 0 else listener.on_test()
+        test = listener.before_after(result.best_step)
         seconds = _seconds(result.steps, time.perf_counter() - started)
-        summary = summarize(config, result, before, after, seconds, opened.name, prices, bill.estimate)
-        if directory:
-            directory.write_result(asdict(summary))
+        summary = summarize(config, result, test, seconds, opened.name, prices, bill.estimate)
+        if directory and directory.write_result(asdict(summary)):
+            write_report(directory.path)
     return DistillResult(
         classifier=student.classifier(),
         task=task,
@@ -270,8 +272,8 @@ def _run(
         best_step=result.best_step,
         history=result.history,
         stopped_early=result.stopped_early,
-        before=before,
-        after=after,
+        before=test.before if test else None,
+        after=test.after if test else None,
         seconds=seconds,
         run=directory.path if directory else None,
         summary=summary,
@@ -294,23 +296,34 @@ class _Listener:
         self._directory = directory
         self._budget = budget
         self._observer = observer
-        self.before: Evaluation | None = None
+        self._plain: tuple[Evaluation, np.ndarray] | None = None
 
     def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None:
         if self._directory:
             self._directory.add_step(record, asked, self._student)
+            if self._directory.has_new_steps:
+                write_report(self._directory.path)
         self._observer.on_step(record)
         self._budget.seconds_to_leave = record.student_seconds or self._budget.seconds_to_leave
-        if record.kd_step == 0:
-            self.before = self.on_test()
+        if record.kd_step == 0 and self._task.test:
+            self._plain = self._on_test()
 
-    def on_test(self) -> Evaluation | None:
-        """The student as it is now on the test rows; None where there are none."""
-        test = self._task.test
-        if not test:
+    def before_after(self, best_step: int) -> BeforeAfter | None:
+        """On the test rows; None where there are none. The student is the returned model by now."""
+        if self._plain is None:
             return None
+        before, predicted = self._plain
+        after, predicted_after = self._plain if best_step == 0 else self._on_test()
+        names = label_names(self._task.taxonomy)
+        gold = np.array([names.index(row.label) for row in self._task.test])
+        return before_after(before, after, gold, (predicted, predicted_after))
+
+    def _on_test(self) -> tuple[Evaluation, np.ndarray]:
+        """Of the student as it is now, with the class id it gives to each row."""
+        test = self._task.test
         self._observer.on_test(len(test))
-        return evaluate(self._student.predict(texts_of(test)), test, self._task.taxonomy)
+        probabilities = self._student.predict(texts_of(test))
+        return evaluate(probabilities, test, self._task.taxonomy), probabilities.argmax(axis=1)
 
 
 class _Bill:

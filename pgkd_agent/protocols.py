@@ -26,8 +26,22 @@ class Student(Protocol):
         """Go back to the state before the first fit."""
         ...
 
-    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
-        """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss."""
+    def fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> FitResult:
+        """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss.
+
+        Args:
+            weights: Of the rows in the training loss; None takes 1 for all.
+            goes_on: A second part of the same fit: it begins at the current weights, which it keeps where no epoch has
+                a lower validation loss.
+        """
         ...
 
     def predict(self, texts: Sequence[str]) -> Probabilities:

@@ -4,7 +4,8 @@ config.yaml   resolved settings        history.jsonl                 training ro
 meta.json     versions, ids, hashes    validation.jsonl, test.jsonl  the held-out rows
 steps.jsonl   a line a step            rejected.jsonl                rejected samples with rule and reason
 result.json   the outcome              calls.sqlite                  prompts and raw replies
-transcripts.jsonl  talks of an agent   models/                       best/ and last/, Hugging Face layout
+evidence.jsonl     rows shown as such  models/                       best/ and last/, Hugging Face layout
+report.html   all of it as a page      transcripts.jsonl             talks of an agent
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +50,7 @@ SAME_LOSS = 1e-6
 
 LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
-STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "transcripts.jsonl")
+STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
 """What grows with every step; each row names its `kd_step`."""
 START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
 """What is there before anything is trained."""
@@ -116,6 +117,11 @@ class RunDirectory:
         """
         stored = {name: read_lines(path / name) for name in STEP_FILES}
         return cls(path, stored=stored["steps.jsonl"])
+
+    @property
+    def has_new_steps(self) -> bool:
+        """Whether a step was stored since the directory was made or opened."""
+        return self._has_new_steps
 
     @property
     def num_stored_steps(self) -> int:
@@ -188,6 +194,7 @@ class RunDirectory:
                 "rejected.jsonl",
                 ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
             )
+            self._append("evidence.jsonl", _evidence_rows(asked))
         result = self.path / "result.json"
         _stored(lambda: result.unlink(missing_ok=True), result)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
@@ -218,10 +225,12 @@ class RunDirectory:
                 "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
             )
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Store the outcome; a replay without a new step has the one that is there."""
-        if self._has_new_steps or not (self.path / "result.json").exists():
+    def write_result(self, result: dict[str, Any]) -> bool:
+        """Store the outcome, and say so; a replay without a new step has the one that is there."""
+        is_new = self._has_new_steps or not (self.path / "result.json").exists()
+        if is_new:
             self._write_json("result.json", result)
+        return is_new
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -369,6 +378,12 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _evidence_rows(asked: Asked) -> Iterable[dict[str, Any]]:
+    for pool in fields(asked.request.evidence):
+        for item in getattr(asked.request.evidence, pool.name):
+            yield {"kd_step": asked.request.kd_step, "pool": pool.name, **asdict(item)}
 
 
 def _require_empty(path: Path) -> None:

@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from pgkd_agent.algorithm import PGKDResult
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.prices import PriceTable
+from pgkd_agent.statistics import METRICS, paired_difference
+from pgkd_agent.support import GainSupport, gain_support
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
+RESAMPLES = 1000
+"""For the interval of a gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,21 @@ class ValidationLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """A gain on the test rows, with the bounds of its 95 % interval: a paired bootstrap over the rows."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class BeforeAfter:
-    """Plain student and returned model on the test rows."""
+    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`."""
 
     before: Evaluation
     after: Evaluation
+    gain: dict[str, Interval]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,8 @@ class RunResult:
         best_step: 0 is the plain student.
         verdict: Which model was kept, and why.
         caution: Where the test rows disagree with that choice; else empty.
+        gain: Of the choice over the plain student, on validation rows that did not choose; None where
+            that is the plain student.
         stopped_by: The cap that ended the run, in words; else empty.
         test: None without test rows.
         teachers: One per teacher, where there were several; else empty.
@@ -96,6 +114,7 @@ class RunResult:
     stopped_by: str
     kd_steps: int
     validation_loss: ValidationLoss
+    gain: GainSupport | None
     test: BeforeAfter | None
     samples: SampleCounts
     teacher: TeacherUsage
@@ -108,8 +127,7 @@ class RunResult:
 def summarize(
     config: PGKDConfig,
     result: PGKDResult,
-    before: Evaluation | None,
-    after: Evaluation | None,
+    test: BeforeAfter | None,
     seconds: dict[str, float],
     teacher: str,
     prices: PriceTable,
@@ -121,16 +139,18 @@ def summarize(
     """
     steps = result.steps
     usage = sum((record.usage for record in steps), TokenUsage())
+    gain = gain_support(result.row_losses, result.best_step, config.seed) if result.best_step else None
     costs = [prices.cost(record.teacher or teacher, record.usage) for record in steps[1:]]
     return RunResult(
         best_step=result.best_step,
-        verdict=verdict(steps, result.best_step),
-        caution=caution(before, after),
+        verdict=verdict(steps, result.best_step, gain),
+        caution=caution(test.before, test.after) if test else "",
         stopped_early=result.stopped_early,
         stopped_by=result.stopped_by,
         kd_steps=len(steps) - 1,
         validation_loss=ValidationLoss(steps[0].validation.loss, steps[result.best_step].validation.loss),
-        test=None if before is None or after is None else BeforeAfter(before, after),
+        gain=gain,
+        test=test,
         samples=SampleCounts(
             asked=sum(record.asked for record in steps),
             parsed=sum(record.parsed for record in steps),
@@ -188,14 +208,15 @@ def _total(costs: Iterable[float | None]) -> float | None:
     return None if None in known else sum(filter(None, known), 0.0)
 
 
-def verdict(steps: Iterable[StepRecord], best_step: int) -> str:
-    """One sentence on which model was kept and why."""
+def verdict(steps: Iterable[StepRecord], best_step: int, gain: GainSupport | None = None) -> str:
+    """One sentence on which model was kept and why, and how sure that is."""
     records = list(steps)
     plain, best = records[0].validation.loss, records[best_step].validation.loss
     if len(records) == 1:
         return f"the plain student, validation loss {plain:.4f}"
     if best_step > 0:
-        return f"kept the model of KD step {best_step}: validation loss {best:.4f}, plain student {plain:.4f}"
+        kept = f"kept the model of KD step {best_step}: validation loss {best:.4f}, plain student {plain:.4f}"
+        return kept if gain is None else f"{kept} ({_how_sure(gain)})"
     lowest = min(record.validation.loss for record in records[1:])
     accepted = sum(record.accepted for record in records)
     if accepted == 0:
@@ -206,9 +227,33 @@ def verdict(steps: Iterable[StepRecord], best_step: int) -> str:
     )
 
 
-def caution(before: Evaluation | None, after: Evaluation | None) -> str:
+def _how_sure(gain: GainSupport) -> str:
+    interval = f"{gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    if gain.is_supported:
+        return f"gain on rows that did not choose it: {interval}"
+    return f"which may be luck: gain on rows that did not choose it {interval}"
+
+
+def before_after(
+    before: Evaluation, after: Evaluation, gold: np.ndarray, predicted: Sequence[np.ndarray]
+) -> BeforeAfter:
+    """
+    Args:
+        gold: Class ids of the test rows, shape (n_rows,).
+        predicted: Those of the plain student, and of the returned model.
+    """
+    old, new = (one[None] for one in predicted)
+    num_classes = len(before.report.classes)
+    gains = {}
+    for name in HEADLINE:
+        found = paired_difference(METRICS[name], gold, new, old, num_classes, resamples=RESAMPLES)
+        gains[name] = Interval(found.mean, found.low, found.high)
+    return BeforeAfter(before, after, gains)
+
+
+def caution(before: Evaluation, after: Evaluation) -> str:
     """A sentence where the test rows disagree with the choice by validation loss, else nothing."""
-    if before is None or after is None or after.loss <= before.loss:
+    if after.loss <= before.loss:
         return ""
     return (
         f"but on the test rows it is worse: loss {after.loss:.4f}, plain student {before.loss:.4f}; the gain on the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -206,14 +207,20 @@ class FitResult:
 
     Attributes:
         epochs: Epochs run, >= 1.
-        best_epoch: The epoch whose weights were restored, from 1.
+        best_epoch: The epoch whose weights were restored, from 1; 0 where a fit that went on kept those it began with.
         dynamics: Mean predicted probabilities of each training row over the epochs, in the order of
             the rows given, shape (n_rows, n_classes).
+        gradient_steps: Of all epochs run.
+        validation_loss: Of the weights it ended with, in nats.
+        learning_rate: The peak rate.
     """
 
     epochs: int
     best_epoch: int
     dynamics: Probabilities
+    gradient_steps: int = 0
+    validation_loss: float = math.inf
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +236,8 @@ class StepRecord:
     is_best: bool
     epochs: int
     history_rows: int
+    gradient_steps: int = 0
+    learning_rate: float = 0.0
     asked: int = 0
     parsed: int = 0
     accepted: int = 0

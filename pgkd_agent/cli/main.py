@@ -21,6 +21,7 @@ from pgkd_agent.cli import (
     evaluating,
     models,
     prompts,
+    reporting,
     samples,
     schemas,
 )
@@ -41,6 +42,7 @@ app.command()(classifying.classify)
 app.command()(classifying.export)
 app.command()(evaluating.evaluate)
 app.command()(comparing.compare)
+app.command()(reporting.report)
 app.command()(datasets.datasets)
 app.command()(schemas.schema)
 app.add_typer(evals.app, name="eval")

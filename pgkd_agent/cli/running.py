@@ -17,7 +17,7 @@ from pgkd_agent.preview import Preview, estimate, preview
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.runs import read_run
-from pgkd_agent.summary import HEADLINE, class_changes
+from pgkd_agent.summary import HEADLINE, BeforeAfter, class_changes
 from pgkd_agent.teachers import members
 from pgkd_agent.types import StepRecord
 
@@ -75,7 +75,7 @@ class _Display(Observer):
         self._console.print(
             f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
             f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
-            f"{record.epochs} epochs   teacher {record.teacher_seconds:.0f} s, "
+            f"{record.epochs} epochs, rate {record.learning_rate:g}   teacher {record.teacher_seconds:.0f} s, "
             f"student {record.student_seconds:.0f} s{samples}",
             highlight=False,
             soft_wrap=True,
@@ -133,9 +133,9 @@ def _print_result(console: Console, result: DistillResult) -> None:
         console.print(f"\nended by a cap: {summary.stopped_by}", highlight=False, soft_wrap=True)
     sentences = [sentence for sentence in (summary.verdict, summary.caution) if sentence]
     console.print("\n" + "; ".join(sentences), highlight=False, soft_wrap=True)
-    if result.before and result.after:
-        console.print(_before_after(result))
-        _print_classes(console, result)
+    if summary.test:
+        console.print(_before_after(summary.test))
+        _print_classes(console, summary.test)
     samples, usage = summary.samples, summary.teacher
     if samples.asked:
         console.print(
@@ -160,29 +160,32 @@ def _print_result(console: Console, result: DistillResult) -> None:
             soft_wrap=True,
         )
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
-    console.print(f"time: {seconds}\nmodel: {result.run}/models/best", highlight=False, soft_wrap=True)
+    console.print(
+        f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
-def _before_after(result: DistillResult) -> Table:
-    assert result.before and result.after  # checked by the caller
-    table = Table(title=f"{result.before.report.n_rows} test rows", title_justify="left")
-    for column in ("", "plain student", "returned model", "change"):
+def _before_after(test: BeforeAfter) -> Table:
+    table = Table(title=f"{test.before.report.n_rows} test rows", title_justify="left")
+    for column in ("", "plain student", "returned model", "change", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     for name in HEADLINE:
-        old, new = getattr(result.before.report, name), getattr(result.after.report, name)
-        table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
+        old, new = getattr(test.before.report, name), getattr(test.after.report, name)
+        interval = f"{test.gain[name].low:+.3f} to {test.gain[name].high:+.3f}"
+        table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
     table.add_row(
         "loss",
-        f"{result.before.loss:.3f}",
-        f"{result.after.loss:.3f}",
-        f"{result.after.loss - result.before.loss:+.3f}",
+        f"{test.before.loss:.3f}",
+        f"{test.after.loss:.3f}",
+        f"{test.after.loss - test.before.loss:+.3f}",
     )
     return table
 
 
-def _print_classes(console: Console, result: DistillResult) -> None:
-    assert result.before and result.after  # checked by the caller
-    changes = class_changes(result.before.report, result.after.report)
+def _print_classes(console: Console, test: BeforeAfter) -> None:
+    changes = class_changes(test.before.report, test.after.report)
     winners = [row for row in changes if row[2] > row[1]][:WINNERS_AND_LOSERS]
     losers = [row for row in reversed(changes) if row[2] < row[1]][:WINNERS_AND_LOSERS]
     if not changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgkd_agent.compare.statistics import Difference, Spread
+from pgkd_agent.statistics import Difference, Spread
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.compare.plan import Cell
-from pgkd_agent.compare.statistics import NO_LABEL, NOT_ASKED
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
 from pgkd_agent.methods import WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.prices import load_prices
+from pgkd_agent.statistics import NO_LABEL, NOT_ASKED
 from pgkd_agent.types import TokenUsage, label_names
 
 STEPPED = ("pgkd", "evokd", "evokd_init")

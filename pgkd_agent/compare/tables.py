@@ -17,8 +17,8 @@ from pgkd_agent.compare.grid import Grid
 from pgkd_agent.compare.markdown import cost_text, score_text, seconds_text, spread_text, table
 from pgkd_agent.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.compare.records import Done
-from pgkd_agent.compare.statistics import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
 from pgkd_agent.errors import StorageError
+from pgkd_agent.statistics import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
 
 TIMED_TEXTS = 64
 

@@ -81,9 +81,8 @@ def evokd_init(setting: Setting, shots: int = 1, steps: int = 200, passes: int =
 def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int) -> Outcome:
     started = time.perf_counter()
     task, config, rows = setting.task, setting.config, list(first)
-    per_epoch = batches(len(rows), config)
-    before = _student(setting, math.ceil(steps / per_epoch))
-    done = before.fit(rows, rows, 0).epochs * per_epoch
+    before = _student(setting, math.ceil(steps / batches(len(rows), config)))
+    done = before.fit(rows, rows, 0).gradient_steps
     student = _student(setting, passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
@@ -96,7 +95,7 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int)
                 newest = [Example(item.text, item.label) for item in accepted]
                 seen = student.predict(texts_of(newest))  # before they are trained on: what it cannot do yet
                 rows += newest
-                done += student.fit(rows, rows, kd_step).epochs * batches(len(rows), config)
+                done += student.fit(rows, rows, kd_step).gradient_steps
             if teacher.stopped_by:
                 logger.warning("EvoKD ends with step %d: %s", kd_step, teacher.stopped_by)
                 break
@@ -115,7 +114,7 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int)
 
 def _student(setting: Setting, epochs: int) -> TorchStudent:
     """One that goes on from where it is, for as many epochs."""
-    changes = {"max_epochs": epochs, "patience": epochs, "restart": "continue"}
+    changes = {"max_epochs": epochs, "min_steps": 0, "learning_rates": (), "patience": epochs, "restart": "continue"}
     student = setting.config.student.model_copy(update=changes)
     return new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
 

@@ -84,7 +84,7 @@ def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
     return Outcome(
         *on_test(setting, student.predict),
         rows=len(train),
-        gradient_steps=(fit.epochs + rounds) * batches(len(train), setting.config),
+        gradient_steps=fit.gradient_steps + rounds * batches(len(train), setting.config),
         requests=reply.num_requests + screened.num_requests,
         usage=reply.usage + screened.usage,
         seconds=time.perf_counter() - started,
@@ -104,7 +104,7 @@ class _EpochLearner:
     """The student as SunGen trains it: an epoch at a time, from where it was."""
 
     def __init__(self, setting: Setting, rows: Sequence[Example]) -> None:
-        changes = {"max_epochs": 1, "restart": "continue"}
+        changes = {"max_epochs": 1, "min_steps": 0, "learning_rates": (), "restart": "continue"}
         student = setting.config.student.model_copy(update=changes)
         self._student = new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
         self._rows = rows

@@ -70,8 +70,7 @@ def train_in_stages(
     student = new_student(replace(setting, config=_config(setting.config, stages, steps, uses_validation)))
     done = 0
     for number, rows in enumerate(stages):
-        fit = student.fit(rows, setting.task.validation if uses_validation else rows, number)
-        done += fit.epochs * batches(len(rows), setting.config)
+        done += student.fit(rows, setting.task.validation if uses_validation else rows, number).gradient_steps
     return Outcome(
         *on_test(setting, student.predict),
         validation_loss=_validation_loss(setting, student) if uses_validation else None,
@@ -91,8 +90,9 @@ def _config(
         epochs = math.ceil(recipe_for(config.student).max_epochs / len(stages))
     else:
         epochs = math.ceil(steps / sum(batches(len(rows), config) for rows in stages))
-    changes = {"max_epochs": epochs, "restart": "continue"}
-    patience = {} if uses_validation else {"patience": epochs}
+    least = config.student.min_steps // len(stages) if steps is None else 0
+    changes = {"max_epochs": epochs, "min_steps": least, "restart": "continue"}
+    patience = {} if uses_validation else {"patience": epochs, "learning_rates": ()}  # nothing to choose a rate by
     return config.model_copy(update={"student": config.student.model_copy(update={**changes, **patience})})
 
 

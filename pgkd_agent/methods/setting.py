@@ -107,6 +107,7 @@ class PlainFits:
             self._key, self._kept = key, (student.snapshot(), result, time.perf_counter() - started)
         else:
             student.restore(self._kept[0])
+            student.learning_rate = self._kept[1].learning_rate
         return self._kept[1:]
 
 
@@ -124,9 +125,17 @@ class LoopStudent:
         self.snapshot, self.restore = self._student.snapshot, self._student.restore
         self.seconds_saved = 0.0
 
-    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
+    def fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> FitResult:
         if kd_step:
-            return self._student.fit(rows, validation, kd_step)
+            return self._student.fit(rows, validation, kd_step, weights, goes_on=goes_on)
         started = time.perf_counter()
         result, seconds = self._setting.plain_fits.fit(self._setting, self._student)
         self.seconds_saved = max(0.0, seconds - (time.perf_counter() - started))
@@ -163,7 +172,7 @@ def of_steps(
         validation_loss=steps[best_step].validation.loss,
         accepted=accepted_per_step(history, len(steps) - 1),
         rows=len(history),
-        gradient_steps=sum(step.epochs * batches(step.history_rows, setting.config) for step in steps),
+        gradient_steps=sum(step.gradient_steps for step in steps),
         requests=sum(step.num_requests for step in steps),
         usage=sum((step.usage for step in steps), TokenUsage()),
         seconds=time.perf_counter() - started,

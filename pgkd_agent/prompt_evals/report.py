@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from pgkd_agent.compare import ComparisonFile, Grid, lines
 from pgkd_agent.compare.markdown import cost_text, score_text, table
-from pgkd_agent.compare.statistics import METRICS, Difference, Spread
 from pgkd_agent.compare.tables import HEADINGS
 from pgkd_agent.prompt_evals.results import PromptResult
 from pgkd_agent.prompt_evals.suite import REFERENCES, PromptSuite
+from pgkd_agent.statistics import METRICS, Difference, Spread
 
 NOT_MEASURED = "-"
 TEACHING = (

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pgkd_agent.config import StudentSettings
+from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
@@ -57,12 +58,14 @@ class TorchStudent:
             learning_rate=recipe.learning_rate,
             batch_size=recipe.train_batch_size,
             max_epochs=recipe.max_epochs,
+            min_steps=settings.min_steps,
             patience=settings.patience,
             warmup_share=settings.warmup_share,
             weight_decay=settings.weight_decay,
             head_factor=recipe.head_factor,
             bf16=use_bf16(settings.bf16, device),
         )
+        self._learning_rates = settings.learning_rates
         self._from_scratch = settings.restart == "from_scratch"
         self._seed = seed
         self._on_epoch = on_epoch
@@ -88,13 +91,46 @@ class TorchStudent:
         validation: Sequence[Example],
         kd_step: int,
         weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
     ) -> FitResult:
-        """
-        Args:
-            weights: Of the rows in the training loss; None takes 1 for all.
-        """
-        if self._from_scratch:
+        if kd_step == 0 and self._learning_rates and not goes_on:
+            return self._fit_with_best_rate(rows, validation, weights)
+        if self._from_scratch and not goes_on:
             self.reset()
+        return self._fit(rows, validation, kd_step, weights, goes_on)
+
+    def _fit_with_best_rate(
+        self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
+    ) -> FitResult:
+        """The fit with the lowest validation loss of one with each rate; later fits take the rate it had."""
+        best: tuple[FitResult, Weights] | None = None
+        for rate in self._learning_rates:
+            self.reset()
+            self.learning_rate = rate
+            try:
+                result = self._fit(rows, validation, 0, weights)
+            except StudentDivergedError as error:
+                logger.info("learning rate %g: %s", rate, error)
+                continue
+            logger.info("learning rate %g: validation loss %.4f", rate, result.validation_loss)
+            if best is None or result.validation_loss < best[0].validation_loss:
+                best = result, self.snapshot()
+        if best is None:
+            rates = ", ".join(f"{rate:g}" for rate in self._learning_rates)
+            raise StudentDivergedError(f"the loss became infinite with each learning rate ({rates}); try lower ones")
+        self.learning_rate = best[0].learning_rate
+        self.restore(best[1])
+        return best[0]
+
+    def _fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None,
+        goes_on: bool = False,
+    ) -> FitResult:
         self._is_as_loaded = False
         result = fit(
             self._model,
@@ -102,11 +138,21 @@ class TorchStudent:
             replace(self._rows(rows), weights=weights),
             self._rows(validation),
             self._fit_settings,
-            derive_seed(self._seed, kd_step, "fit"),
+            derive_seed(self._seed, kd_step, "fit, second part" if goes_on else "fit"),
             self._on_epoch,
+            keeps_start=goes_on,
         )
         logger.info("fit: %d epochs, best %d", result.epochs, result.best_epoch)
         return result
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next fit; the first one chooses it where the settings name several."""
+        return self._fit_settings.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._fit_settings = replace(self._fit_settings, learning_rate=rate)
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
         return to_probabilities(predict_logits(self._model, self._tokenizer, self._encode(texts)))

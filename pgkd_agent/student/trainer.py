@@ -45,11 +45,20 @@ class FitSettings:
     learning_rate: float
     batch_size: int
     max_epochs: int
+    min_steps: int
     patience: int
     warmup_share: float
     weight_decay: float
     head_factor: float
     bf16: bool
+
+    def epochs_for(self, rows: int) -> tuple[int, int]:
+        """Most epochs and patience of a fit to so many rows: both are stretched where `min_steps` asks for more."""
+        epochs = max(self.max_epochs, math.ceil(self.min_steps / self.steps_per_epoch(rows)))
+        return epochs, math.ceil(self.patience * epochs / self.max_epochs)
+
+    def steps_per_epoch(self, rows: int) -> int:
+        return math.ceil(rows / self.batch_size)
 
 
 def fit(
@@ -60,9 +69,13 @@ def fit(
     settings: FitSettings,
     seed: int,
     on_epoch: OnEpoch | None = None,
+    *,
+    keeps_start: bool = False,
 ) -> FitResult:
     """Train until the validation loss stops falling, and end with the weights of its minimum.
 
+    Args:
+        keeps_start: The weights at the start are among those to end with, as epoch 0.
     Raises:
         StudentDivergedError: A training or validation loss is not finite.
     """
@@ -70,7 +83,7 @@ def fit(
         trainee = Trainee(model, settings.bf16)
         try:
             with pooled_dropout(trainee.computing, derive_seed(seed, 0, "dropout")) as masks:
-                return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch)
+                return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch, keeps_start)
         finally:
             trainee.begin_step()  # leave no gradients behind
 
@@ -85,16 +98,21 @@ def _fit(
     seed: int,
     masks: MaskPool,
     on_epoch: OnEpoch | None,
+    keeps_start: bool,
 ) -> FitResult:
     torch.manual_seed(derive_seed(seed, 0, "dropout"))
     optimizer = _optimizer(model, settings)
-    steps = settings.max_epochs * math.ceil(len(train.ids) / settings.batch_size)
+    max_epochs, patience = settings.epochs_for(len(train.ids))
+    steps = max_epochs * settings.steps_per_epoch(len(train.ids))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * steps), steps)
-    stopping = EarlyStopping(settings.patience)
+    stopping = EarlyStopping(patience)
     best: dict[str, torch.Tensor] = {}
+    if keeps_start:
+        stopping.update(0, validation_loss(trainee.computing, tokenizer, validation))
+        best = copy_weights(model)
     dynamics = np.zeros((len(train.ids), model.config.num_labels), dtype=np.float32)
     epoch = 0
-    while epoch < settings.max_epochs and not stopping.should_stop:
+    while epoch < max_epochs and not stopping.should_stop:
         epoch += 1
         masks.renew()
         trainee.computing.train()
@@ -105,9 +123,10 @@ def _fit(
         if stopping.update(epoch, loss):
             best = copy_weights(model)
         if on_epoch:
-            on_epoch(epoch, settings.max_epochs, loss)
+            on_epoch(epoch, max_epochs, loss)
     model.load_state_dict(best)
-    return FitResult(epoch, stopping.best_index, dynamics / epoch)
+    taken = epoch * settings.steps_per_epoch(len(train.ids))
+    return FitResult(epoch, stopping.best_index, dynamics / epoch, taken, stopping.best_loss, settings.learning_rate)
 
 
 def _step(

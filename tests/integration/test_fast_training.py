@@ -62,6 +62,7 @@ def settings(**changes: Any) -> FitSettings:
         "learning_rate": 1e-3,
         "batch_size": 8,
         "max_epochs": 2,
+        "min_steps": 0,
         "patience": 5,
         "warmup_share": 0.1,
         "weight_decay": 0.01,

@@ -82,9 +82,9 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     fits: list[int] = []
     fit = TorchStudent.fit
 
-    def counted(self: TorchStudent, rows: Any, validation: Any, kd_step: int) -> FitResult:
+    def counted(self: TorchStudent, rows: Any, validation: Any, kd_step: int, *args: Any, **kwargs: Any) -> FitResult:
         fits.append(kd_step)
-        return fit(self, rows, validation, kd_step)
+        return fit(self, rows, validation, kd_step, *args, **kwargs)
 
     monkeypatch.setattr(TorchStudent, "fit", counted)
     setting = Setting(task, config, tmp_path, accepted=({"fruit": 3},))

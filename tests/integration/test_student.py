@@ -71,6 +71,53 @@ def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
     assert result.dynamics[rows, gold].mean() < final[rows, gold].mean()
 
 
+def test_the_first_fit_chooses_the_rate_with_the_lowest_validation_loss(tiny_student: Path) -> None:
+    def fitted(**flags: object) -> tuple[float, float]:
+        student = TorchStudent(
+            tiny_config(tiny_student, **{"student.max_epochs": 4, **flags}).student, TAXONOMY, seed=1
+        )
+        first = student.fit(TRAIN, VALIDATION, 0)
+        assert student.fit(TRAIN, VALIDATION, 1).learning_rate == first.learning_rate == student.learning_rate
+        return first.learning_rate, first.validation_loss
+
+    rates = (1e-6, 3e-3)
+    alone = {rate: fitted(**{"student.learning_rate": rate})[1] for rate in rates}
+    assert alone[3e-3] < alone[1e-6]  # else there is nothing to choose
+    assert fitted(**{"student.learning_rates": rates}) == (3e-3, alone[3e-3])
+    assert fitted(**{"student.learning_rates": rates[::-1]}) == (3e-3, alone[3e-3])
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_all_of_them_are_an_error(tiny_student: Path) -> None:
+    def fit(rates: tuple[float, ...]) -> float:
+        config = tiny_config(tiny_student, **{"student.learning_rates": rates, "student.bf16": "off"})
+        return TorchStudent(config.student, TAXONOMY, seed=1).fit(TRAIN, VALIDATION, 0).learning_rate
+
+    assert fit((1e30, 1e-3)) == 1e-3
+    with pytest.raises(StudentDivergedError, match=r"1e\+30, 1e\+31"):
+        fit((1e30, 1e31))
+
+
+def test_a_second_part_that_only_harms_leaves_the_weights_as_they_were(tiny_student: Path) -> None:
+    settings = {"student.learning_rate": 3e-3, "student.max_epochs": 6}
+    student = TorchStudent(tiny_config(tiny_student, **settings).student, TAXONOMY, seed=1)
+    first = student.fit(TRAIN, VALIDATION, 0)
+    before = student.predict(TEXTS)
+    wrong = [Example(row.text, next(iter(TOPICS))) for row in TRAIN]
+    harmed = student.fit(wrong, VALIDATION, 0, goes_on=True)
+    assert harmed.best_epoch == 0 and np.array_equal(student.predict(TEXTS), before)
+    assert harmed.validation_loss == pytest.approx(first.validation_loss, abs=1e-3)
+    helped = student.fit(sentences(40, 7), VALIDATION, 0, goes_on=True)
+    assert helped.best_epoch > 0 and helped.validation_loss < first.validation_loss
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 2), (5, 2), (40, 7)])
+def test_few_rows_get_more_epochs_where_steps_are_asked_for(tiny_student: Path, min_steps: int, epochs: int) -> None:
+    settings = {"student.max_epochs": 2, "student.patience": 2, "student.min_steps": min_steps}
+    config = tiny_config(tiny_student, **settings, **{"student.train_batch_size": 8}).student
+    result = TorchStudent(config, TAXONOMY, seed=1).fit(TRAIN[:48], VALIDATION, 0)  # six steps an epoch
+    assert result.epochs == epochs and result.gradient_steps == 6 * epochs
+
+
 def test_a_fit_ends_with_the_weights_of_the_lowest_validation_loss(tiny_student: Path) -> None:
     losses: list[float] = []
     wild = tiny_config(tiny_student, **{"student.learning_rate": 0.03, "student.max_epochs": 8}).student

@@ -26,8 +26,8 @@ from pgkd_agent.compare import (
 )
 from pgkd_agent.compare.plan import cells, tuning_cells
 from pgkd_agent.compare.plot import plot
-from pgkd_agent.compare.statistics import METRICS, paired_difference, spread
 from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.statistics import METRICS, paired_difference, spread
 
 ROOT = Path(__file__).parents[2]
 

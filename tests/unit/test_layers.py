@@ -13,16 +13,17 @@ import pgkd_agent
 ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
-    {"errors", "types", "seeding", "text", "tokens", "likeness"},
+    {"errors", "types", "seeding", "text", "tokens", "likeness", "support", "statistics"},
     {"config", "resources", "early_stopping", "history", "embedded"},
     {"prices", "attributes"},
     {"budget", "estimates"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
     {"protocols", "linting"},
-    {"scoring"},
+    {"scoring", "curriculum"},
     {"student", "teacher", "tools", "testing"},
     {"algorithm"},
     {"runs", "summary"},
+    {"reports"},
     {"teachers"},
     {"preview"},
     {"pipeline", "zero_shot"},

@@ -66,6 +66,7 @@ def paired_difference(
     theirs: np.ndarray,
     num_classes: int,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Difference:
     """What one method has over another with the same seeds, on the same test rows.
 
@@ -85,7 +86,7 @@ def paired_difference(
 
     n_seeds, n_rows = ours.shape
     drawn = np.random.default_rng(seed)
-    seeds = drawn.integers(n_seeds, size=(RESAMPLES, n_seeds)).tolist()
+    seeds = drawn.integers(n_seeds, size=(resamples, n_seeds)).tolist()
     resampled = [mean_difference(one, drawn.integers(n_rows, size=(n_rows,))) for one in seeds]
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(mean_difference(range(n_seeds), np.arange(n_rows)), float(low), float(high), n_seeds)

@@ -1,0 +1,148 @@
+"""report.html of real runs, in a real browser where there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pgkd_agent import distill
+from pgkd_agent.cli.main import app
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.pipeline import Observer, resume
+from pgkd_agent.reports import write_comparison, write_report
+from pgkd_agent.testing import ScriptedChatModel
+from pgkd_agent.types import Example, StepRecord
+from tests.integration.chromium import dumped
+from tests.integration.conftest import sentences
+
+PLANTED = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+TOOLS = f"tools {PLANTED}"
+
+
+def with_planted_label(rows: list[Example]) -> list[Example]:
+    return [replace(row, label=TOOLS) if row.label == "tools" else row for row in rows]
+
+
+TRAIN, VALIDATION, TEST = (with_planted_label(sentences(*args)) for args in ((12, 0), (5, 1), (6, 2)))
+
+
+def reply(number: int) -> str:
+    samples = [
+        {"text": f"{PLANTED} hammer and pliers for {number}", "label": TOOLS},
+        {"text": f"mango and cherry under snow {number}", "label": "fruit"},
+        {"text": f"a comet {number} {PLANTED}", "label": "space"},
+        {"text": f"goat, horse and sheep at {number}", "label": "animals"},
+    ]
+    return json.dumps({"samples": samples})
+
+
+@pytest.fixture
+def run(config: PGKDConfig, tmp_path: Path) -> Path:
+    with ScriptedChatModel([reply(1), reply(22)]) as teacher:
+        distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_a_page_that_tells_it(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    result = json.loads((run / "result.json").read_text())
+    assert f"{result['test']['before']['report']['accuracy']:.3f} → " in page
+    gain = result["test"]["gain"]["accuracy"]
+    assert gain["low"] <= gain["mean"] <= gain["high"] and f"{gain['low']:+.3f} to {gain['high']:+.3f}" in page
+    assert "mango and cherry under snow 1" in page and "not in the taxonomy" in page
+    assert "src=x" not in page.replace("&lt;img src=x", "")
+    assert not re.search(r"(src|href)=.?https?:", page)  # nothing is loaded from elsewhere
+    evidence = [json.loads(line) for line in (run / "evidence.jsonl").read_text().splitlines()]
+    assert {row["pool"] for row in evidence} <= {"correct", "misclassified", "hard_negatives"}
+    assert {row["kd_step"] for row in evidence} == {1, 2}
+    assert evidence[0]["text"] in page
+
+
+def test_what_is_planted_stays_text_in_a_browser_and_tables_can_be_sorted_and_searched(
+    run: Path, tmp_path: Path
+) -> None:
+    probe = """<script>
+    const cells = () => [...document.querySelectorAll("#class-table tbody tr")].filter(row => !row.hidden)
+      .map(row => row.cells[0].textContent);
+    const seen = {title: document.title, images: document.images.length, all: cells()};
+    document.querySelector("#class-table th button").click();
+    seen.falling = cells();
+    document.querySelector("#class-table th button").click();
+    seen.rising = cells();
+    const field = document.querySelector("input[data-filters]");
+    field.value = "ANIM";
+    field.dispatchEvent(new Event("input"));
+    seen.found = cells();
+    document.body.append(Object.assign(document.createElement("pre"), {id: "seen", textContent: JSON.stringify(seen)}));
+    </script>"""
+    page = (run / "report.html").read_text(encoding="utf-8")
+    copy = tmp_path / "probed.html"
+    copy.write_text(re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", page) + probe, encoding="utf-8")
+    shown = dumped(copy, tmp_path / "profile")
+    found = re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL)
+    assert found
+    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["title"] == "run: PGKD report" and seen["images"] == 0
+    assert TOOLS in seen["all"] and len(seen["all"]) == 4
+    assert seen["rising"] == sorted(seen["all"], key=str.lower) and seen["falling"] == seen["rising"][::-1]
+    assert seen["found"] == ["animals"]
+
+
+def test_its_own_script_runs_and_no_other(run: Path, tmp_path: Path) -> None:
+    """The browser holds the script against its hash in the page: one that got past the escaping is not run."""
+    page = run / "report.html"
+    text = page.read_text(encoding="utf-8")
+    click = "document.querySelector('#class-table th button').click();"
+    page.write_text(text + f"<script>document.title = 'owned'; {click}</script>", encoding="utf-8")
+    shown = dumped(page, tmp_path / "profile")
+    assert '<html lang="en" class="live">' in shown
+    assert "<title>run: PGKD report</title>" in shown and 'aria-sort="' not in shown
+
+
+class _Stop(Observer):
+    def on_step(self, record: StepRecord) -> None:
+        if record.kd_step == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_stopped_has_a_page_so_far(config: PGKDConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with ScriptedChatModel([reply(1)]) as teacher, pytest.raises(KeyboardInterrupt):
+        distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=run, observer=_Stop())
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "has not ended: 2 models so far" in page and "under snow 1" in page
+    with ScriptedChatModel([reply(22)]) as teacher:
+        resume(run, teacher)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "has not ended" not in page and "under snow 22" in page
+    before = (run / "report.html").stat().st_mtime_ns
+    resume(run, ScriptedChatModel([]))
+    assert (run / "report.html").stat().st_mtime_ns == before
+
+
+def test_runs_side_by_side(run: Path, config: PGKDConfig, tmp_path: Path) -> None:
+    with ScriptedChatModel([reply(3), reply(4)]) as teacher:
+        distill(TRAIN, VALIDATION, teacher=teacher, config=config, out=tmp_path / "other <b>")
+    done = CliRunner().invoke(
+        app, ["report", str(run), str(tmp_path / "other <b>"), "--out", str(tmp_path / "both.html")]
+    )
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "other &lt;b&gt;" in page and "24 test" in page and "20 validation" in page
+
+
+def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no run directory"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="two runs"):
+        write_comparison([run, run], tmp_path / "both.html")
+    assert not (tmp_path / "both.html").exists()
+    (run / "steps.jsonl").write_text("{\n", encoding="utf-8")
+    with pytest.raises(StorageError, match="damaged"):
+        write_report(run)

@@ -1,0 +1,69 @@
+"""Order and weights of real and written rows in a fit, over a student that only notes what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from pgkd_agent.config import build_config
+from pgkd_agent.curriculum import fit_history
+from pgkd_agent.history import History, HistoryRow
+from pgkd_agent.types import Example, FitResult
+
+REAL = (Example("one", "a"), Example("two", "b"))
+WRITTEN = (HistoryRow("three", "a", kd_step=1),)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.fits: list[tuple[list[str], Sequence[float] | None, bool]] = []
+
+    def fit(
+        self,
+        rows: Sequence[Example],
+        _validation: Sequence[Example],
+        _kd_step: int,
+        weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> FitResult:
+        self.fits.append(([row.text for row in rows], weights, goes_on))
+        return FitResult(2, 1, np.full((len(rows), 2), 0.5), gradient_steps=10 * len(rows))
+
+
+def fits(written: Sequence[HistoryRow] = WRITTEN, **settings: object) -> tuple[Notes, FitResult]:
+    student, config = Notes(), build_config(flags={f"student.{name}": value for name, value in settings.items()})
+    result = fit_history(student, History.of(REAL).extended(written), (), 1, config.student)  # type: ignore[arg-type]
+    return student, result
+
+
+ALL = ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("mixed", [(ALL, None, False)]),
+        ("synthetic_first", [(["three"], None, False), (ALL, None, True)]),
+        ("real_last", [(ALL, None, False), (["one", "two"], None, True)]),
+    ],
+)
+def test_the_parts_come_in_order_and_each_goes_on_from_the_last(order: str, expected: object) -> None:
+    student, result = fits(order=order)
+    assert student.fits == expected
+    assert len(result.dynamics) == len(ALL)  # evidence is about all rows, whichever part came last
+    assert result.epochs == 2 * len(student.fits)
+    assert result.gradient_steps == sum(10 * len(rows) for rows, _, _ in student.fits)
+
+
+@pytest.mark.parametrize("order", ["mixed", "synthetic_first", "real_last"])
+def test_without_written_rows_there_is_one_part(order: str) -> None:
+    student, _ = fits(written=(), order=order)
+    assert student.fits == [(["one", "two"], None, False)]
+
+
+def test_written_rows_weigh_what_the_settings_say() -> None:
+    student, _ = fits(order="real_last", synthetic_weight=0.25)
+    assert [weights for _, weights, _ in student.fits] == [[1.0, 1.0, 0.25], [1.0, 1.0]]
