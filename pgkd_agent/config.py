@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pgkd_agent.errors import ConfigError
 
@@ -53,13 +53,14 @@ class StudentSettings(_Settings):
     (bert-base 1, minilm 10). Paper: 1."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
-    learning_rates: tuple[PositiveFloat, ...] = ()
-    """Peak rates to choose from, by the plain student's validation loss, a fit each; empty takes `learning_rate`."""
+    learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    """Peak rates to choose from, by the plain student's validation loss, a fit each; empty takes `learning_rate`, which
+    they replace."""
     max_epochs: int | None = Field(default=None, ge=1)
     """Most epochs of a fit; None takes the student's own (bert-base 30, minilm 12). Paper: 30."""
     min_steps: int = Field(default=0, ge=0)
-    """Gradient steps that a fit may take at least: where rows are few, more epochs than `max_epochs`, and as much more
-    patience. Paper: 0."""
+    """Gradient steps that a fit, or each part of one (`order`), may take at least: where rows are few, more epochs than
+    `max_epochs`, and as much more patience. Paper: 0."""
     patience: int = Field(default=5, ge=0)
     """Epochs without a lower validation loss that a fit tolerates. Paper: 5."""
     warmup_share: float = Field(default=0.06, ge=0, lt=1)
@@ -68,9 +69,9 @@ class StudentSettings(_Settings):
     """AdamW's decoupled decay, not on biases and norms."""
     order: Literal["mixed", "synthetic_first", "real_last"] = "mixed"
     """What a KD step's fit trains on: real and written rows together; before that, the written ones alone; or after it,
-    the real ones alone. Paper: mixed."""
-    synthetic_weight: float = Field(default=1.0, gt=0)
-    """Of a written row in the training loss; a real one has 1. Paper: 1."""
+    the real ones alone. A second part is more training too, which the plain student does not have. Paper: mixed."""
+    synthetic_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Of a written row in the training loss, as a multiple of a real one's. Paper: 1."""
     restart: Literal["continue", "from_scratch"] = "from_scratch"
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
     device: str = "auto"

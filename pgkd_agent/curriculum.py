@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import mean
 
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.history import History, HistoryRow
@@ -19,20 +20,24 @@ def fit_history(
     Each part goes on from the last one's weights, which remain where it does not lower the validation loss.
 
     Returns:
-        The fit to all rows, with the epochs and gradient steps of both.
+        Epochs and gradient steps of both parts, the loss of the last, and the dynamics of the fit to all rows.
     """
-    whole: FitResult | None = None
-    epochs = steps = 0
-    for number, rows in enumerate(_parts(history, settings.order)):
-        weights = None if settings.synthetic_weight == 1 else [_weight(row, settings) for row in rows]
-        result = student.fit(
-            [Example(row.text, row.label) for row in rows], validation, kd_step, weights, goes_on=number > 0
-        )
-        epochs, steps = epochs + result.epochs, steps + result.gradient_steps
+    results: list[FitResult] = []
+    dynamics = None
+    for rows in _parts(history, settings.order):
+        examples = [Example(row.text, row.label) for row in rows]
+        results.append(student.fit(examples, validation, kd_step, _weights(rows, settings), goes_on=bool(results)))
         if len(rows) == len(history):
-            whole = result
-    assert whole is not None  # one part is all of it
-    return replace(whole, epochs=epochs, gradient_steps=steps)
+            dynamics = results[-1].dynamics
+    assert dynamics is not None  # one part is all of it
+    first, last = results[0], results[-1]
+    return replace(
+        last,
+        epochs=sum(result.epochs for result in results),
+        gradient_steps=sum(result.gradient_steps for result in results),
+        best_epoch=first.best_epoch if not last.best_epoch else last.best_epoch + (first.epochs if results[1:] else 0),
+        dynamics=dynamics,
+    )
 
 
 def _parts(history: History, order: str) -> list[Sequence[HistoryRow]]:
@@ -43,5 +48,10 @@ def _parts(history: History, order: str) -> list[Sequence[HistoryRow]]:
     return [written, history.rows] if order == "synthetic_first" else [history.rows, real]
 
 
-def _weight(row: HistoryRow, settings: StudentSettings) -> float:
-    return 1.0 if row.is_real else settings.synthetic_weight
+def _weights(rows: Sequence[HistoryRow], settings: StudentSettings) -> list[float] | None:
+    """With a mean of 1, so that a step is as long as one without weights; None where all rows are alike."""
+    weights = [1.0 if row.is_real else settings.synthetic_weight for row in rows]
+    if len(set(weights)) == 1:
+        return None
+    average = mean(weights)
+    return [weight / average for weight in weights]

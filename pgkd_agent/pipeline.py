@@ -14,7 +14,7 @@ import numpy as np
 
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.budget import Budget
-from pgkd_agent.config import BudgetSettings, PGKDConfig
+from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.estimates import Estimate
@@ -25,7 +25,7 @@ from pgkd_agent.preview import estimate, estimate_with, preview
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate
 from pgkd_agent.protocols import Asked, Teacher
-from pgkd_agent.reports import write_report
+from pgkd_agent.reports import is_current, write_card, write_report
 from pgkd_agent.runs import RunDirectory, read_run
 from pgkd_agent.summary import BeforeAfter, RunResult, before_after, summarize
 from pgkd_agent.teachers import (
@@ -246,7 +246,7 @@ def _run(
             directory = RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
             stack.callback(directory.close)
             directory.require_space(student.size_bytes)
-        listener = _Listener(task, student, directory, budget, observer)
+        listener = _Listener(task, student, directory, budget, observer, config.student)
         bill = _Bill(task, config, prices, observer)
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
         log, stored_steps = (directory.calls, directory.num_stored_steps) if directory else (None, 0)
@@ -263,8 +263,10 @@ def _run(
         test = listener.before_after(result.best_step)
         seconds = _seconds(result.steps, time.perf_counter() - started)
         summary = summarize(config, result, test, seconds, opened.name, prices, bill.estimate)
-        if directory and directory.write_result(asdict(summary)):
-            write_report(directory.path)
+        if directory:
+            directory.write_result(asdict(summary))
+            if not is_current(directory.path):
+                _write_pages(directory.path)
     return DistillResult(
         classifier=student.classifier(),
         task=task,
@@ -290,32 +292,43 @@ class _Listener:
         directory: RunDirectory | None,
         budget: Budget,
         observer: Observer,
+        student_settings: StudentSettings,
     ) -> None:
         self._task = task
         self._student = student
         self._directory = directory
         self._budget = budget
         self._observer = observer
+        self._settings = student_settings
         self._plain: tuple[Evaluation, np.ndarray] | None = None
 
     def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None:
         if self._directory:
             self._directory.add_step(record, asked, self._student)
             if self._directory.has_new_steps:
-                write_report(self._directory.path)
+                _write_pages(self._directory.path)
         self._observer.on_step(record)
-        self._budget.seconds_to_leave = record.student_seconds or self._budget.seconds_to_leave
+        self._budget.seconds_to_leave = self._next_fit(record) or self._budget.seconds_to_leave
         if record.kd_step == 0 and self._task.test:
             self._plain = self._on_test()
+
+    def _next_fit(self, record: StepRecord) -> float:
+        """Seconds of a fit as long as that of this step; the first one tried every rate, in one part."""
+        if record.kd_step:
+            return record.student_seconds
+        parts = 1 if self._settings.order == "mixed" else 2
+        return record.student_seconds / max(len(self._settings.learning_rates), 1) * parts
 
     def before_after(self, best_step: int) -> BeforeAfter | None:
         """On the test rows; None where there are none. The student is the returned model by now."""
         if self._plain is None:
             return None
         before, predicted = self._plain
-        after, predicted_after = self._plain if best_step == 0 else self._on_test()
-        names = label_names(self._task.taxonomy)
-        gold = np.array([names.index(row.label) for row in self._task.test])
+        if best_step == 0:
+            return BeforeAfter(before, before, {})
+        after, predicted_after = self._on_test()
+        ids = {name: number for number, name in enumerate(label_names(self._task.taxonomy))}
+        gold = np.array([ids[row.label] for row in self._task.test])
         return before_after(before, after, gold, (predicted, predicted_after))
 
     def _on_test(self) -> tuple[Evaluation, np.ndarray]:
@@ -358,6 +371,15 @@ class _Bill:
             return
         self.estimate = estimate_with(prompts, prompts, self._task, self._config, self._teachers, self._prices)
         self._observer.on_estimate(self.estimate)
+
+
+def _write_pages(run: Path) -> None:
+    """Report and model card; whatever is wrong with them, the run itself goes on."""
+    try:
+        write_report(run)
+        write_card(run)
+    except Exception as error:
+        logger.warning("no report of %s: %s: %s; `pgkd report` makes it later", run, type(error).__name__, error)
 
 
 def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:

@@ -4,7 +4,7 @@ config.yaml   resolved settings        history.jsonl                 training ro
 meta.json     versions, ids, hashes    validation.jsonl, test.jsonl  the held-out rows
 steps.jsonl   a line a step            rejected.jsonl                rejected samples with rule and reason
 result.json   the outcome              calls.sqlite                  prompts and raw replies
-evidence.jsonl     rows shown as such  models/                       best/ and last/, Hugging Face layout
+evidence.jsonl     rows in the prompts models/                       best/ and last/, Hugging Face layout
 report.html   all of it as a page      transcripts.jsonl             talks of an agent
 """
 
@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -194,7 +194,7 @@ class RunDirectory:
                 "rejected.jsonl",
                 ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
             )
-            self._append("evidence.jsonl", _evidence_rows(asked))
+            self._append("evidence.jsonl", _shown_rows(asked))
         result = self.path / "result.json"
         _stored(lambda: result.unlink(missing_ok=True), result)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
@@ -380,10 +380,13 @@ def _git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _evidence_rows(asked: Asked) -> Iterable[dict[str, Any]]:
-    for pool in fields(asked.request.evidence):
-        for item in getattr(asked.request.evidence, pool.name):
-            yield {"kd_step": asked.request.kd_step, "pool": pool.name, **asdict(item)}
+def _shown_rows(asked: Asked) -> Iterable[dict[str, Any]]:
+    """Rows that stood in a prompt, whole or shortened, with what the student makes of them."""
+    shown = asked.reply.shown_texts
+    beginnings = tuple(text.removesuffix("…") for text in shown if text.endswith("…"))
+    for item in asked.request.scored:
+        if item.text in shown or (beginnings and item.text.startswith(beginnings)):
+            yield {"kd_step": asked.request.kd_step, **asdict(item)}
 
 
 def _require_empty(path: Path) -> None:

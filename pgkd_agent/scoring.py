@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.curriculum import fit_history
 from pgkd_agent.data import Task
 from pgkd_agent.evidence import score_rows
 from pgkd_agent.history import History, texts_of
@@ -41,7 +42,7 @@ def score_history(
         probabilities = student.predict(texts_of(history.rows))
     elif source == "out_of_fold":
         folds = stratified_folds(history.examples, config.evidence.folds, rng(config.seed, kd_step, "folds"))
-        probabilities = _out_of_fold(student, history.examples, folds, task, kd_step)
+        probabilities = _out_of_fold(student, history, folds, task, config, kd_step)
     else:
         probabilities = fit.dynamics
     return score_rows(history.rows, probabilities, task.taxonomy)
@@ -60,15 +61,16 @@ def stratified_folds(rows: Sequence[Example], folds: int, random: random.Random)
 
 
 def _out_of_fold(
-    student: Student, rows: Sequence[Example], folds: Sequence[Sequence[int]], task: Task, kd_step: int
+    student: Student, history: History, folds: Sequence[Sequence[int]], task: Task, config: PGKDConfig, kd_step: int
 ) -> np.ndarray:
     """Probabilities of each row by a model that was not trained on it, shape (n_rows, n_classes)."""
-    state = student.snapshot()
+    state, rows = student.snapshot(), history.rows
     probabilities = np.empty((len(rows), len(task.taxonomy)))
     for fold in filter(None, folds):
         held_out = set(fold)
         student.reset()  # a student that continues would have seen the fold
-        student.fit([row for number, row in enumerate(rows) if number not in held_out], task.validation, kd_step)
+        others = History(tuple(row for number, row in enumerate(rows) if number not in held_out))
+        fit_history(student, others, task.validation, kd_step, config.student)
         probabilities[list(fold)] = student.predict([rows[number].text for number in fold])
     student.restore(state)
     return probabilities

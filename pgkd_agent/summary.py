@@ -18,8 +18,10 @@ from pgkd_agent.support import GainSupport, gain_support
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
-RESAMPLES = 1000
-"""For the interval of a gain."""
+RESAMPLES, FEWEST_RESAMPLES = 1000, 200
+"""For the interval of a gain; fewer where test rows are many, whose interval is narrow anyway."""
+MOST_DRAWN = 20_000_000
+"""Rows drawn in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class BeforeAfter:
-    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`."""
+    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`, empty where they are one."""
 
     before: Evaluation
     after: Evaluation
@@ -230,8 +232,8 @@ def verdict(steps: Iterable[StepRecord], best_step: int, gain: GainSupport | Non
 def _how_sure(gain: GainSupport) -> str:
     interval = f"{gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
     if gain.is_supported:
-        return f"gain on rows that did not choose it: {interval}"
-    return f"which may be luck: gain on rows that did not choose it {interval}"
+        return f"gain on rows that did not choose: {interval}"
+    return f"which may be luck: gain on rows that did not choose {interval}"
 
 
 def before_after(
@@ -244,9 +246,10 @@ def before_after(
     """
     old, new = (one[None] for one in predicted)
     num_classes = len(before.report.classes)
+    resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWN // len(gold)))
     gains = {}
     for name in HEADLINE:
-        found = paired_difference(METRICS[name], gold, new, old, num_classes, resamples=RESAMPLES)
+        found = paired_difference(METRICS[name], gold, new, old, num_classes, resamples=resamples)
         gains[name] = Interval(found.mean, found.low, found.high)
     return BeforeAfter(before, after, gains)
 

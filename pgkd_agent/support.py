@@ -8,26 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 1000
+FEWEST_ROWS = 20
+"""With fewer a bootstrap knows too little of the spread to be trusted."""
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class GainSupport:
-    """What choosing the best model gains over the plain student on rows that did not choose it.
+    """What choosing the model by validation loss gains over the plain student, on rows that did not choose.
 
     Attributes:
         mean, low, high: Fall of the mean log loss in nats, above 0 where the choice is better; bounds of its
             interval.
-        is_supported: The interval is above 0.
+        is_supported: The interval is above 0, and of enough rows.
     """
 
     mean: float
     low: float
     high: float
-
-    @property
-    def is_supported(self) -> bool:
-        return self.low > 0
+    is_supported: bool
 
 
 def gain_support(losses: Sequence[Sequence[float]] | np.ndarray, best: int, seed: int) -> GainSupport:
@@ -56,7 +55,7 @@ def gain_support(losses: Sequence[Sequence[float]] | np.ndarray, best: int, seed
             unseen.append(gains[chosen, left].mean())
         kept.append(gains[best] @ drawn / n_rows)
     if not unseen:
-        return GainSupport(0.0, 0.0, 0.0)
+        return GainSupport(0.0, 0.0, 0.0, False)
     mean = float(np.mean(unseen))
-    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.mean(kept)
-    return GainSupport(mean, mean + float(low), mean + float(high))
+    low, high = mean + np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.mean(kept)
+    return GainSupport(mean, float(low), float(high), bool(low > 0 and n_rows >= FEWEST_ROWS))

@@ -87,7 +87,7 @@ def latency_cost(
     if len(examples) < rows:
         raise DataError(f"{file} has {len(examples)} rows, fewer than the batch of {rows}; give --rows {len(examples)}")
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
 
     def say_estimate(estimate: Estimate) -> None:
         console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)

@@ -54,7 +54,7 @@ def compare(
     plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides, baseline)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
-    grid = fill(plan, data, out, progress_on(Console(stderr=True), plan, tables), tables)
+    grid = fill(plan, data, out, progress_on(Console(stderr=True, emoji=False), plan, tables), tables)
     text = to_markdown(plan, grid)
     contents = {
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",

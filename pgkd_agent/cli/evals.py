@@ -64,7 +64,7 @@ def prompts(
     before = read_baseline(baseline) if baseline else None
     read = read_suite(suite)
     plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
     record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})

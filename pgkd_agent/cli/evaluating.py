@@ -135,7 +135,7 @@ def _evaluate_teacher(
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
         bar = progress.add_task("asking", total=len(rows))
 
         def show(answered: int, unresolved: int) -> None:

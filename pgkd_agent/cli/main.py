@@ -17,6 +17,7 @@ from pgkd_agent.cli import (
     comparing,
     datasets,
     distilling,
+    doctoring,
     evals,
     evaluating,
     models,
@@ -43,6 +44,7 @@ app.command()(classifying.export)
 app.command()(evaluating.evaluate)
 app.command()(comparing.compare)
 app.command()(reporting.report)
+app.command()(doctoring.doctor)
 app.command()(datasets.datasets)
 app.command()(schemas.schema)
 app.add_typer(evals.app, name="eval")
@@ -64,7 +66,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)
+    handler = RichHandler(console=Console(stderr=True, emoji=False), show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("pgkd_agent").setLevel(logging.INFO)
     logging.getLogger("pgkd_agent.algorithm").setLevel(logging.WARNING)  # the step table says it
@@ -76,7 +78,7 @@ def main() -> None:
     try:
         app()
     except PGKDError as error:
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(error.exit_code)

@@ -108,9 +108,9 @@ def _teachers(config: PGKDConfig) -> str:
 
 
 def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult]) -> None:
-    console = Console()
+    console = Console(emoji=False)
     console.print(what, highlight=False, soft_wrap=True)
-    display = _Display(Console(stderr=True), num_kd_steps)
+    display = _Display(Console(stderr=True, emoji=False), num_kd_steps)
     with display.progress:
         result = job(display)
     _print_result(console, result)
@@ -173,7 +173,8 @@ def _before_after(test: BeforeAfter) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     for name in HEADLINE:
         old, new = getattr(test.before.report, name), getattr(test.after.report, name)
-        interval = f"{test.gain[name].low:+.3f} to {test.gain[name].high:+.3f}"
+        gain = test.gain.get(name)
+        interval = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain else ""
         table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
     table.add_row(
         "loss",
@@ -208,7 +209,7 @@ def _by_rule(rejected: dict[str, int]) -> str:
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
-    console = Console()
+    console = Console(emoji=False)
     for message in shown.prompts[0]:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.compare.plan import Cell
+from pgkd_agent.config import StudentSettings
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
-from pgkd_agent.methods import WITH_LLM, Outcome, Setting, prompt_hash
+from pgkd_agent.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.prices import load_prices
 from pgkd_agent.statistics import NO_LABEL, NOT_ASKED
 from pgkd_agent.types import TokenUsage, label_names
@@ -22,6 +23,9 @@ STEPPED = ("pgkd", "evokd", "evokd_init")
 """Methods with the KD steps of the settings."""
 PROMPTED = ("zero_shot", "few_shot")
 """Methods without a student."""
+LOOP_SETTINGS = ("order", "synthetic_weight")
+"""Of a student, for methods that train on a history."""
+LATER_SETTINGS = ("learning_rates", "min_steps")
 HOW_ASKED = {
     "cache",
     "cache_counts",
@@ -122,13 +126,29 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
     identity = {
         "method": cell.method,
         "options": dict(cell.options),
-        "config": cell.config.model_dump(mode="json", exclude=_left_out(cell.method)),
+        "config": _settings_of(cell),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "accepted": setting.accepted,
         "pool": None if pool is None else [[[row.text, row.label] for row in step] for step in pool],
         "prompt_sha256": prompt_hash(cell.method, cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
+
+
+def _settings_of(cell: Cell) -> dict[str, Any]:
+    """Settings that matter to the method. Those that came later count only where they are changed, so that cells from
+    before remain what they are."""
+    settings = cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
+    student, default = settings.get("student", {}), StudentSettings().model_dump(mode="json")
+    for name in (*LATER_SETTINGS, *LOOP_SETTINGS):
+        if name in student and (student[name] == default[name] or (name in LOOP_SETTINGS and not _loops(cell.method))):
+            del student[name]
+    return settings
+
+
+def _loops(method: str) -> bool:
+    """Whether a method trains on a history of real and written rows."""
+    return method in ("pgkd", "frozen", *REPEATS)
 
 
 def _left_out(method: str) -> dict[str, Any]:

@@ -8,21 +8,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+import yaml
+from markupsafe import Markup, escape
 
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.reports.chart import Chart, line_chart
 from pgkd_agent.reports.story import Story, read_story
+from pgkd_agent.text import shorten
 
 REPORT = "report.html"
+CARD = "README.md"
 COMPARISON = "comparison.html"
 LONGEST_LIST = 500
 """Rows of a table of texts or confusions; a page with more is slow on a phone, and the run's files have them all."""
+LONGEST_TEXT = 1000
+"""Characters of a text."""
 
 
 def write_report(run: Path, file: Path | None = None) -> Path:
@@ -33,8 +38,12 @@ def write_report(run: Path, file: Path | None = None) -> Path:
     Raises:
         StorageError: It is no run directory, a damaged one, or the disk refuses.
     """
-    story = read_story(run)
-    return _write(file or run / REPORT, "run.html.j2", story=story, charts=_charts(story))
+
+    def values() -> dict[str, Any]:
+        story = read_story(run)
+        return {"story": story, "charts": _charts(story)}
+
+    return _write(file or run / REPORT, "run.html.j2", values)
 
 
 def write_comparison(runs: Sequence[Path], file: Path) -> Path:
@@ -46,8 +55,44 @@ def write_comparison(runs: Sequence[Path], file: Path) -> Path:
     """
     if len({run.resolve() for run in runs}) < max(len(runs), 2):
         raise ConfigError("a comparison needs two runs or more, each once")
-    stories = [read_story(run) for run in runs]
-    return _write(file, "comparison.html.j2", stories=stories, labels=_labels(stories))
+
+    def values() -> dict[str, Any]:
+        stories = [read_story(run) for run in runs]
+        return {"stories": stories, "names": _names(runs), "labels": _labels(stories)}
+
+    return _write(file, "comparison.html.j2", values)
+
+
+def write_card(run: Path) -> Path | None:
+    """Write the model card of a run's best model, as Hugging Face's hub shows it; None before there is a model.
+
+    Raises:
+        StorageError: See `write_report`.
+    """
+    folder = run / "models" / "best"
+    if not folder.is_dir():
+        return None
+
+    def values() -> dict[str, Any]:
+        story = read_story(run)
+        header = {
+            "library_name": "transformers",
+            "pipeline_tag": "text-classification",
+            "base_model": story.meta["student"]["name"],
+            "tags": ["text-classification", "knowledge-distillation", "pgkd"],
+            "metrics": ["accuracy", "f1"],
+        }
+        written = sum(len(step.accepted) for step in story.steps if step.number <= story.best_step)
+        text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+        return {"story": story, "header": Markup(text), "written": written}
+
+    return _write(folder / CARD, "card.md.j2", values)
+
+
+def is_current(run: Path) -> bool:
+    """Whether the page is there, and no older than the run's outcome."""
+    page, result = run / REPORT, run / "result.json"
+    return page.is_file() and page.stat().st_mtime_ns >= result.stat().st_mtime_ns
 
 
 def _charts(story: Story) -> list[Chart]:
@@ -59,6 +104,15 @@ def _charts(story: Story) -> list[Chart]:
         line_chart("Validation loss (nats)", losses, story.best_step),
         line_chart("Validation macro F1", scores, story.best_step),
     ]
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    longest = max(map(len, parts))
+    lengths = (n for n in range(1, longest + 1) if len({one[-n:] for one in parts}) == len(parts))
+    length = next(lengths, longest)
+    return ["/".join(one[-length:]) for one in parts]
 
 
 def _labels(stories: Sequence[Story]) -> list[tuple[str, list[float | None]]]:
@@ -74,7 +128,14 @@ def _labels(stories: Sequence[Story]) -> list[tuple[str, list[float | None]]]:
     return sorted(rows, key=lambda row: (-spread(row), row[0]))
 
 
-def _write(file: Path, template: str, **values: Any) -> Path:
+def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> Path:
+    """
+    Raises:
+        ConfigError: The file is a folder.
+        StorageError: What the page is made of is damaged, or of a version too old to be read; or the disk refuses.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder; name a file")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pgkd_agent.reports", "templates"),
         autoescape=True,
@@ -82,20 +143,41 @@ def _write(file: Path, template: str, **values: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = _signed
+    environment.filters |= {"signed": _signed, "cell": _cell, "short": _short, "sentence": _sentence}
     script = environment.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(template).render(
-        longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values
-    )
-    fresh = file.with_name(file.name + ".new")
+    try:
+        page = environment.get_template(template).render(
+            longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values()
+        )
+    except (jinja2.TemplateError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise StorageError(
+            f"no page can be made for {file}: the run's files are damaged, or from an older version "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")  # another process may make the same page
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(page, encoding="utf-8", errors="replace")
         os.replace(fresh, file)
     except OSError as error:
+        fresh.unlink(missing_ok=True)
         raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
     return file
+
+
+def _short(text: str) -> str:
+    return shorten(text, LONGEST_TEXT)
+
+
+def _sentence(text: str) -> str:
+    """With a capital first letter, the rest as it is, and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> Markup:
+    """For Markdown, also in a table: one line, without HTML."""
+    return escape(" ".join(text.split())).replace("|", "\\|")
 
 
 def _signed(value: float, digits: int = 3) -> str:

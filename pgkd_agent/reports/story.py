@@ -14,6 +14,7 @@ from pgkd_agent.errors import StorageError
 from pgkd_agent.runs import read_lines
 from pgkd_agent.summary import HEADLINE
 
+NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
 Row = dict[str, Any]
 """As stored: a line of a file of the run."""
 
@@ -119,9 +120,9 @@ class Story:
     def headlines(self) -> list[Headline]:
         if self.before is None or self.after is None:
             return []
-        gains = self.result["test"].get("gain") or {} if self.result and self.is_tested else {}
+        gains = self.result["test"].get("gain", {}) if self.result and self.is_tested else {}
         return [
-            Headline(name.replace("_", " "), self.before["report"][name], self.after["report"][name], gains.get(name))
+            Headline(NAMES[name], self.before["report"][name], self.after["report"][name], gains.get(name))
             for name in HEADLINE
         ]
 
@@ -145,7 +146,7 @@ class Story:
         if self.before is None or self.after is None:
             return []
         before, after = (
-            {(item["gold_label"], item["predicted_label"]): item["count"] for item in evaluation["confusions"]}
+            {(item["gold_label"], item["predicted_label"]): item["count"] for item in evaluation.get("confusions", ())}
             for evaluation in (self.before, self.after)
         )
         pairs = [
@@ -165,9 +166,9 @@ def read_story(run: Path) -> Story:
     if not (run / "meta.json").is_file():
         raise StorageError(f"{run} is no run directory: expected one with a meta.json in it")
     try:
-        texts = {name: read_lines(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")}
+        texts = [_by_step(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")]
         steps = [
-            Step(record, *(_of_step(texts[name], record["kd_step"]) for name in ("history", "rejected", "evidence")))
+            Step(record, *(rows.get(record["kd_step"], ()) for rows in texts))
             for record in read_lines(run / "steps.jsonl")
         ]
         result = run / "result.json"
@@ -182,6 +183,10 @@ def read_story(run: Path) -> Story:
         raise StorageError(f"run directory {run} is damaged: {type(error).__name__}: {error}") from error
 
 
-def _of_step(rows: Sequence[Row], kd_step: int) -> list[Row]:
-    """Of step 0 nothing: its rows are the real ones."""
-    return [row for row in rows if kd_step and row["kd_step"] == kd_step]
+def _by_step(file: Path) -> dict[int, list[Row]]:
+    """Without step 0, whose rows are the real ones."""
+    rows: dict[int, list[Row]] = {}
+    for row in read_lines(file):
+        if row["kd_step"]:
+            rows.setdefault(row["kd_step"], []).append(row)
+    return rows

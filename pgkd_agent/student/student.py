@@ -103,8 +103,12 @@ class TorchStudent:
     def _fit_with_best_rate(
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
     ) -> FitResult:
-        """The fit with the lowest validation loss of one with each rate; later fits take the rate it had."""
+        """The fit with the lowest validation loss of one with each rate; later fits take the rate it had.
+
+        Its gradient steps are those of all of them.
+        """
         best: tuple[FitResult, Weights] | None = None
+        steps = 0
         for rate in self._learning_rates:
             self.reset()
             self.learning_rate = rate
@@ -114,6 +118,7 @@ class TorchStudent:
                 logger.info("learning rate %g: %s", rate, error)
                 continue
             logger.info("learning rate %g: validation loss %.4f", rate, result.validation_loss)
+            steps += result.gradient_steps
             if best is None or result.validation_loss < best[0].validation_loss:
                 best = result, self.snapshot()
         if best is None:
@@ -121,7 +126,7 @@ class TorchStudent:
             raise StudentDivergedError(f"the loss became infinite with each learning rate ({rates}); try lower ones")
         self.learning_rate = best[0].learning_rate
         self.restore(best[1])
-        return best[0]
+        return replace(best[0], gradient_steps=steps)
 
     def _fit(
         self,

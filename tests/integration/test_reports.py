@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pgkd_agent import distill
@@ -19,7 +21,7 @@ from pgkd_agent.reports import write_comparison, write_report
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, StepRecord
 from tests.integration.chromium import dumped
-from tests.integration.conftest import sentences
+from tests.integration.conftest import sentences, tiny_config
 
 PLANTED = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 TOOLS = f"tools {PLANTED}"
@@ -43,6 +45,12 @@ def reply(number: int) -> str:
 
 
 @pytest.fixture
+def config(tiny_student: Path) -> PGKDConfig:
+    """A student that is better after each step, since it goes on from where it was."""
+    return tiny_config(tiny_student, **{"student.restart": "continue", "student.max_epochs": 2})
+
+
+@pytest.fixture
 def run(config: PGKDConfig, tmp_path: Path) -> Path:
     with ScriptedChatModel([reply(1), reply(22)]) as teacher:
         distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
@@ -54,13 +62,19 @@ def test_a_run_leaves_a_page_that_tells_it(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert f"{result['test']['before']['report']['accuracy']:.3f} → " in page
     gain = result["test"]["gain"]["accuracy"]
-    assert gain["low"] <= gain["mean"] <= gain["high"] and f"{gain['low']:+.3f} to {gain['high']:+.3f}" in page
+    before, after = (result["test"][name]["report"]["accuracy"] for name in ("before", "after"))
+    assert gain["mean"] == pytest.approx(after - before) and f"{gain['low']:+.3f} to {gain['high']:+.3f}" in page
+    assert "Kept the model of KD step" in page and "gain on rows that did not choose" in page
     assert "mango and cherry under snow 1" in page and "not in the taxonomy" in page
     assert "src=x" not in page.replace("&lt;img src=x", "")
     assert not re.search(r"(src|href)=.?https?:", page)  # nothing is loaded from elsewhere
     evidence = [json.loads(line) for line in (run / "evidence.jsonl").read_text().splitlines()]
-    assert {row["pool"] for row in evidence} <= {"correct", "misclassified", "hard_negatives"}
     assert {row["kd_step"] for row in evidence} == {1, 2}
+    with sqlite3.connect(run / "calls.sqlite") as calls:
+        prompts = dict(calls.execute("SELECT kd_step, messages FROM calls"))
+    calls.close()
+    plain = [row for row in evidence if '"' not in row["text"]]  # others are escaped once more in the log
+    assert len(plain) > 20 and all(row["text"] in prompts[row["kd_step"]] for row in plain)
     assert evidence[0]["text"] in page
 
 
@@ -124,6 +138,33 @@ def test_a_run_that_was_stopped_has_a_page_so_far(config: PGKDConfig, tmp_path: 
     before = (run / "report.html").stat().st_mtime_ns
     resume(run, ScriptedChatModel([]))
     assert (run / "report.html").stat().st_mtime_ns == before
+    (run / "report.html").unlink()  # as of a run from before there were pages, or killed before its last one
+    resume(run, ScriptedChatModel([]))
+    assert "under snow 22" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_made_ends_no_run(
+    config: PGKDConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_run: Path) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("pgkd_agent.pipeline.write_report", broken)
+    with ScriptedChatModel([reply(1), reply(22)]) as teacher, caplog.at_level("WARNING"):
+        result = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
+    assert len(result.steps) == 3 and "no report of" in caplog.text
+
+
+def test_the_model_carries_its_card(run: Path) -> None:
+    card = (run / "models" / "best" / "README.md").read_text(encoding="utf-8")
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header)["pipeline_tag"] == "text-classification"
+    result = json.loads((run / "result.json").read_text())
+    assert f"| accuracy | {result['test']['before']['report']['accuracy']:.3f} |" in body
+    assert "<script>" not in body and "&lt;script&gt;" in body  # hubs render a card's HTML
+    rows = [line for line in body.splitlines() if line.startswith(("| fruit", "| tools", "| animals", "| weather"))]
+    assert len(rows) == 4 and all(row.count("|") == 6 for row in rows)
+    assert "ScriptedChatModel" in body.split("## Licence")[1]
 
 
 def test_runs_side_by_side(run: Path, config: PGKDConfig, tmp_path: Path) -> None:
@@ -143,6 +184,10 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two runs"):
         write_comparison([run, run], tmp_path / "both.html")
     assert not (tmp_path / "both.html").exists()
-    (run / "steps.jsonl").write_text("{\n", encoding="utf-8")
-    with pytest.raises(StorageError, match="damaged"):
-        write_report(run)
+    with pytest.raises(ConfigError, match="is a folder"):
+        write_report(run, tmp_path)
+    for line, why in (("{", "damaged"), ('{"kd_step": 0, "is_best": true}', "older version")):
+        (run / "steps.jsonl").write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(StorageError, match=why):
+            write_report(run)
+    assert not list(run.glob("*.new"))

@@ -215,6 +215,14 @@ def test_a_finished_run_is_replayed_without_a_call_and_without_a_teacher(
     assert stored == {path: path.read_bytes() for path in stored}
 
 
+def test_a_run_with_a_recipe_of_its_own_is_replayed(tiny_student: Path, server: OpenAIServer, tmp_path: Path) -> None:
+    flags = {"student.learning_rates": (1e-3, 1e-2), "student.order": "synthetic_first", "student.max_epochs": 3}
+    first = distill(TRAIN, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
+    again = resume(tmp_path / "run")
+    assert [step.validation.loss for step in again.steps] == [step.validation.loss for step in first.steps]
+    assert {step.learning_rate for step in first.steps} == {step.learning_rate for step in again.steps} != {0.0}
+
+
 def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(
     server: OpenAIServer, tiny_student: Path, tmp_path: Path
 ) -> None:

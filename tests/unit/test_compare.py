@@ -26,6 +26,7 @@ from pgkd_agent.compare import (
 )
 from pgkd_agent.compare.plan import cells, tuning_cells
 from pgkd_agent.compare.plot import plot
+from pgkd_agent.compare.records import _settings_of
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.statistics import METRICS, paired_difference, spread
 
@@ -302,3 +303,23 @@ def test_an_entry_may_take_as_many_tokens_as_another(tmp_path: Path) -> None:
     for wrong in ("  zerogen: {tokens_of: plain}", "  eda: {tokens_of: pgkd}", "  zerogen: {tokens_of: zerogen}"):
         with pytest.raises(ConfigError, match="it is for methods that ask an LLM"):
             plan(wrong)
+
+
+def test_settings_that_came_later_make_no_other_cell_at_their_default(tmp_path: Path) -> None:
+    plan = read_comparison(written(tmp_path))
+    (cell, *_) = (one for one in cells(plan, tmp_path, {}) if one.method == "control")
+
+    def student(method: str, **changes: object) -> dict[str, object]:
+        settings = cell.config.student.model_copy(update=changes)
+        other = replace(cell, method=method, config=cell.config.model_copy(update={"student": settings}))
+        return dict(_settings_of(other)["student"])
+
+    before = student("control")
+    assert not {"order", "synthetic_weight", "min_steps", "learning_rates"} & set(before)
+    assert student("control", order="real_last") != before != student("control", min_steps=9)
+    assert student("plain", order="real_last", synthetic_weight=0.5) == student("plain")  # it has no written rows
+
+
+def test_rates_to_choose_from_and_a_tuned_rate_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"student\.learning_rates would undo"):
+        read_comparison(written(tmp_path, PLAN.replace("name: minilm", "name: minilm, learning_rates: [1e-4]")))

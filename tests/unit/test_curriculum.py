@@ -19,6 +19,7 @@ WRITTEN = (HistoryRow("three", "a", kd_step=1),)
 class Notes:
     def __init__(self) -> None:
         self.fits: list[tuple[list[str], Sequence[float] | None, bool]] = []
+        self.best_epochs: list[int] = []
 
     def fit(
         self,
@@ -30,7 +31,8 @@ class Notes:
         goes_on: bool = False,
     ) -> FitResult:
         self.fits.append(([row.text for row in rows], weights, goes_on))
-        return FitResult(2, 1, np.full((len(rows), 2), 0.5), gradient_steps=10 * len(rows))
+        best_epoch = self.best_epochs.pop(0) if self.best_epochs else 1
+        return FitResult(2, best_epoch, np.full((len(rows), 2), 0.5), gradient_steps=10 * len(rows))
 
 
 def fits(written: Sequence[HistoryRow] = WRITTEN, **settings: object) -> tuple[Notes, FitResult]:
@@ -66,4 +68,14 @@ def test_without_written_rows_there_is_one_part(order: str) -> None:
 
 def test_written_rows_weigh_what_the_settings_say() -> None:
     student, _ = fits(order="real_last", synthetic_weight=0.25)
-    assert [weights for _, weights, _ in student.fits] == [[1.0, 1.0, 0.25], [1.0, 1.0]]
+    together, real = (weights for _, weights, _ in student.fits)
+    assert together == pytest.approx([4 / 3, 4 / 3, 1 / 3])  # a mean of 1: steps are as long as without weights
+    assert real is None
+
+
+@pytest.mark.parametrize(("best", "expected"), [([2, 1], 3), ([2, 0], 2)])
+def test_the_best_epoch_counts_over_both_parts(best: list[int], expected: int) -> None:
+    student, config = Notes(), build_config(flags={"student.order": "real_last"})
+    student.best_epochs = list(best)
+    result = fit_history(student, History.of(REAL).extended(WRITTEN), (), 1, config.student)  # type: ignore[arg-type]
+    assert result.best_epoch == expected

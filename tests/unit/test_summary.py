@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pgkd_agent.summary import caution, class_changes, verdict
+from pgkd_agent.support import GainSupport
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation, report
 
@@ -17,6 +18,9 @@ def steps(*losses: float, accepted: int = 3) -> list[StepRecord]:
 def test_the_verdict_says_which_model_was_kept_and_why() -> None:
     assert verdict(steps(0.5), 0) == "the plain student, validation loss 0.5000"
     assert verdict(steps(0.5, 0.4), 1) == "kept the model of KD step 1: validation loss 0.4000, plain student 0.5000"
+    sure, unsure = (GainSupport(0.1, low, 0.2, low > 0) for low in (0.05, -0.01))
+    assert "(gain on rows that did not choose: +0.100, 95 % interval +0.050" in verdict(steps(0.5, 0.4), 1, sure)
+    assert "(which may be luck: gain on rows that did not choose +0.100" in verdict(steps(0.5, 0.4), 1, unsure)
     kept = verdict(steps(0.5, 0.7, 0.6), 0)
     assert "model 0" in kept and "6 samples" in kept and "lowest 0.6000" in kept
     assert "not one sample" in verdict(steps(0.5, 0.5, accepted=0), 0)

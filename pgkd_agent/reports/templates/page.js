@@ -6,11 +6,11 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const rising = head.getAttribute("aria-sort") === "descending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
       const compare = (a, b) => {
-        const [x, y] = [key(a), key(b)];
-        if (x === "" || y === "") return (x === "") - (y === "");  // what was not measured stays at the end
-        const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+        const [x, y] = [a, b].map(row => row.cells[column]);
+        const [p, q] = [x, y].map(cell => cell.dataset.value);
+        if (p === "" || q === "") return (p === "") - (q === "");  // what was not measured stays at the end
+        const order = p === undefined ? x.textContent.localeCompare(y.textContent, undefined, {numeric: true}) : p - q;
         return rising ? order : -order;
       };
       body.append(...[...body.rows].sort(compare));

@@ -1,0 +1,48 @@
+"""`pgkd doctor`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pgkd_agent.cli import options
+
+
+def doctor(
+    teacher: Annotated[str | None, typer.Option("--teacher", help="provider:model. [default: local:smollm2]")] = None,
+    base_url: options.BaseUrl = None,
+    student: options.StudentName = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look whether machine, student and teacher are ready: versions, disk, device, keys, whether the teacher answers.
+
+    Takes the settings that a run would take. Hosted teachers other than OpenAI's are asked for one word. The exit code
+    is that with which a run would end.
+    """
+    from rich.console import Console
+
+    from pgkd_agent.doctor import Finding, diagnose
+
+    named: dict[str, Any] = {"student.name": student}
+    settings = options.zero_shot_settings(config, set_, named, teacher, base_url)
+    console = Console(emoji=False)
+    found: list[Finding] = []
+    for finding in diagnose(settings):
+        found.append(finding)
+        if not as_json:
+            _print(console, finding)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in found], indent=1, ensure_ascii=False))
+    raise typer.Exit(next((finding.exit_code for finding in found if finding.exit_code), 0))
+
+
+def _print(console: Any, finding: Any) -> None:
+    mark = "[green]ok[/]  " if not finding.problem else "[red]no[/]  " if finding.exit_code else "[yellow]low[/] "
+    console.print(mark, end="")
+    text = "; ".join(filter(None, (finding.found, finding.problem)))
+    console.print(f"{finding.what}: {text}", markup=False, highlight=False, soft_wrap=True)
