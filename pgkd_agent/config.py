@@ -127,7 +127,8 @@ class TeacherSettings(_Settings):
     max_retry_seconds: float = Field(default=900.0, ge=0)
     """After this time a call that failed is not tried again."""
     max_concurrency: int | None = Field(default=None, ge=1)
-    """Requests of a KD step under way at once; None: 1 for local teachers, else 4."""
+    """Requests of a KD step under way at once; None: 1 for local teachers, else 4. With more than 1 a local teacher's
+    replies depend on what it answers at the same time, and no longer on the seed alone."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """Pace of the requests, evenly spaced; None: as they come."""
     tokens_per_minute: float | None = Field(default=None, gt=0)

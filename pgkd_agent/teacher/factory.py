@@ -153,7 +153,7 @@ def _local(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher
     from pgkd_agent.teacher.local import LocalServer
 
     model_file = local_model_file(name)
-    server = LocalServer(model_file, settings.context_tokens, settings.threads)
+    server = LocalServer(model_file, settings.context_tokens, settings.threads, settings.max_concurrency or 1)
     server.start()
     _bypass_proxies("127.0.0.1")
     model = _chat_openai(settings, max_tokens, model=model_file.stem, base_url=server.base_url, api_key="local")

@@ -27,26 +27,31 @@ _IDLE_POLL_SECONDS = 1.5
 class LocalServer:
     """Serve one GGUF file while the `with` block lasts.
 
-    The same request with the same seed gets the same reply, also in another process and with another thread
-    count: no prompt cache, one slot (requests queue), no flash attention (its sums depend on the threads).
+    With one slot the same request with the same seed gets the same reply, also in another process and with another
+    thread count: no prompt cache, requests queue, no flash attention (its sums depend on the threads). Several slots
+    compute together, which is faster, and then replies depend on what else is computed.
 
     Args:
         model: A .gguf file.
         context_tokens: Prompt and reply together, >= 256; more than the model was trained on is not used.
             A longer prompt is refused with HTTP 400, a reply is cut there (`finish_reason` "length").
         threads: CPU threads, >= 1. More than the free cores slows it down 10 to 100 times: they spin.
+        slots: Requests answered at once, >= 1; each has a context of its own.
     Raises:
         ConfigError: A number is out of range.
     """
 
-    def __init__(self, model: Path, context_tokens: int = 4096, threads: int = 1) -> None:
+    def __init__(self, model: Path, context_tokens: int = 4096, threads: int = 1, slots: int = 1) -> None:
         if context_tokens < _MIN_CONTEXT_TOKENS:
             raise ConfigError(f"context_tokens is {context_tokens}, expected at least {_MIN_CONTEXT_TOKENS}")
         if threads < 1:
             raise ConfigError(f"threads is {threads}, expected at least 1")
+        if slots < 1:
+            raise ConfigError(f"slots is {slots}, expected at least 1")
         self.model = model
         self.context_tokens = context_tokens
         self.threads = threads
+        self.slots = slots
         self._server: Any = None
 
     @property
@@ -105,8 +110,8 @@ class LocalServer:
         params.model_alias = {self.model.stem}  # replies name the model: not by its path on this machine
         params.hostnames = ["127.0.0.1"]
         params.port = 0
-        params.n_ctx = self.context_tokens
-        params.n_parallel = 1
+        params.n_ctx = self.context_tokens * self.slots
+        params.n_parallel = self.slots
         params.n_batch = _BATCH_TOKENS
         params.n_gpu_layers = 0
         params.cpuparams.n_threads = self.threads

@@ -70,6 +70,28 @@ def test_same_seed_same_reply_also_in_another_server(server: LocalServer, smollm
     assert text_of(ask(server, max_tokens=12)) == reply  # closing one leaves the other
 
 
+def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None:
+    long = "word " * 400  # with 64 tokens of reply it fills most of one context of 512
+    with LocalServer(smollm2, context_tokens=512, slots=2) as server:
+        replies: list[httpx.Response] = []
+        asking = [
+            threading.Thread(
+                target=lambda: replies.append(ask(server, long, max_completion_tokens=64, ignore_eos=True))
+            )
+            for _ in range(2)
+        ]
+        for thread in asking:
+            thread.start()
+        most = 0
+        while any(thread.is_alive() for thread in asking):
+            with httpx.Client(trust_env=False, timeout=10) as client:
+                slots = client.get(server.base_url.removesuffix("/v1") + "/slots").json()
+            most = max(most, sum(slot["is_processing"] for slot in slots))
+            time.sleep(0.05)
+    assert most == 2
+    assert [reply.json()["usage"]["completion_tokens"] for reply in replies] == [64, 64]
+
+
 def test_length_limit_and_no_path_in_the_reply(server: LocalServer, smollm2: Path) -> None:
     reply = ask(server, max_completion_tokens=7).json()
     assert reply["usage"]["completion_tokens"] == 7
@@ -146,3 +168,5 @@ def test_not_a_model(content: bytes | None, message: str, tmp_path: Path) -> Non
 def test_numbers_out_of_range(context: int, threads: int) -> None:
     with pytest.raises(ConfigError, match="expected at least"):
         LocalServer(Path("x.gguf"), context, threads)
+    with pytest.raises(ConfigError, match="slots is 0"):
+        LocalServer(Path("x.gguf"), slots=0)
