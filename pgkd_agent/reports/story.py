@@ -100,27 +100,31 @@ class Story:
 
     @property
     def is_tested(self) -> bool:
-        return self.result is not None and self.result["test"] is not None
+        return self._test is not None
+
+    @property
+    def _test(self) -> Row | None:
+        return None if self.result is None else self.result["test"]
 
     @cached_property
     def before(self) -> Row | None:
         """The plain student's evaluation on the test rows, else on the validation rows; None before it is trained."""
-        if self.result is not None and self.result["test"] is not None:
-            return dict(self.result["test"]["before"])
+        if self._test is not None:
+            return dict(self._test["before"])
         return dict(self.steps[0].record["validation"]) if self.steps else None
 
     @cached_property
     def after(self) -> Row | None:
         """As `before`, of the best model."""
-        if self.result is not None and self.result["test"] is not None:
-            return dict(self.result["test"]["after"])
+        if self._test is not None:
+            return dict(self._test["after"])
         best = [step for step in self.steps if step.number == self.best_step]
         return dict(best[0].record["validation"]) if best else None
 
     def headlines(self) -> list[Headline]:
         if self.before is None or self.after is None:
             return []
-        gains = self.result["test"].get("gain", {}) if self.result and self.is_tested else {}
+        gains = self._test.get("gain", {}) if self._test else {}
         return [
             Headline(NAMES[name], self.before["report"][name], self.after["report"][name], gains.get(name))
             for name in HEADLINE
