@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pgkd_agent.cascade import Answer, Cascade, Routed, open_llm
     from pgkd_agent.config import PGKDConfig, build_config
     from pgkd_agent.data import Task
     from pgkd_agent.errors import PGKDError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Answer": "pgkd_agent.cascade",
+    "Cascade": "pgkd_agent.cascade",
     "DistillResult": "pgkd_agent.pipeline",
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
@@ -26,14 +29,18 @@ _HOME = {
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",
+    "Routed": "pgkd_agent.cascade",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
+    "open_llm": "pgkd_agent.cascade",
     "resume": "pgkd_agent.pipeline",
 }
 
 __all__ = [
+    "Answer",
+    "Cascade",
     "DistillResult",
     "Example",
     "Label",
@@ -41,10 +48,12 @@ __all__ = [
     "PGKDConfig",
     "PGKDError",
     "Prediction",
+    "Routed",
     "StudentClassifier",
     "Task",
     "build_config",
     "distill",
+    "open_llm",
     "resume",
 ]
 

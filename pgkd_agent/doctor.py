@@ -25,6 +25,7 @@ EXTRAS = {
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "plot": "matplotlib",
+    "serve": "fastapi",
 }
 """A module of each extra."""
 LOW_DISK_BYTES = 4e9

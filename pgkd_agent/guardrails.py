@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rapidfuzz import fuzz, process
@@ -89,7 +89,7 @@ class Guardrails:
         settings: GuardrailSettings,
         taxonomy: Sequence[Label],
         held_out: Iterable[str] = (),
-        extra: dict[str, Check] | None = None,
+        extra: Mapping[str, Check] | None = None,
     ) -> None:
         self._settings = settings
         self._resolve = LabelResolver(taxonomy)

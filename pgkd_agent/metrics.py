@@ -28,7 +28,7 @@ def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Se
         probabilities: Shape (n_rows, n_classes), columns in the order of the taxonomy.
         rows: The rows predicted, at least one, labels within the taxonomy.
     """
-    gold = _class_ids(rows, taxonomy)
+    gold = class_ids(rows, taxonomy)
     predicted = probabilities.argmax(axis=1)
     return Evaluation(
         loss=float(row_losses(probabilities, rows, taxonomy).mean()),
@@ -40,11 +40,12 @@ def evaluate(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Se
 def row_losses(probabilities: Probabilities, rows: Sequence[Example], taxonomy: Sequence[Label]) -> np.ndarray:
     """Cross-entropy of each row in nats, shape (n_rows,); arguments as for `evaluate`."""
     with np.errstate(divide="ignore"):
-        losses: np.ndarray = -np.log(probabilities[np.arange(len(rows)), _class_ids(rows, taxonomy)])
+        losses: np.ndarray = -np.log(probabilities[np.arange(len(rows)), class_ids(rows, taxonomy)])
     return losses
 
 
-def _class_ids(rows: Sequence[Example], taxonomy: Sequence[Label]) -> np.ndarray:
+def class_ids(rows: Sequence[Example], taxonomy: Sequence[Label]) -> np.ndarray:
+    """Numbers of the rows' classes in the taxonomy, shape (n_rows,)."""
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
     return np.array([index[row.label] for row in rows])
 

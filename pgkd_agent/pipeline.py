@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.budget import Budget
+from pgkd_agent.calibration import Calibration, errors_of, fit_temperature
 from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.estimates import Estimate
-from pgkd_agent.guardrails import Guardrails
+from pgkd_agent.guardrails import Check, Guardrails
 from pgkd_agent.history import History, texts_of
-from pgkd_agent.metrics import evaluate
+from pgkd_agent.metrics import class_ids, evaluate
 from pgkd_agent.preview import estimate, estimate_with, preview
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate
@@ -36,7 +35,7 @@ from pgkd_agent.teachers import (
     prompt_variant,
     teacher_prompt,
 )
-from pgkd_agent.types import Evaluation, Example, StepRecord, label_names
+from pgkd_agent.types import Evaluation, Example, Probabilities, StepRecord
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -149,6 +148,7 @@ def distill(
     config: PGKDConfig | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> DistillResult:
     """Run PGKD.
 
@@ -162,6 +162,8 @@ def distill(
         teacher: Overrides `config.teacher.spec`: a spec, a LangChain chat model, or an object with
             `write(request)`.
         out: New run directory; None keeps nothing on disk.
+        checks: Guardrails of your own, by name, after the built-in ones: each takes the text in normal form, its label
+            and what is known (`ScreenState`), and returns the reason for a rejection or None.
     Raises:
         PGKDError: See `pgkd_agent.errors`; all that can be checked is checked before the first fit.
     """
@@ -169,7 +171,7 @@ def distill(
     if isinstance(teacher, str):
         config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"spec": teacher})})
         teacher = None
-    return run(load_task(train, validation, test, labels, config), config, teacher, out, observer)
+    return run(load_task(train, validation, test, labels, config), config, teacher, out, observer, checks)
 
 
 def run(
@@ -178,9 +180,10 @@ def run(
     teacher: BaseChatModel | Teacher | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> DistillResult:
     """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student."""
-    return _run(task, config, teacher, None if out is None else Path(out), observer, resumed=False)
+    return _run(task, config, teacher, None if out is None else Path(out), observer, checks, resumed=False)
 
 
 def resume(
@@ -188,6 +191,7 @@ def resume(
     teacher: str | BaseChatModel | Teacher | None = None,
     observer: Observer | None = None,
     budget: BudgetSettings | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> DistillResult:
     """Continue a run that was stopped, by replay: the student is trained again, answered calls are not repeated.
 
@@ -198,6 +202,7 @@ def resume(
         teacher: As it was given to `distill`; None where it was named, by a spec or in the settings. An object with
             `write` is asked again for every step: what it wrote is in no call log.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
+        checks: As they were given to `distill`: without them other samples pass, and the replay says so.
     Raises:
         ConfigError: The run was made with a teacher that is an object, and none is given; or its prompt is another by
             now.
@@ -218,7 +223,7 @@ def resume(
             f"prompt {prompt['name']!r} is another than when {path} was made; put it back, or start a new run"
         )
     config = stored.config if budget is None else stored.config.model_copy(update={"budget": budget})
-    return _run(stored.task, config, teacher, Path(path), observer, resumed=True)
+    return _run(stored.task, config, teacher, Path(path), observer, checks, resumed=True)
 
 
 def _run(
@@ -227,6 +232,7 @@ def _run(
     teacher: BaseChatModel | Teacher | None,
     out: Path | None,
     observer: Observer | None,
+    checks: Mapping[str, Check] | None,
     resumed: bool,
 ) -> DistillResult:
     from pgkd_agent.student.loading import recipe_for
@@ -239,7 +245,8 @@ def _run(
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
-    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    held_out = texts_of((*task.validation, *task.test))
+    screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks)
     with ExitStack() as stack:
         directory = None
         if out is not None:
@@ -261,14 +268,15 @@ def _run(
                 directory.keep()
             result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
         test = listener.before_after(result.best_step)
+        calibration = listener.calibration()
         seconds = _seconds(result.steps, time.perf_counter() - started)
-        summary = summarize(config, result, test, seconds, opened.name, prices, bill.estimate)
+        summary = summarize(config, result, test, calibration, seconds, opened.name, prices, bill.estimate)
         if directory:
-            directory.write_result(asdict(summary))
+            directory.write_result(asdict(summary), calibration)
             if not is_current(directory.path):
                 _write_pages(directory.path)
     return DistillResult(
-        classifier=student.classifier(),
+        classifier=student.classifier(calibration.temperature),
         task=task,
         steps=result.steps,
         best_step=result.best_step,
@@ -300,7 +308,7 @@ class _Listener:
         self._budget = budget
         self._observer = observer
         self._settings = student_settings
-        self._plain: tuple[Evaluation, np.ndarray] | None = None
+        self._tested: list[tuple[Evaluation, Probabilities]] = []
 
     def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None:
         if self._directory:
@@ -310,7 +318,7 @@ class _Listener:
         self._observer.on_step(record)
         self._budget.seconds_to_leave = self._next_fit(record) or self._budget.seconds_to_leave
         if record.kd_step == 0 and self._task.test:
-            self._plain = self._on_test()
+            self._test()
 
     def _next_fit(self, record: StepRecord) -> float:
         """Seconds of a fit as long as that of this step; the first one tried every rate, in one part."""
@@ -321,22 +329,32 @@ class _Listener:
 
     def before_after(self, best_step: int) -> BeforeAfter | None:
         """On the test rows; None where there are none. The student is the returned model by now."""
-        if self._plain is None:
+        if not self._tested:
             return None
-        before, predicted = self._plain
+        (before, _), *_ = self._tested
         if best_step == 0:
             return BeforeAfter(before, before, {})
-        after, predicted_after = self._on_test()
-        ids = {name: number for number, name in enumerate(label_names(self._task.taxonomy))}
-        gold = np.array([ids[row.label] for row in self._task.test])
-        return before_after(before, after, gold, (predicted, predicted_after))
+        self._test()
+        predicted = [probabilities.argmax(axis=1) for _, probabilities in self._tested]
+        return before_after(before, self._tested[-1][0], class_ids(self._task.test, self._task.taxonomy), predicted)
 
-    def _on_test(self) -> tuple[Evaluation, np.ndarray]:
-        """Of the student as it is now, with the class id it gives to each row."""
+    def calibration(self) -> Calibration:
+        """Of the returned model, after `before_after`."""
+        task = self._task
+        probabilities = self._student.predict(texts_of(task.validation))
+        gold = class_ids(task.validation, task.taxonomy)
+        temperature = fit_temperature(probabilities, gold)
+        on_test = None
+        if self._tested:
+            on_test = errors_of(self._tested[-1][1], class_ids(task.test, task.taxonomy), temperature)
+        return Calibration(temperature, len(gold), errors_of(probabilities, gold, temperature), on_test)
+
+    def _test(self) -> None:
+        """The student as it is now on the test rows."""
         test = self._task.test
         self._observer.on_test(len(test))
         probabilities = self._student.predict(texts_of(test))
-        return evaluate(probabilities, test, self._task.taxonomy), probabilities.argmax(axis=1)
+        self._tested.append((evaluate(probabilities, test, self._task.taxonomy), probabilities))
 
 
 class _Bill:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from pgkd_agent.calibration import CALIBRATION_FILE, Calibration
 from pgkd_agent.config import PGKDConfig, build_config, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
@@ -225,19 +226,20 @@ class RunDirectory:
                 "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
             )
 
-    def write_result(self, result: dict[str, Any]) -> bool:
-        """Store the outcome, and say so; a replay without a new step has the one that is there."""
-        is_new = self._has_new_steps or not (self.path / "result.json").exists()
-        if is_new:
+    def write_result(self, result: dict[str, Any], calibration: Calibration) -> None:
+        """Store the outcome, and the best model's calibration beside it; a replay without a new step has both."""
+        calibrated = self.best_model.relative_to(self.path) / CALIBRATION_FILE
+        if self._has_new_steps or not (self.path / calibrated).exists():
+            self._write_json(str(calibrated), asdict(calibration))
+        if self._has_new_steps or not (self.path / "result.json").exists():
             self._write_json("result.json", result)
-        return is_new
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, content: str) -> None:
         target = self.path / name
-        fresh = target.with_name(name + ".new")
+        fresh = target.with_name(target.name + ".new")
 
         def write() -> None:
             try:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from pgkd_agent.algorithm import PGKDResult
+from pgkd_agent.calibration import Calibration
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.estimates import Estimate
 from pgkd_agent.prices import PriceTable
@@ -104,6 +105,7 @@ class RunResult:
             that is the plain student.
         stopped_by: The cap that ended the run, in words; else empty.
         test: None without test rows.
+        calibration: Of the returned model; the other figures are of its probabilities as they were.
         teachers: One per teacher, where there were several; else empty.
         estimate: Of calls, tokens and cost, made before the first call; None where there was none.
         seconds: Wall time by part.
@@ -118,6 +120,7 @@ class RunResult:
     validation_loss: ValidationLoss
     gain: GainSupport | None
     test: BeforeAfter | None
+    calibration: Calibration
     samples: SampleCounts
     teacher: TeacherUsage
     teachers: tuple[TeacherShare, ...]
@@ -130,6 +133,7 @@ def summarize(
     config: PGKDConfig,
     result: PGKDResult,
     test: BeforeAfter | None,
+    calibration: Calibration,
     seconds: dict[str, float],
     teacher: str,
     prices: PriceTable,
@@ -153,6 +157,7 @@ def summarize(
         validation_loss=ValidationLoss(steps[0].validation.loss, steps[result.best_step].validation.loss),
         gain=gain,
         test=test,
+        calibration=calibration,
         samples=SampleCounts(
             asked=sum(record.asked for record in steps),
             parsed=sum(record.parsed for record in steps),

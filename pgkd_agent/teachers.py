@@ -15,6 +15,7 @@ from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.protocols import Screener, Teacher
+from pgkd_agent.types import Example, Label
 
 if TYPE_CHECKING:
     from pgkd_agent.teacher.agent import OnTranscript
@@ -212,14 +213,20 @@ def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks
 
 @contextmanager
 def open_caller(
-    given: Any, config: PGKDConfig, max_tokens: int, budget: Budget, log: Path, one_server: bool = True
+    given: Any,
+    config: PGKDConfig,
+    max_tokens: int,
+    budget: Budget,
+    log: Path,
+    one_server: bool = True,
+    stops_at_failure: bool = True,
 ) -> Iterator[Caller]:
     """The way to the first teacher of the settings, or to the chat model that is given, for questions of one's own.
 
     Args:
         max_tokens: Longest reply.
         log: File for all calls; what is in it is not asked again.
-        one_server: See `Caller`.
+        one_server, stops_at_failure: See `Caller`.
     Raises:
         ConfigError, TeacherUnavailableError: See `build_teacher`.
     """
@@ -233,9 +240,46 @@ def open_caller(
         budget.count(calls.charged())
         chat = around(given) if given is not None else build_teacher(config.teacher, max_tokens)
         stack.callback(chat.close)
-        caller = Caller(chat, config.teacher, config.seed, calls, budget, one_server=one_server)
+        caller = Caller(
+            chat,
+            config.teacher,
+            config.seed,
+            calls,
+            budget,
+            one_server=one_server,
+            stops_at_failure=stops_at_failure,
+        )
         stack.callback(caller.close)
         yield caller
+
+
+@contextmanager
+def open_zero_shot(
+    given: Any,
+    taxonomy: Sequence[Label],
+    config: PGKDConfig,
+    budget: Budget,
+    log: Path,
+    few_shot: Sequence[Example] = (),
+    stops_at_failure: bool = True,
+) -> Iterator[ZeroShotClassifier]:
+    """The first teacher of the settings as a classifier, with prompt, temperature and longest reply of `zero_shot`.
+
+    Args:
+        given, log, stops_at_failure: See `open_caller`.
+        few_shot: Labelled rows for the prompt.
+    Raises:
+        PromptError: See `load_prompt`.
+        ConfigError, TeacherUnavailableError: See `build_teacher`.
+    """
+    from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
+
+    settings = config.zero_shot
+    template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
+    teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
+    asking = config.model_copy(update={"teacher": teacher})
+    with open_caller(given, asking, settings.max_tokens, budget, log, False, stops_at_failure) as caller:
+        yield ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config, few_shot)
 
 
 def labelling(caller: Caller, task: Task, config: PGKDConfig) -> ZeroShotClassifier:

@@ -20,7 +20,7 @@ from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
 from pgkd_agent.runs import append_lines, lock
-from pgkd_agent.teachers import open_caller, zero_shot_concurrency
+from pgkd_agent.teachers import open_zero_shot, zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
@@ -79,7 +79,6 @@ def evaluate_zero_shot(
             in the file.
     """
     from pgkd_agent.teacher.factory import server_of
-    from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     settings = config.zero_shot
     template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
@@ -89,17 +88,14 @@ def evaluate_zero_shot(
     on_estimate(_estimate(left, taxonomy, config, prices, few_shot))
     started = time.perf_counter()
     if left:
-        teacher = config.teacher.model_copy(update={"temperature": settings.temperature})
         budget = Budget(config.budget, prices)
         with ExitStack() as stack:
             stack.callback(lock(answers.with_name(f".{answers.name}.lock"), str(answers)).release)
-            asking = config.model_copy(update={"teacher": teacher})
-            caller = stack.enter_context(
-                open_caller(None, asking, settings.max_tokens, budget, calls_beside(answers), one_server=False)
+            classifier = stack.enter_context(
+                open_zero_shot(None, taxonomy, config, budget, calls_beside(answers), few_shot)
             )
-            classifier = ZeroShotClassifier(caller, template, taxonomy, config.data.task_description, config, few_shot)
             try:
-                caller.check()
+                classifier.check()
                 started = time.perf_counter()
                 for number, answer in classifier.classify(left, zero_shot_concurrency(settings, [config.teacher])):
                     store.add(_row(number, rows[number - 1], answer))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 
 if TYPE_CHECKING:
     from pgkd_agent.bench import Figure, LatencyCost
@@ -63,8 +63,6 @@ def latency_cost(
 
     Says of every figure whether it was measured or computed, and of what.
     """
-    from rich.console import Console
-
     from pgkd_agent.bench import MachinePrices, StudentOptions, measure_latency_cost
     from pgkd_agent.data import read_examples
     from pgkd_agent.data.splitting import sample_rows
@@ -87,7 +85,7 @@ def latency_cost(
     if len(examples) < rows:
         raise DataError(f"{file} has {len(examples)} rows, fewer than the batch of {rows}; give --rows {len(examples)}")
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
-    console = Console(stderr=True, emoji=False)
+    console = terminal.notes()
 
     def say_estimate(estimate: Estimate) -> None:
         console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)

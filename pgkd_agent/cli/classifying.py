@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
+
+if TYPE_CHECKING:
+    from pgkd_agent.config import PGKDConfig
+    from pgkd_agent.student.classifier import Prediction, StudentClassifier
 
 CHUNK = 2048
 """Texts read, sorted by length and classified at a time; bounds the memory for any input."""
@@ -31,27 +36,116 @@ def classify(
     engine: options.Engine = "auto",
     precision: options.Precision = "fp32",
     threads: options.Threads = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option("--min-confidence", min=0, max=1, help="Give texts below it no label, or ask --teacher."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="provider:model, asked about texts below --min-confidence.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Taxonomy with descriptions for the teacher. [default: the model's]")
+    ] = None,
+    base_url: options.BaseUrl = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
+    ] = None,
+    description: options.Description = None,
+    max_usd: options.MaxUSD = None,
+    max_calls: options.MaxCalls = None,
+    max_tokens: options.MaxTokens = None,
+    max_minutes: options.MaxMinutes = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
 ) -> None:
     """Print a JSON line per text: text, label, confidence and the probability of every label.
 
-    Files of any size: texts are read, and results written, some thousands at a time.
+    Files of any size: texts are read, and results written, some thousands at a time. With --min-confidence a text that
+    the model is less sure of gets no label (null), or with --teacher that of an LLM; `source` says whose it is, and the
+    last line of stderr how often it was asked and what that took.
     """
     from pgkd_agent.data import stream_texts
+    from pgkd_agent.errors import ConfigError
     from pgkd_agent.student.classifier import StudentClassifier
 
+    if teacher and min_confidence is None:
+        raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
     classifier = StudentClassifier.load(model, device, batch_size, engine=engine, precision=precision, threads=threads)
-    while chunk := list(islice(texts, CHUNK)):
-        rows = (
-            {
-                "text": text,
-                "label": prediction.label,
-                "confidence": round(prediction.confidence, 6),
-                "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
-            }
-            for text, prediction in zip(chunk, classifier.classify(chunk), strict=True)
-        )
-        typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    if teacher is None:
+        _print_rows(texts, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
+        return
+    flags = {
+        "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
+        "data.task_description": description,
+        "zero_shot.prompt": prompt,
+    }
+    settings = options.zero_shot_settings(config, set_, flags, teacher, base_url)
+    _print_cascade(texts, classifier, min_confidence or 0.0, settings, labels)
+
+
+def _rows_of(predictions: list[Prediction], min_confidence: float | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": prediction.label if prediction.confidence >= (min_confidence or 0.0) else None,
+            **_figures(prediction),
+        }
+        for prediction in predictions
+    ]
+
+
+def _figures(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "confidence": round(prediction.confidence, 6),
+        "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
+    }
+
+
+def _print_rows(texts: Iterator[str], classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
+    """With a count on the way, where the lines go elsewhere than to the terminal."""
+    columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
+    hidden = sys.stdout.isatty()
+    with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
+        bar = progress.add_task("", total=None, speed="")
+        while chunk := list(islice(texts, CHUNK)):
+            rows = ({"text": text, **row} for text, row in zip(chunk, classify(chunk), strict=True))
+            typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+            progress.advance(bar, len(chunk))
+            progress.update(bar, speed=f"{progress.tasks[0].speed or 0:.0f} texts/s")
+
+
+def _print_cascade(
+    texts: Iterator[str], classifier: StudentClassifier, min_confidence: float, config: PGKDConfig, labels: Path | None
+) -> None:
+    from pgkd_agent.cascade import Cascade, open_llm
+    from pgkd_agent.data import read_taxonomy
+    from pgkd_agent.prices import load_prices
+
+    taxonomy = read_taxonomy(labels) if labels else classifier.taxonomy
+    with open_llm(taxonomy, config) as llm:
+        cascade = Cascade(classifier, llm, min_confidence)
+
+        def classify(chunk: list[str]) -> list[dict[str, Any]]:
+            return [
+                {
+                    "label": item.label,
+                    "source": item.source,
+                    **({"problem": item.problem} if item.problem else {}),
+                    **_figures(item.student),
+                }
+                for item in cascade.classify(chunk)
+            ]
+
+        _print_rows(texts, classify)
+    stats, prices = cascade.stats, load_prices(config.teacher.prices)
+    cost = prices.cost(config.teacher.spec, stats.usage)
+    typer.echo(
+        f"{stats.fallbacks} of {stats.texts} texts ({stats.fallback_share:.1%}) were below {min_confidence:g}; "
+        f"{config.teacher.spec} named a class for {stats.fallbacks - stats.unresolved - stats.failed}, none for "
+        f"{stats.unresolved}, and failed for {stats.failed}: {stats.usage.input_tokens} tokens in, "
+        f"{stats.usage.output_tokens} out, {options.money(cost, prices.currency)}",
+        err=True,
+    )
 
 
 def export(

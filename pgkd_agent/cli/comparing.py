@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import nested_settings
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ def compare(
     Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
     failed; the tables then say which.
     """
-    from rich.console import Console
-
     from pgkd_agent.compare import fill, lines, narrowed, read_comparison, to_csv, to_json, to_latex, to_markdown
     from pgkd_agent.compare.plot import plot as draw
     from pgkd_agent.compare.tables import HEADINGS
@@ -54,7 +52,7 @@ def compare(
     plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides, baseline)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
-    grid = fill(plan, data, out, progress_on(Console(stderr=True, emoji=False), plan, tables), tables)
+    grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)
     text = to_markdown(plan, grid)
     contents = {
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",

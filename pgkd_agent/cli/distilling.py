@@ -15,6 +15,7 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the first prompt and the number of calls; train and call nothing."),
 ]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON, all else to stderr.")]
 
 
 def distill(
@@ -57,12 +58,13 @@ def distill(
             "--resume", help="Continue a run that was stopped; rows and settings are those of the run, caps may be new."
         ),
     ] = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if resume is not None:
-        _resume(resume, sorted(given.keys() - {"resume", *caps}), caps)
+        _resume(resume, sorted(given.keys() - {"resume", "as_json", *caps}), caps, as_json)
         return
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
@@ -99,7 +101,7 @@ def distill(
     if dry_run:
         show_dry_run(task, settings)
     else:
-        run_with_display(task, settings, out or _run_directory(train, settings))
+        run_with_display(task, settings, out or _run_directory(train, settings), as_json=as_json)
 
 
 def train(
@@ -118,6 +120,7 @@ def train(
     out: options.Out = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Train the plain student alone (model 0), without a teacher."""
     settings = build_config(
@@ -139,16 +142,16 @@ def train(
     from pgkd_agent.pipeline import load_task
 
     task = load_task(train, val, test, labels, settings)
-    run_with_display(task, settings, out or _run_directory(train, settings))
+    run_with_display(task, settings, out or _run_directory(train, settings), as_json=as_json)
 
 
-def _resume(run: Path, others: list[str], caps: dict[str, float]) -> None:
+def _resume(run: Path, others: list[str], caps: dict[str, float], as_json: bool) -> None:
     if others:
         options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
     from pgkd_agent.cli.running import resume_with_display
 
-    resume_with_display(run, caps)
+    resume_with_display(run, caps, as_json)
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 
 
 def doctor(
@@ -24,13 +24,11 @@ def doctor(
     Takes the settings that a run would take. Hosted teachers other than OpenAI's are asked for one word. The exit code
     is that with which a run would end.
     """
-    from rich.console import Console
-
     from pgkd_agent.doctor import Finding, diagnose
 
     named: dict[str, Any] = {"student.name": student}
     settings = options.zero_shot_settings(config, set_, named, teacher, base_url)
-    console = Console(emoji=False)
+    console = terminal.results()
     found: list[Finding] = []
     for finding in diagnose(settings):
         found.append(finding)

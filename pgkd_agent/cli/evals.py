@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.comparing import names_of, progress_on, write_results
 from pgkd_agent.config import nested_settings
 
@@ -44,8 +44,6 @@ def prompts(
     Writes results.json and results.md. Ends with exit code 1 where something could not be measured, or where a score
     (readable, accepted, accuracy, F1) is lower than in the baseline by more than --fail-under.
     """
-    from rich.console import Console
-
     from pgkd_agent.errors import ConfigError
     from pgkd_agent.prompt_evals import (
         evaluate_prompts,
@@ -64,7 +62,7 @@ def prompts(
     before = read_baseline(baseline) if baseline else None
     read = read_suite(suite)
     plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
-    console = Console(stderr=True, emoji=False)
+    console = terminal.notes()
     grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
     record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})

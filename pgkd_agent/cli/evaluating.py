@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -89,16 +89,29 @@ def evaluate(
 def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from pgkd_agent.calibration import calibration_error, coverage
     from pgkd_agent.data.taxonomy import check_labels
+    from pgkd_agent.metrics import class_ids, format_report
     from pgkd_agent.metrics import evaluate as evaluate_rows
-    from pgkd_agent.metrics import format_report
 
     check_labels(rows, classifier.taxonomy, where)
-    evaluation = evaluate_rows(classifier.probabilities([row.text for row in rows]), rows, classifier.taxonomy)
+    probabilities = classifier.probabilities([row.text for row in rows])
+    evaluation = evaluate_rows(probabilities, rows, classifier.taxonomy)
+    gold = class_ids(rows, classifier.taxonomy)
+    error, temperature = calibration_error(probabilities, gold), classifier.temperature
+    covered = coverage(probabilities, gold)
     if as_json:
-        typer.echo(json.dumps(asdict(evaluation), ensure_ascii=False))
-    else:
-        typer.echo(f"{format_report(evaluation.report)}\nloss {evaluation.loss:.4f}")
+        confidence = {"calibration_error": error, "temperature": temperature, "coverage": list(map(asdict, covered))}
+        typer.echo(json.dumps({**asdict(evaluation), **confidence}, ensure_ascii=False))
+        return
+    typer.echo(
+        f"{format_report(evaluation.report)}\n"
+        f"loss {evaluation.loss:.4f}, calibration error {error:.3f} (temperature {temperature:.2f})\n"
+        "confidence at least  share of rows  accuracy on them"
+    )
+    for line in covered:
+        accuracy = "" if line.accuracy is None else f"{line.accuracy:.3f}"
+        typer.echo(f"{line.min_confidence:>19.2f}  {line.share:>13.1%}  {accuracy:>16}")
 
 
 def _evaluate_teacher(
@@ -113,7 +126,6 @@ def _evaluate_teacher(
     """The taxonomy is that of the whole file, so that fewer rows are not an easier task."""
     from dataclasses import asdict
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from pgkd_agent.data import read_taxonomy, taxonomy_of
@@ -135,7 +147,7 @@ def _evaluate_teacher(
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
+    with Progress(*columns, console=terminal.notes(), transient=True) as progress:
         bar = progress.add_task("asking", total=len(rows))
 
         def show(answered: int, unresolved: int) -> None:

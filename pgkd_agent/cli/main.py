@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 import pgkd_agent
 from pgkd_agent.cli import (
@@ -25,6 +23,8 @@ from pgkd_agent.cli import (
     reporting,
     samples,
     schemas,
+    serving,
+    terminal,
 )
 from pgkd_agent.errors import PGKDError
 
@@ -42,6 +42,7 @@ app.command()(distilling.train)
 app.command()(classifying.classify)
 app.command()(classifying.export)
 app.command()(evaluating.evaluate)
+app.command()(serving.serve)
 app.command()(comparing.compare)
 app.command()(reporting.report)
 app.command()(doctoring.doctor)
@@ -65,12 +66,10 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only results, warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More of what goes on, with times.")] = False,
 ) -> None:
-    handler = RichHandler(console=Console(stderr=True, emoji=False), show_time=False, show_path=False, show_level=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("pgkd_agent").setLevel(logging.INFO)
-    logging.getLogger("pgkd_agent.algorithm").setLevel(logging.WARNING)  # the step table says it
-    logging.getLogger("pgkd_agent.student").setLevel(logging.WARNING)
+    terminal.set_verbosity(quiet, verbose)
 
 
 def main() -> None:

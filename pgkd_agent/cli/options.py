@@ -119,6 +119,10 @@ def zero_shot_settings(
     return settings
 
 
+def money(cost: float | None, currency: str) -> str:
+    return "price not known" if cost is None else f"{cost:.4f} {currency}"
+
+
 def default_path(kind: str, source: Path) -> Path:
     """Such as `runs/bank-train-20261125-093000`: where results go unless --out says otherwise."""
     from datetime import datetime

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
@@ -26,7 +30,7 @@ WINNERS_AND_LOSERS = 5
 
 
 class _Display(Observer):
-    """One bar for the fit or the teacher, and a line a step above it."""
+    """One bar for the fit or the teacher, with the time that it has left, and a line a step above it."""
 
     def __init__(self, console: Console, num_kd_steps: int) -> None:
         self._console = console
@@ -38,21 +42,29 @@ class _Display(Observer):
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
         )
         self._bar: TaskID = self.progress.add_task("preparing", total=1)
+        self._done = 0
 
     def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
         what = f"step {self._kd_step}/{self._steps}: student, epoch"
-        self.progress.update(
-            self._bar, description=f"{what} (loss {validation_loss:.3f})", completed=epoch, total=max_epochs
-        )
+        self._show(f"{what} (loss {validation_loss:.3f})", epoch, max_epochs)
 
     def on_request(self, kd_step: int, answered: int, planned: int) -> None:
         self._kd_step = kd_step
         what = f"step {kd_step}/{self._steps}: teacher, request"
-        self.progress.update(self._bar, description=what, completed=answered, total=planned)
+        self._show(what, answered, planned)
+
+    def _show(self, what: str, done: int, of: int) -> None:
+        """What begins anew has a time of its own."""
+        if done <= self._done:
+            self.progress.reset(self._bar)
+        self._done = done
+        self.progress.update(self._bar, description=what, completed=done, total=of)
 
     def on_estimate(self, estimate: Estimate) -> None:
         is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
@@ -60,7 +72,7 @@ class _Display(Observer):
         self._console.print(f"{what}: {estimate}", highlight=False, soft_wrap=True)
 
     def on_test(self, n_rows: int) -> None:
-        self.progress.update(self._bar, description=f"evaluating {n_rows} test rows", completed=0, total=1)
+        self._show(f"evaluating {n_rows} test rows", 0, 1)
 
     def on_step(self, record: StepRecord) -> None:
         report = record.validation.report
@@ -82,16 +94,19 @@ class _Display(Observer):
         )
 
 
-def run_with_display(task: Task, config: PGKDConfig, out: Path, teacher: Teacher | None = None) -> None:
+def run_with_display(
+    task: Task, config: PGKDConfig, out: Path, teacher: Teacher | None = None, as_json: bool = False
+) -> None:
     """
     Args:
         teacher: Instead of the one in the settings.
+        as_json: Print the result as result.json holds it, and nothing else to stdout.
     """
     what = _what(task, config, out, "samples as given" if teacher else _teachers(config))
-    _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display))
+    _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display), as_json)
 
 
-def resume_with_display(out: Path, caps: Mapping[str, float]) -> None:
+def resume_with_display(out: Path, caps: Mapping[str, float], as_json: bool = False) -> None:
     """
     Args:
         caps: Instead of the same ones that the run had.
@@ -100,20 +115,24 @@ def resume_with_display(out: Path, caps: Mapping[str, float]) -> None:
     budget = build_config(flags={"budget": {**stored.config.budget.model_dump(), **caps}}).budget
     what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
     steps = stored.config.pgkd.num_kd_steps
-    _show(what, steps, lambda display: resume(out, observer=display, budget=budget))
+    _show(what, steps, lambda display: resume(out, observer=display, budget=budget), as_json)
 
 
 def _teachers(config: PGKDConfig) -> str:
     return ", ".join(settings.spec for settings in members(config.teacher))
 
 
-def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult]) -> None:
-    console = Console(emoji=False)
-    console.print(what, highlight=False, soft_wrap=True)
-    display = _Display(Console(stderr=True, emoji=False), num_kd_steps)
+def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult], as_json: bool) -> None:
+    notes, results = terminal.notes(), terminal.results()
+    (notes if as_json else results).print(what, highlight=False, soft_wrap=True)
+    display = _Display(notes, num_kd_steps)
     with display.progress:
         result = job(display)
-    _print_result(console, result)
+    if as_json:
+        found = {"run": str(result.run), "model": f"{result.run}/models/best", **asdict(result.summary)}
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _print_result(results, result)
 
 
 def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
@@ -136,6 +155,14 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if summary.test:
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
+    calibration = summary.calibration
+    errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
+    console.print(
+        f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with temperature "
+        f"{calibration.temperature:.2f}",
+        highlight=False,
+        soft_wrap=True,
+    )
     samples, usage = summary.samples, summary.teacher
     if samples.asked:
         console.print(
@@ -147,7 +174,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if usage.requests:
         console.print(
             f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
-            f"{_money(usage.cost, usage.currency)}",
+            f"{options.money(usage.cost, usage.currency)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -155,7 +182,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
         console.print(
             f"  {share.teacher}: {share.steps} steps, {share.accepted} of {share.asked} samples accepted"
             f"{f' (rejected: {_by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
-            f"{share.loss_change:+.4f}, {_money(share.cost, usage.currency)}",
+            f"{share.loss_change:+.4f}, {options.money(share.cost, usage.currency)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -199,17 +226,13 @@ def _print_classes(console: Console, test: BeforeAfter) -> None:
     console.print(table)
 
 
-def _money(cost: float | None, currency: str) -> str:
-    return "price not known" if cost is None else f"{cost:.4f} {currency}"
-
-
 def _by_rule(rejected: dict[str, int]) -> str:
     return ", ".join(f"{rule} {count}" for rule, count in sorted(rejected.items()))
 
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
     shown = preview(task, config)
-    console = Console(emoji=False)
+    console = terminal.results()
     for message in shown.prompts[0]:
         console.print(f"--- {message.role} ---", style="bold")
         console.print(message.content, markup=False, highlight=False, soft_wrap=True)

@@ -103,6 +103,11 @@ class Story:
         return self._test is not None
 
     @property
+    def calibration(self) -> Row | None:
+        """None before the end, and of runs that knew none."""
+        return None if self.result is None else self.result.get("calibration")
+
+    @property
     def _test(self) -> Row | None:
         return None if self.result is None else self.result["test"]
 

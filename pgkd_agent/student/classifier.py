@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import torch
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool, StructuredTool
 
+from pgkd_agent.calibration import read_temperature
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.engines import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
@@ -35,6 +38,7 @@ class StudentClassifier(Runnable[str, Prediction]):
     Args:
         model: A `transformers` classifier; None where an `engine` computes.
         max_length: Tokens a text is cut at; None takes what tokenizer and model take.
+        temperature: Logits are divided by it (`pgkd_agent.calibration`).
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class StudentClassifier(Runnable[str, Prediction]):
         max_length: int | None = None,
         batch_size: int = INFERENCE_BATCH_SIZE,
         engine: Engine | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._max_length = max_length or longest_input(tokenizer, model.config)
         self._engine = engine or TorchEngine(model, tokenizer)
+        self.temperature = temperature
         self.labels: tuple[str, ...] = self._engine.labels
 
     @classmethod
@@ -62,6 +68,7 @@ class StudentClassifier(Runnable[str, Prediction]):
         engine: str = "auto",
         precision: str = "fp32",
         threads: int | None = None,
+        calibrated: bool = True,
     ) -> StudentClassifier:
         """Load a model folder.
 
@@ -72,9 +79,11 @@ class StudentClassifier(Runnable[str, Prediction]):
             precision: Of torch and OpenVINO. `fp32` is that of a run's own reports; `bf16` is faster on hardware that
                 computes in it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
             threads: For the whole process; None leaves them as they are.
+            calibrated: With the temperature that a run left in the folder; without it the probabilities are those
+                that `transformers` alone gives.
         Raises:
             ConfigError: The folder is missing or holds no sequence classifier, or none for that engine; the device
-                is not there; ONNX Runtime or OpenVINO is missing.
+                is not there; ONNX Runtime or OpenVINO is missing; its calibration is damaged.
         """
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
@@ -99,7 +108,10 @@ class StudentClassifier(Runnable[str, Prediction]):
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer in {folder} has no pad token, so texts cannot be batched")
         max_length = longest_input(tokenizer, config)
-        return cls(None, tokenizer, max_length=max_length, batch_size=batch_size, engine=loaded)
+        temperature = read_temperature(folder) if calibrated else 1.0
+        return cls(
+            None, tokenizer, max_length=max_length, batch_size=batch_size, engine=loaded, temperature=temperature
+        )
 
     @property
     def taxonomy(self) -> tuple[Label, ...]:
@@ -108,7 +120,7 @@ class StudentClassifier(Runnable[str, Prediction]):
     def probabilities(self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None) -> Probabilities:
         """Shape (n_texts, n_labels), columns in the order of `labels`."""
         encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
-        return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch))
+        return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:
         return self._call_with_config(lambda text: self.classify([text])[0], input, config)
@@ -125,6 +137,23 @@ class StudentClassifier(Runnable[str, Prediction]):
             return [*self.classify(texts)]
 
         return self._batch_with_config(classify, inputs, config, return_exceptions=return_exceptions)
+
+    def as_tool(  # type: ignore[override]  # the base's is in beta and takes a schema; this one is a text in, a label out
+        self, name: str = "classify_text", description: str | None = None
+    ) -> BaseTool:
+        """For an agent: takes a text, answers with label and confidence as JSON.
+
+        Args:
+            description: What the agent is told; None names the classes.
+        """
+
+        def classify_text(text: str) -> str:
+            prediction = self.classify([text])[0]
+            found = {"label": prediction.label, "confidence": round(prediction.confidence, 3)}
+            return json.dumps(found, ensure_ascii=False)
+
+        told = description or f"Classify a text. It gets one of these labels: {', '.join(self.labels)}."
+        return StructuredTool.from_function(classify_text, name=name, description=told)
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts; the same as `batch`, without callbacks."""

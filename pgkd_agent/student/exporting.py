@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pgkd_agent.calibration import CALIBRATION_FILE
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.engines import ONNX_FILE, REPORT_FILE
@@ -104,6 +105,8 @@ def _write(model: Path, folder: Path, format: str) -> None:
         )
         classifier.config.save_pretrained(folder)
         AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(folder)
+    if (model / CALIBRATION_FILE).is_file():
+        shutil.copy(model / CALIBRATION_FILE, folder)
     if format == "onnx":
         _export(classifier, folder / ONNX_FILE)
         return

@@ -177,9 +177,9 @@ class TorchStudent:
         """Write the Hugging Face layout, replacing `folder` whole."""
         save_classifier(self._model, self._tokenizer, self._max_length, folder)
 
-    def classifier(self) -> StudentClassifier:
+    def classifier(self, temperature: float = 1.0) -> StudentClassifier:
         """The current weights as a Runnable; later fits change it too."""
-        return StudentClassifier(self._model, self._tokenizer, max_length=self._max_length)
+        return StudentClassifier(self._model, self._tokenizer, max_length=self._max_length, temperature=temperature)
 
     @property
     def size_bytes(self) -> int:

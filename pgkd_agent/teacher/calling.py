@@ -97,6 +97,8 @@ class Caller:
         replayed_steps: KD steps, from 0, that were stored whole before: all their calls are in the log.
         one_server: Whether the log is of a run, which may go on with another server for the same model; else the
             server is part of the key, as it is in the cache.
+        stops_at_failure: Whether nothing more is sent after a call that failed for good, as is right for a job; what
+            serves others goes on.
     Raises:
         ConfigError: A cap of the budget cannot be kept with this teacher.
         StorageError: The cache cannot be opened.
@@ -111,6 +113,7 @@ class Caller:
         budget: Budget,
         replayed_steps: int = 0,
         one_server: bool = True,
+        stops_at_failure: bool = True,
     ) -> None:
         self.chat = chat
         self.settings = settings
@@ -119,6 +122,7 @@ class Caller:
         self._budget = budget
         self._replayed_steps = replayed_steps
         self._one_server = one_server
+        self._stops_at_failure = stops_at_failure
         self._stopped = threading.Event()
         self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute, sleep=self._stopped.wait)
         self._cache = CallLog(settings.cache) if settings.cache else None
@@ -308,7 +312,7 @@ class Caller:
                 kind = classify(error)
                 if kind is Kind.REJECTED and adapt(error):
                     continue
-                if kind not in SURVIVABLE:
+                if kind not in SURVIVABLE and self._stops_at_failure:
                     self.stop()  # at once: another thread may be about to send
                 raise unavailable(error, f"teacher {self.chat.model_id}") from error
 

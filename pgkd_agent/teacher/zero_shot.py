@@ -67,6 +67,18 @@ class ZeroShotClassifier:
         self._caller = caller
         self.chain: Runnable[_Question, ZeroShotAnswer] = RunnableLambda(self._render) | RunnableLambda(self._answer)
 
+    def check(self) -> None:
+        """Find out whether the teacher answers; see `Caller.check`."""
+        self._caller.check()
+
+    def ask(self, text: str) -> ZeroShotAnswer:
+        """About one text.
+
+        Raises:
+            TeacherUnavailableError, BudgetExceededError: See `Caller.call`.
+        """
+        return self._ask(_Question(0, 0, text))
+
     def classify(
         self, texts: Mapping[int, str], max_concurrency: int, kd_step: int = 0
     ) -> Iterator[tuple[int, ZeroShotAnswer]]:

@@ -14,8 +14,8 @@ REQUIRED = "PGKD_NEEDS_CHROMIUM"
 """In CI it is set: there a missing browser is a failure."""
 
 
-def dumped(page: Path, profile: Path) -> str:
-    """The page as it is once its scripts have run."""
+def dumped(page: Path | str, profile: Path) -> str:
+    """The page, a file or an address, as it is once its scripts have run and what they fetch has come."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         if os.environ.get(REQUIRED):
@@ -23,7 +23,12 @@ def dumped(page: Path, profile: Path) -> str:
         pytest.skip("needs Chromium")
     quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
     command = [found, "--headless", "--no-sandbox", *quiet, "--disable-sync", f"--user-data-dir={profile}"]
+    address = page if isinstance(page, str) else page.resolve().as_uri()
     done = subprocess.run(
-        [*command, "--dump-dom", page.resolve().as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, "--virtual-time-budget=5000", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     return done.stdout

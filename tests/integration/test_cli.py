@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pgkd_agent.student.classifier import StudentClassifier
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import completion, serve
 
@@ -65,9 +66,28 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
     outcome = json.loads((files / "run" / "result.json").read_text())
     report = json.loads(evaluated.stdout)["report"]
     assert report["accuracy"] == pytest.approx(outcome["test"]["after"]["report"]["accuracy"])
+    calibration = outcome["calibration"]
+    assert json.loads(evaluated.stdout)["calibration_error"] == pytest.approx(calibration["test"]["after"], abs=1e-4)
+    assert json.loads((model / "calibration.json").read_text()) == calibration
+    plain = json.loads(pgkd("classify", model, "-", stdin="apple and plum\n").stdout)["confidence"]
+    uncalibrated = StudentClassifier.load(model, calibrated=False).invoke("apple and plum").confidence
+    assert calibration["temperature"] != 1 and plain != pytest.approx(uncalibrated, abs=1e-6)
 
     again = pgkd("train", "--train", files / "train.jsonl", "--out", files / "run", *quick(tiny_student))
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_quiet_says_results_only_and_json_is_for_programs(files: Path, tiny_student: Path) -> None:
+    rows = ("--train", files / "train.jsonl", "--val", files / "val.jsonl", *quick(tiny_student))
+    quiet = pgkd("-q", "train", *rows, "--out", "quiet")
+    assert quiet.returncode == 0 and quiet.stderr == "" and "validation loss" in quiet.stdout
+    for_programs = pgkd("train", *rows, "--out", "json", "--json")
+    result = json.loads(for_programs.stdout)
+    assert result.pop("run") == "json" and result.pop("model") == "json/models/best"
+    assert result == json.loads((files / "json" / "result.json").read_text())
+    assert "step  0" in for_programs.stderr and "classes" in for_programs.stderr
+    verbose = pgkd("-v", "train", *rows, "--out", "verbose")
+    assert "INFO" in verbose.stderr and "INFO" not in for_programs.stderr
 
 
 def test_base_url_is_the_server_of_every_teacher(files: Path, tiny_student: Path) -> None:

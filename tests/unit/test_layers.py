@@ -14,7 +14,7 @@ ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
     {"errors", "types", "seeding", "text", "tokens", "likeness", "support", "statistics"},
-    {"config", "resources", "early_stopping", "history", "embedded"},
+    {"calibration", "config", "resources", "early_stopping", "history", "embedded"},
     {"prices", "attributes"},
     {"budget", "estimates"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"reports"},
     {"teachers"},
     {"preview"},
-    {"pipeline", "zero_shot", "doctor"},
+    {"pipeline", "zero_shot", "doctor", "cascade", "serving"},
     {"samples", "bench", "methods"},
     {"compare"},
     {"prompt_evals"},

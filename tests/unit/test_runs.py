@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from pgkd_agent.calibration import Calibration, Errors
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.runs import RunDirectory, append_lines, read_lines
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation
+
+CALIBRATION = Calibration(1.5, 10, Errors(0.2, 0.1))
 
 
 class Weights:
@@ -63,7 +66,7 @@ def capped(tmp_path: Path) -> Path:
     add(directory, record(0, 1.0, True), "plain")
     add(directory, record(1, 0.5, True, "max_calls"), "cut short")
     directory.add_transcript(1, [{"role": "ai"}])
-    directory.write_result({"best_step": 1})
+    directory.write_result({"best_step": 1}, CALIBRATION)
     directory.close()
     return path
 
@@ -82,7 +85,7 @@ def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -
     with reopened(capped) as directory:
         assert directory.num_stored_steps == 1
         add(directory, record(0, 1.0, True), "plain")
-        directory.write_result({"best_step": 0})
+        directory.write_result({"best_step": 0}, Calibration(2.0, 10, Errors(0.1, 0.1)))
     assert contents(capped) == before
     assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
 

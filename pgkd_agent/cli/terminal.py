@@ -1,0 +1,35 @@
+"""Where commands write: results to stdout, all else to stderr, and how much of it."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+WITHOUT_TABLE = ("pgkd_agent.algorithm", "pgkd_agent.student")
+"""What these say at level INFO, a run's table of steps says too."""
+
+_is_quiet = False
+
+
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    """For all that follows in this process."""
+    global _is_quiet
+    _is_quiet = quiet
+    handler = RichHandler(
+        console=Console(stderr=True, emoji=False), show_time=verbose, show_path=verbose, show_level=verbose
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("pgkd_agent").setLevel(logging.WARNING if quiet else logging.INFO)
+    for name in WITHOUT_TABLE:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def results() -> Console:
+    return Console(emoji=False)
+
+
+def notes() -> Console:
+    """For progress and what is said on the way; silent with --quiet."""
+    return Console(stderr=True, emoji=False, quiet=_is_quiet)

@@ -1,0 +1,1 @@
+"""A student over HTTP; needs the extra 'serve'."""

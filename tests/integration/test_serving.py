@@ -1,0 +1,267 @@
+"""`pgkd serve` over real sockets: a trained student, its limits, its metrics and its page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from pgkd_agent.cli import main
+from pgkd_agent.serving.app import create_app
+from pgkd_agent.serving.limits import Limits
+from pgkd_agent.student.classifier import Prediction, StudentClassifier
+from pgkd_agent.student.student import TorchStudent
+from pgkd_agent.types import Label
+from tests.integration.chromium import dumped
+from tests.integration.conftest import TOPICS, sentences, tiny_config
+
+TAXONOMY = tuple(Label(name) for name in TOPICS)
+TEXTS = [row.text for row in sentences(3, 2)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    student = TorchStudent(tiny_config(tiny_student).student, TAXONOMY, seed=1)
+    student.fit(sentences(20, 0), sentences(5, 1), 0)
+    folder = tmp_path_factory.mktemp("serving") / "model"
+    student.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(model: Path) -> StudentClassifier:
+    return StudentClassifier.load(model)
+
+
+@contextmanager
+def serving(classifier: Any, limits: Limits | None = None, **options: Any) -> Iterator[httpx.Client]:
+    server = uvicorn.Server(uvicorn.Config(create_app(classifier, limits, **options), log_level="warning"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_one_text_and_many_get_the_labels_of_the_classifier(classifier: StudentClassifier) -> None:
+    expected = classifier.classify(TEXTS)
+    with serving(classifier) as client:
+        many = client.post("/classify", json={"texts": TEXTS, "top": 9}).json()["predictions"]
+        one = client.post("/classify", json={"text": TEXTS[0]}).json()["predictions"]
+        none = client.post("/classify", json={"texts": []}).json()["predictions"]
+        assert client.get("/labels").json() == {"labels": list(TOPICS)}
+        assert client.get("/health").json()["status"] == "ok"
+    assert [row["label"] for row in many] == [row.label for row in expected]
+    for row, prediction in zip(many, expected, strict=True):
+        assert row["confidence"] == pytest.approx(prediction.confidence, abs=1e-5)
+        assert row["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-5)
+        assert list(row["probabilities"].values()) == sorted(row["probabilities"].values(), reverse=True)
+    assert one[0]["label"] == expected[0].label and list(one[0]["probabilities"]) == [expected[0].label]
+    assert none == []
+
+
+def test_a_text_that_it_is_not_sure_of_gets_no_label(classifier: StudentClassifier) -> None:
+    with serving(classifier, min_confidence=1.0) as client:
+        row = client.post("/classify", json={"text": TEXTS[0]}).json()["predictions"][0]
+    assert row["label"] is None and row["probabilities"]
+
+
+LIMITS = Limits(texts=3, chars=50, body_bytes=2000)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"texts": ["a"] * 4}, 422, "4 texts; at most 3"),
+        ({"texts": ["a", "b" * 51]}, 422, "texts.1 has 51 characters; at most 50"),
+        ({"text": "b" * 51}, 422, "texts.0 has 51 characters"),
+        ({"text": "b" * 2000}, 413, "more than 2,000 bytes"),
+        ({}, 422, "either 'text' or 'texts'"),
+        ({"text": "a", "texts": ["a"]}, 422, "either 'text' or 'texts'"),
+        ({"texts": [1]}, 422, "texts.0"),
+        ({"text": "a", "top": 0}, 422, "top"),
+        ({"text": "a", "topp": 1}, 422, "topp"),
+        ("not an object", 422, "body"),
+    ],
+)
+def test_what_is_not_taken_is_said_in_a_sentence(
+    classifier: StudentClassifier, body: Any, status: int, words: str
+) -> None:
+    with serving(classifier, LIMITS) as client:
+        answer = client.post("/classify", json=body)
+        assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+        assert client.post("/classify", json={"text": "ok"}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"text": "\\ud800"}', b"\xff\xfe", b""])
+def test_a_body_that_is_no_json_or_no_text_is_refused(classifier: StudentClassifier, content: bytes) -> None:
+    with serving(classifier) as client:
+        answer = client.post("/classify", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422 and answer.json()["detail"]
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_limit(classifier: StudentClassifier) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"text": "'
+        for _ in range(1000):
+            yield b"a" * 100
+
+    with serving(classifier, LIMITS) as client:
+        answer = client.post("/classify", content=endless(), headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+        assert client.get("/health").status_code == 200
+
+
+def test_a_key_is_asked_for_wherever_the_model_can_be_seen(classifier: StudentClassifier) -> None:
+    with serving(classifier, key="sesame") as client:
+        for path in ("/labels", "/metrics"):
+            assert client.get(path).status_code == 401
+        for key in ("", "Bearer", "Bearer wrong", "Bearer sesame2"):
+            answer = client.post("/classify", json={"text": "a"}, headers={"Authorization": key})
+            assert answer.status_code == 401 and "Bearer KEY" in answer.json()["detail"]
+        allowed = {"Authorization": "Bearer sesame"}
+        assert client.post("/classify", json={"text": "a"}, headers=allowed).status_code == 200
+        assert client.get("/health").status_code == client.get("/").status_code == 200
+
+
+class Slow:
+    """The classifier, each of its calls held until it is let go."""
+
+    def __init__(self, classifier: StudentClassifier) -> None:
+        self._classifier = classifier
+        self.labels = classifier.labels
+        self.calls: list[int] = []
+        self.go = threading.Event()
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        self.calls.append(len(texts))
+        assert self.go.wait(20)
+        return self._classifier.classify(texts)
+
+
+def test_under_load_requests_share_a_call_and_too_many_are_told_to_come_again(classifier: StudentClassifier) -> None:
+    slow = Slow(classifier)
+
+    async def load(address: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            first = asyncio.create_task(client.post("/classify", json={"text": TEXTS[0]}))
+            while not slow.calls:
+                await asyncio.sleep(0.005)
+            others = [asyncio.create_task(client.post("/classify", json={"text": text})) for text in TEXTS[:10]]
+            refused = [answer for answer in await asyncio.gather(*others[8:]) if answer.status_code != 200]
+            slow.go.set()
+            return [await first, *await asyncio.gather(*others[:8]), *refused]
+
+    with serving(slow, Limits(waiting=8)) as client:
+        answers = asyncio.run(load(str(client.base_url)))
+    assert [answer.status_code for answer in answers] == [200] * 9 + [429] * 2
+    assert answers[-1].headers["retry-after"] == "1" and "8 texts are waiting" in answers[-1].json()["detail"]
+    assert slow.calls == [1, 8]
+    expected = [one.label for one in classifier.classify([TEXTS[0], *TEXTS[:8]])]
+    assert [answer.json()["predictions"][0]["label"] for answer in answers[:9]] == expected
+
+
+def test_metrics_say_what_was_asked_and_answered(classifier: StudentClassifier) -> None:
+    with serving(classifier) as client:
+        client.post("/classify", json={"texts": TEXTS})
+        client.post("/classify", json={})
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        values = {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    assert values["pgkd_requests_total", "200"] == values["pgkd_requests_total", "422"] == 1
+    by_label = {name: values["pgkd_predictions_total", name] for name in TOPICS}
+    assert sum(by_label.values()) == values["pgkd_confidence_count",] == values["pgkd_batch_texts_sum",] == len(TEXTS)
+    assert values["pgkd_waiting_texts",] == 0 and values["pgkd_request_seconds_count",] == 2
+
+
+class Planted:
+    """Gives every text a label with HTML in it."""
+
+    labels = ("<img src=x onerror=\"document.title='run'\">", "b")
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        return [Prediction(self.labels[0], 0.75, dict(zip(self.labels, (0.75, 0.25), strict=True))) for _ in texts]
+
+
+def test_the_page_shows_labels_as_text(tmp_path: Path) -> None:
+    with serving(Planted()) as client:
+        policy = client.get("/").headers["content-security-policy"]
+        page = dumped(f"{client.base_url}?text=%3Cscript%3Ehello", tmp_path / "profile")
+    assert "default-src 'none'" in policy
+    assert "<title>Classify a text</title>" in page  # nothing planted ran
+    assert "<td>&lt;img src=x onerror=" in page and '<td class="number">0.750</td>' in page
+    assert page.index(">0.750<") < page.index(">0.250<")
+
+
+def test_the_api_describes_itself_and_its_refusals(classifier: StudentClassifier) -> None:
+    with serving(classifier) as client:
+        described = client.get("/openapi.json").json()["paths"]
+        assert client.get("/docs").status_code == 404  # it would load scripts from elsewhere
+    assert set(described["/classify"]["post"]["responses"]) == {"200", "401", "413", "422", "429"}
+
+
+def pgkd_serve(model: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pgkd_agent", "serve", str(model), "--port", "0", *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+def test_told_to_end_it_answers_what_is_under_way(model: Path) -> None:
+    process = pgkd_serve(model)
+    assert process.stderr
+    address = process.stderr.readline().split(" at ")[1].split(";")[0]
+    with httpx.Client(base_url=address, timeout=30) as client:
+        assert client.post("/classify", json={"text": "apple"}).status_code == 200
+        answers: list[int] = []
+        busy = threading.Thread(
+            target=lambda: answers.append(client.post("/classify", json={"texts": TEXTS * 20}).status_code)
+        )
+        busy.start()
+        time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        busy.join()
+    assert answers == [200]
+    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "PGKD_API_KEY"),
+        (["--port", "TAKEN"], "cannot listen on 127.0.0.1"),
+    ],
+)
+def test_refuses_to_listen(
+    model: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PGKD_API_KEY", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = [port if option == "TAKEN" else option for option in options]
+        monkeypatch.setattr("sys.argv", ["pgkd", "serve", str(model), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
