@@ -10,7 +10,7 @@ export PGKD_HOME ?= $(CURDIR)/.models
 BENCH_DATA ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup models demo test check schemas bench clean
+.PHONY: help setup models demo test check schemas docs bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ check: setup ## Lint, format, types (import layers are a test)
 
 schemas: setup ## Write schemas/ anew from the pydantic models
 	$(BIN)/python -m pgkd_agent.schemas
+
+docs: setup ## Write docs/cli.md, the commands and their options, anew
+	$(BIN)/python -m typer pgkd_agent.cli.main utils docs --name pgkd --output docs/cli.md
 
 .bench-venv/.installed: evals/bench/requirements.txt constraints.txt
 	$(PYTHON) -m venv .bench-venv

@@ -26,6 +26,9 @@ EXTRAS = {
     "openvino": "openvino",
     "plot": "matplotlib",
     "serve": "fastapi",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
 }
 """A module of each extra."""
 LOW_DISK_BYTES = 4e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.algorithm import run_pgkd
 from pgkd_agent.budget import Budget
-from pgkd_agent.calibration import Calibration, errors_of, fit_temperature
-from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
+from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.estimates import Estimate
 from pgkd_agent.guardrails import Check, Guardrails
 from pgkd_agent.history import History, texts_of
-from pgkd_agent.metrics import class_ids, evaluate
-from pgkd_agent.preview import estimate, estimate_with, preview
-from pgkd_agent.prices import PriceTable, load_prices
+from pgkd_agent.observing import Bill, Observer, StepKeeper, write_pages
+from pgkd_agent.prices import load_prices
 from pgkd_agent.prompts import PromptTemplate
-from pgkd_agent.protocols import Asked, Teacher
-from pgkd_agent.reports import is_current, write_card, write_report
+from pgkd_agent.protocols import Teacher
+from pgkd_agent.reports import is_current
 from pgkd_agent.runs import RunDirectory, read_run
-from pgkd_agent.summary import BeforeAfter, RunResult, before_after, summarize
+from pgkd_agent.summary import RunResult, summarize
 from pgkd_agent.teachers import (
     Hooks,
     OpenTeacher,
@@ -35,34 +31,13 @@ from pgkd_agent.teachers import (
     prompt_variant,
     teacher_prompt,
 )
-from pgkd_agent.types import Evaluation, Example, Probabilities, StepRecord
+from pgkd_agent.types import Evaluation, Example, StepRecord
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from pgkd_agent.student.classifier import StudentClassifier
     from pgkd_agent.student.student import TorchStudent
-
-logger = logging.getLogger(__name__)
-
-
-class Observer:
-    """What is told while a run goes; override what is of interest."""
-
-    def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
-        """After each epoch of a fit."""
-
-    def on_request(self, kd_step: int, answered: int, planned: int) -> None:
-        """After each request to the teacher."""
-
-    def on_estimate(self, estimate: Estimate) -> None:
-        """At the start, and again with the first real prompts, before they are sent."""
-
-    def on_step(self, record: StepRecord) -> None:
-        """After each model's evaluation."""
-
-    def on_test(self, n_rows: int) -> None:
-        """Before the test rows are predicted."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +228,8 @@ def _run(
             directory = RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
             stack.callback(directory.close)
             directory.require_space(student.size_bytes)
-        listener = _Listener(task, student, directory, budget, observer, config.student)
-        bill = _Bill(task, config, prices, observer)
+        listener = StepKeeper(task, student, directory, budget, observer, config.student)
+        bill = Bill(task, config, prices, observer)
         hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
         log, stored_steps = (directory.calls, directory.num_stored_steps) if directory else (None, 0)
         with open_teacher(teacher, template, task, config, screener, budget, log, hooks, stored_steps) as opened:
@@ -274,7 +249,8 @@ def _run(
         if directory:
             directory.write_result(asdict(summary), calibration)
             if not is_current(directory.path):
-                _write_pages(directory.path)
+                write_pages(directory.path)
+    observer.on_result(summary)
     return DistillResult(
         classifier=student.classifier(calibration.temperature),
         task=task,
@@ -288,116 +264,6 @@ def _run(
         run=directory.path if directory else None,
         summary=summary,
     )
-
-
-class _Listener:
-    """Stores each step, tells the observer, and keeps what the plain student does on the test rows."""
-
-    def __init__(
-        self,
-        task: Task,
-        student: TorchStudent,
-        directory: RunDirectory | None,
-        budget: Budget,
-        observer: Observer,
-        student_settings: StudentSettings,
-    ) -> None:
-        self._task = task
-        self._student = student
-        self._directory = directory
-        self._budget = budget
-        self._observer = observer
-        self._settings = student_settings
-        self._tested: list[tuple[Evaluation, Probabilities]] = []
-
-    def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None:
-        if self._directory:
-            self._directory.add_step(record, asked, self._student)
-            if self._directory.has_new_steps:
-                _write_pages(self._directory.path)
-        self._observer.on_step(record)
-        self._budget.seconds_to_leave = self._next_fit(record) or self._budget.seconds_to_leave
-        if record.kd_step == 0 and self._task.test:
-            self._test()
-
-    def _next_fit(self, record: StepRecord) -> float:
-        """Seconds of a fit as long as that of this step; the first one tried every rate, in one part."""
-        if record.kd_step:
-            return record.student_seconds
-        parts = 1 if self._settings.order == "mixed" else 2
-        return record.student_seconds / max(len(self._settings.learning_rates), 1) * parts
-
-    def before_after(self, best_step: int) -> BeforeAfter | None:
-        """On the test rows; None where there are none. The student is the returned model by now."""
-        if not self._tested:
-            return None
-        (before, _), *_ = self._tested
-        if best_step == 0:
-            return BeforeAfter(before, before, {})
-        self._test()
-        predicted = [probabilities.argmax(axis=1) for _, probabilities in self._tested]
-        return before_after(before, self._tested[-1][0], class_ids(self._task.test, self._task.taxonomy), predicted)
-
-    def calibration(self) -> Calibration:
-        """Of the returned model, after `before_after`."""
-        task = self._task
-        probabilities = self._student.predict(texts_of(task.validation))
-        gold = class_ids(task.validation, task.taxonomy)
-        temperature = fit_temperature(probabilities, gold)
-        on_test = None
-        if self._tested:
-            on_test = errors_of(self._tested[-1][1], class_ids(task.test, task.taxonomy), temperature)
-        return Calibration(temperature, len(gold), errors_of(probabilities, gold, temperature), on_test)
-
-    def _test(self) -> None:
-        """The student as it is now on the test rows."""
-        test = self._task.test
-        self._observer.on_test(len(test))
-        probabilities = self._student.predict(texts_of(test))
-        self._tested.append((evaluate(probabilities, test, self._task.taxonomy), probabilities))
-
-
-class _Bill:
-    """What the run will take of its teachers: a range at the start, and sharper with the first real prompts."""
-
-    def __init__(self, task: Task, config: PGKDConfig, prices: PriceTable, observer: Observer) -> None:
-        self._task = task
-        self._config = config
-        self._prices = prices
-        self._observer = observer
-        self._teachers: Sequence[str] = ()
-        self.estimate: Estimate | None = None
-
-    def at_start(self, teacher: OpenTeacher, resumed: bool) -> None:
-        """
-        Args:
-            resumed: Of a run that goes on what it asks first may be in its log.
-        Raises:
-            BudgetExceededError: The caps leave no room for the first request.
-        """
-        config = self._config
-        self._teachers = teacher.models
-        if config.teacher.mode == "agent":  # how often it calls is up to the model
-            return
-        shown = preview(self._task, config)
-        if not resumed:
-            teacher.require_room(shown.requests[0])
-        self._observer.on_estimate(estimate(shown, self._task, config, teacher.models, self._prices))
-
-    def on_plan(self, prompts: Sequence[int]) -> None:
-        if self.estimate:  # of an ensemble the first that writes has made it
-            return
-        self.estimate = estimate_with(prompts, prompts, self._task, self._config, self._teachers, self._prices)
-        self._observer.on_estimate(self.estimate)
-
-
-def _write_pages(run: Path) -> None:
-    """Report and model card; whatever is wrong with them, the run itself goes on."""
-    try:
-        write_report(run)
-        write_card(run)
-    except Exception as error:
-        logger.warning("no report of %s: %s: %s; `pgkd report` makes it later", run, type(error).__name__, error)
 
 
 def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:

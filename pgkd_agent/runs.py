@@ -16,19 +16,18 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from pgkd_agent.calibration import CALIBRATION_FILE, Calibration
 from pgkd_agent.config import PGKDConfig, build_config, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import append_lines, as_line, lock, read_lines, storing, write_whole
 from pgkd_agent.history import History
 from pgkd_agent.protocols import Asked
 from pgkd_agent.types import Example, Label, StepRecord
@@ -171,7 +170,7 @@ class RunDirectory:
             ("validation", task.validation),
             ("test", task.test),
         ):
-            self._write(f"{name}.jsonl", "".join(_line(asdict(row)) for row in rows))
+            self._write(f"{name}.jsonl", "".join(as_line(asdict(row)) for row in rows))
         labels = [asdict(label) for label in task.taxonomy]
         meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
         self._write_json("meta.json", meta)
@@ -197,7 +196,8 @@ class RunDirectory:
             )
             self._append("evidence.jsonl", _shown_rows(asked))
         result = self.path / "result.json"
-        _stored(lambda: result.unlink(missing_ok=True), result)  # of the run as it ended before
+        with storing(result):
+            result.unlink(missing_ok=True)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
 
     def _save_models(self, record: StepRecord, student: Savable) -> None:
@@ -238,27 +238,13 @@ class RunDirectory:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, content: str) -> None:
-        target = self.path / name
-        fresh = target.with_name(target.name + ".new")
-
-        def write() -> None:
-            try:
-                with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(fresh, target)
-            except OSError:
-                fresh.unlink(missing_ok=True)
-                raise
-
-        _stored(write, target)
+        write_whole(self.path / name, content)
 
     def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Append, after dropping the rows of a step that is made anew, and half a line of a stopped run."""
         if name in self._with_rows_to_drop:
             kept = [row for row in read_lines(self.path / name) if row["kd_step"] < max(self.num_stored_steps, 1)]
-            self._write(name, "".join(map(_line, kept)))
+            self._write(name, "".join(map(as_line, kept)))
             self._with_rows_to_drop.remove(name)
         append_lines(self.path / name, rows)
 
@@ -307,55 +293,6 @@ def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
     ]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
-
-    Raises:
-        StorageError: A line is not JSON.
-    """
-    if not path.is_file():
-        return []
-    content = path.read_text(encoding="utf-8")
-    try:
-        return [json.loads(line) for line in content[: content.rfind("\n") + 1].split("\n") if line]
-    except ValueError as error:
-        raise StorageError(f"{path} is damaged: {error}") from error
-
-
-def lock(file: Path, what: str) -> FileLock:
-    """Hold a file until it is released, or this process ends.
-
-    Raises:
-        StorageError: Another process holds it, or it cannot be made.
-    """
-    held = FileLock(file, timeout=0)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire()
-    except Timeout as error:
-        raise StorageError(f"another process works on {what}; wait until it has ended") from error
-    except OSError as error:
-        raise StorageError(f"{what} cannot be written: {error.strerror or error}") from error
-    return held
-
-
-def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append to a JSON lines file, made with its folder where it is not there; on disk when this returns.
-
-    Raises:
-        StorageError: The disk is full or refuses.
-    """
-
-    def append() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
-            file.write("".join(map(_line, rows)))
-            file.flush()
-            os.fsync(file.fileno())
-
-    _stored(append, target)
-
-
 def environment() -> dict[str, Any]:
     """Versions and machine, and the git commit of the working directory where there is one."""
     versions = {}
@@ -401,16 +338,3 @@ def _remove_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _stored(action: Callable[[], None], target: Path) -> None:
-    try:
-        action()
-    except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written: {error.strerror or error}; what was stored before is kept"
-        ) from error

@@ -12,8 +12,9 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import read_examples, read_records
 from pgkd_agent.data.reading import named_rows
 from pgkd_agent.errors import ConfigError, DataError, StorageError
+from pgkd_agent.files import read_lines
 from pgkd_agent.guardrails import LabelResolver
-from pgkd_agent.runs import StoredRun, read_lines, read_run
+from pgkd_agent.runs import StoredRun, read_run
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"

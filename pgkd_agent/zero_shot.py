@@ -15,11 +15,11 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, Taxonomy
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.estimates import Estimate, estimate_run
+from pgkd_agent.files import append_lines, lock
 from pgkd_agent.metrics import classification_report
 from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
 from pgkd_agent.prompts import PromptTemplate, load_prompt
-from pgkd_agent.runs import append_lines, lock
 from pgkd_agent.teachers import open_zero_shot, zero_shot_concurrency
 from pgkd_agent.text import shorten
 from pgkd_agent.tokens import estimate_tokens

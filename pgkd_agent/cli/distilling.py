@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,10 @@ from pgkd_agent.errors import ConfigError
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the first prompt and the number of calls; train and call nothing."),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="Send figures to tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT]; extras."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON, all else to stderr.")]
 
@@ -58,13 +63,14 @@ def distill(
             "--resume", help="Continue a run that was stopped; rows and settings are those of the run, caps may be new."
         ),
     ] = None,
+    track: Track = None,
     as_json: AsJSON = False,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if resume is not None:
-        _resume(resume, sorted(given.keys() - {"resume", "as_json", *caps}), caps, as_json)
+        _resume(resume, sorted(given.keys() - {"resume", "as_json", "track", *caps}), caps, as_json, track or ())
         return
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
@@ -94,14 +100,15 @@ def distill(
         settings = settings.model_copy(update={"teacher": options.at_server(settings.teacher, base_url)})
     if no_cache:
         settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"cache": None})})
-    from pgkd_agent.cli.running import run_with_display, show_dry_run
+    from pgkd_agent.cli.running import Outlets, run_with_display, show_dry_run
     from pgkd_agent.pipeline import load_task
 
     task = load_task(train, val, test, labels, settings)
     if dry_run:
         show_dry_run(task, settings)
     else:
-        run_with_display(task, settings, out or _run_directory(train, settings), as_json=as_json)
+        out = out or _run_directory(train, settings)
+        run_with_display(task, settings, out, outlets=Outlets(as_json, track or ()))
 
 
 def train(
@@ -120,6 +127,7 @@ def train(
     out: options.Out = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    track: Track = None,
     as_json: AsJSON = False,
 ) -> None:
     """Train the plain student alone (model 0), without a teacher."""
@@ -138,20 +146,21 @@ def train(
             "pgkd.num_kd_steps": 0,
         },
     )
-    from pgkd_agent.cli.running import run_with_display
+    from pgkd_agent.cli.running import Outlets, run_with_display
     from pgkd_agent.pipeline import load_task
 
     task = load_task(train, val, test, labels, settings)
-    run_with_display(task, settings, out or _run_directory(train, settings), as_json=as_json)
+    out = out or _run_directory(train, settings)
+    run_with_display(task, settings, out, outlets=Outlets(as_json, track or ()))
 
 
-def _resume(run: Path, others: list[str], caps: dict[str, float], as_json: bool) -> None:
+def _resume(run: Path, others: list[str], caps: dict[str, float], as_json: bool, track: Sequence[str]) -> None:
     if others:
         options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
-    from pgkd_agent.cli.running import resume_with_display
+    from pgkd_agent.cli.running import Outlets, resume_with_display
 
-    resume_with_display(run, caps, as_json)
+    resume_with_display(run, caps, Outlets(as_json, track))
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
@@ -16,13 +17,15 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
-from pgkd_agent.pipeline import DistillResult, Observer, resume, run
+from pgkd_agent.observing import Observer, Observers
+from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.preview import Preview, estimate, preview
 from pgkd_agent.prices import load_prices
 from pgkd_agent.protocols import Teacher
 from pgkd_agent.runs import read_run
 from pgkd_agent.summary import HEADLINE, BeforeAfter, class_changes
 from pgkd_agent.teachers import members
+from pgkd_agent.tracking import tracked
 from pgkd_agent.types import StepRecord
 
 WINNERS_AND_LOSERS = 5
@@ -94,19 +97,31 @@ class _Display(Observer):
         )
 
 
+@dataclass(frozen=True)
+class Outlets:
+    """Where a run's figures go.
+
+    Attributes:
+        as_json: Print the result as result.json holds it, and nothing else to stdout.
+        track: Experiment trackers, see `tracked`.
+    """
+
+    as_json: bool = False
+    track: Sequence[str] = ()
+
+
 def run_with_display(
-    task: Task, config: PGKDConfig, out: Path, teacher: Teacher | None = None, as_json: bool = False
+    task: Task, config: PGKDConfig, out: Path, teacher: Teacher | None = None, outlets: Outlets | None = None
 ) -> None:
     """
     Args:
         teacher: Instead of the one in the settings.
-        as_json: Print the result as result.json holds it, and nothing else to stdout.
     """
     what = _what(task, config, out, "samples as given" if teacher else _teachers(config))
-    _show(what, config.pgkd.num_kd_steps, lambda display: run(task, config, teacher, out, display), as_json)
+    _show(what, config, out, lambda observer: run(task, config, teacher, out, observer), outlets or Outlets())
 
 
-def resume_with_display(out: Path, caps: Mapping[str, float], as_json: bool = False) -> None:
+def resume_with_display(out: Path, caps: Mapping[str, float], outlets: Outlets) -> None:
     """
     Args:
         caps: Instead of the same ones that the run had.
@@ -114,21 +129,22 @@ def resume_with_display(out: Path, caps: Mapping[str, float], as_json: bool = Fa
     stored = read_run(out)
     budget = build_config(flags={"budget": {**stored.config.budget.model_dump(), **caps}}).budget
     what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
-    steps = stored.config.pgkd.num_kd_steps
-    _show(what, steps, lambda display: resume(out, observer=display, budget=budget), as_json)
+    _show(what, stored.config, out, lambda observer: resume(out, observer=observer, budget=budget), outlets)
 
 
 def _teachers(config: PGKDConfig) -> str:
     return ", ".join(settings.spec for settings in members(config.teacher))
 
 
-def _show(what: str, num_kd_steps: int, job: Callable[[Observer], DistillResult], as_json: bool) -> None:
+def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], DistillResult], outlets: Outlets) -> None:
     notes, results = terminal.notes(), terminal.results()
-    (notes if as_json else results).print(what, highlight=False, soft_wrap=True)
-    display = _Display(notes, num_kd_steps)
-    with display.progress:
-        result = job(display)
-    if as_json:
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(tracked(spec, out.name, config)) for spec in outlets.track]
+        (notes if outlets.as_json else results).print(what, highlight=False, soft_wrap=True)
+        display = _Display(notes, config.pgkd.num_kd_steps)
+        with display.progress:
+            result = job(Observers([display, *trackers]))
+    if outlets.as_json:
         found = {"run": str(result.run), "model": f"{result.run}/models/best", **asdict(result.summary)}
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:

@@ -18,9 +18,10 @@ from pgkd_agent.compare.records import PROMPTED, Done, done_of, identity_of, nam
 from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
+from pgkd_agent.files import lock
 from pgkd_agent.methods import WITH_LLM, PlainFits, Setting, prompt_hash, run_method
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.runs import accepted_rows, lock
+from pgkd_agent.runs import accepted_rows
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pgkd_agent.compare import ComparisonFile, Grid, Line, fill, lines
 from pgkd_agent.compare.grid import OnProgress
 from pgkd_agent.errors import PGKDError
+from pgkd_agent.files import read_lines
 from pgkd_agent.prompt_evals.suite import REFERENCES, PromptSuite, Trial, trials
 from pgkd_agent.prompt_evals.teaching import Teaching, read_teaching
-from pgkd_agent.runs import read_lines, read_run
+from pgkd_agent.runs import read_run
 from pgkd_agent.statistics import Difference, Spread
 from pgkd_agent.types import Example
 from pgkd_agent.zero_shot import evaluate_zero_shot, with_description

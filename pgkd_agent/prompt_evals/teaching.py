@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from rapidfuzz import fuzz, process
 
 from pgkd_agent.errors import StorageError
+from pgkd_agent.files import read_lines
 from pgkd_agent.planning import shrunk_f1
-from pgkd_agent.runs import read_lines, read_run
+from pgkd_agent.runs import read_run
 from pgkd_agent.summary import RunResult
 from pgkd_agent.teacher.parsing import parse_samples
 from pgkd_agent.text import normalize

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
-from pgkd_agent.runs import read_lines
+from pgkd_agent.files import read_lines
 from pgkd_agent.summary import HEADLINE
 
 NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))

@@ -21,7 +21,8 @@ from pgkd_agent.errors import (
     StorageError,
     TeacherUnavailableError,
 )
-from pgkd_agent.pipeline import Observer, resume
+from pgkd_agent.observing import Observer
+from pgkd_agent.pipeline import resume
 from pgkd_agent.teacher.call_log import Call, CallLog
 from pgkd_agent.teacher.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel

@@ -16,7 +16,8 @@ from pgkd_agent import distill
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.estimates import Estimate
-from pgkd_agent.pipeline import Observer, resume
+from pgkd_agent.observing import Observer
+from pgkd_agent.pipeline import resume
 from pgkd_agent.teacher.calling import Caller
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.tokens import most_tokens

@@ -14,7 +14,7 @@ ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
     {"errors", "types", "seeding", "text", "tokens", "likeness", "support", "statistics"},
-    {"calibration", "config", "resources", "early_stopping", "history", "embedded"},
+    {"calibration", "files", "config", "resources", "early_stopping", "history", "embedded"},
     {"prices", "attributes"},
     {"budget", "estimates"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
@@ -27,7 +27,8 @@ LAYERS = [
     {"reports"},
     {"teachers"},
     {"preview"},
-    {"pipeline", "zero_shot", "doctor", "cascade", "serving"},
+    {"observing"},
+    {"pipeline", "zero_shot", "doctor", "cascade", "serving", "tracking"},
     {"samples", "bench", "methods"},
     {"compare"},
     {"prompt_evals"},

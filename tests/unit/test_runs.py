@@ -14,7 +14,8 @@ import pytest
 
 from pgkd_agent.calibration import Calibration, Errors
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.runs import RunDirectory, append_lines, read_lines
+from pgkd_agent.files import append_lines, read_lines
+from pgkd_agent.runs import RunDirectory
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation
 

@@ -1,0 +1,98 @@
+"""Files that others read while they grow: written whole or a line at a time, and held by one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pgkd_agent.errors import StorageError
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
+
+    Raises:
+        StorageError: A line is not JSON.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_text(encoding="utf-8")
+    try:
+        return [json.loads(line) for line in content[: content.rfind("\n") + 1].split("\n") if line]
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: {error}") from error
+
+
+def lock(file: Path, what: str) -> FileLock:
+    """Hold a file until it is released, or this process ends.
+
+    Raises:
+        StorageError: Another process holds it, or it cannot be made.
+    """
+    held = FileLock(file, timeout=0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout as error:
+        raise StorageError(f"another process works on {what}; wait until it has ended") from error
+    except OSError as error:
+        raise StorageError(f"{what} cannot be written: {error.strerror or error}") from error
+    return held
+
+
+def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append to a JSON lines file, made with its folder where it is not there; on disk when this returns.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
+            file.write("".join(map(as_line, rows)))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_whole(target: Path, content: str) -> None:
+    """Write a file so that it is there whole or as it was before; on disk when this returns.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+    fresh = target.with_name(target.name + ".new")
+    with storing(target):
+        try:
+            with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, target)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+
+
+def as_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def storing(target: Path) -> Iterator[None]:
+    """
+    Raises:
+        StorageError: What is done within fails for the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{target} cannot be written: {error.strerror or error}; what was stored before is kept"
+        ) from error
