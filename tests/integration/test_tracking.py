@@ -49,8 +49,11 @@ def test_tensorboard_shows_every_step_and_the_outcome(quick: PGKDConfig, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_shows_every_step_and_how_the_run_ended(quick: PGKDConfig, tmp_path: Path) -> None:
+def test_mlflow_shows_every_step_and_how_the_run_ended(
+    quick: PGKDConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # else it wants a database or a server
     place = f"file:{tmp_path / 'mlruns'}"
     losses = run(quick, f"mlflow:{place}")
     with pytest.raises(RuntimeError), tracked(f"mlflow:{place}", "broken", quick):
