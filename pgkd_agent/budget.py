@@ -19,6 +19,15 @@ Settle = Callable[[TokenUsage | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Calls, tokens in and out, and their cost in the price table's currency, where prices are known."""
+
+    calls: int
+    tokens: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Objection:
     """Why a call cannot be sent; `may_pass`: perhaps it can when others have ended."""
 
@@ -47,6 +56,12 @@ class Budget:
         self._cost = 0.0
         self.seconds_to_leave = 0.0
         """Time that something after the last request will take; a fit, in a distillation."""
+
+    @property
+    def spent(self) -> Spent:
+        """So far, with all that calls under way could take."""
+        with self._changed:
+            return Spent(self._calls, self._tokens, self._cost)
 
     @property
     def seconds_left(self) -> float:

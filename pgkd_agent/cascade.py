@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
 
-from pgkd_agent.budget import Budget
+from pgkd_agent.budget import Budget, Spent
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Taxonomy
-from pgkd_agent.errors import ConfigError
+from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prices import load_prices
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
@@ -26,6 +28,8 @@ from pgkd_agent.types import TokenUsage
 
 MAX_CONCURRENCY = 8
 """Texts that the fallback is asked about at once."""
+FAILURES_IN_A_ROW, PAUSE_SECONDS = 5, 60.0
+"""After so many the fallback is left alone for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,14 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class CascadeStats:
-    """Since the cascade was made.
+    """Of texts, since the cascade was made.
 
     Attributes:
-        fallbacks: Texts that the fallback was asked about, those below included.
-        unresolved: Of these, answers that name no class.
-        failed: Of these, calls that failed, or that a cap did not allow.
-        usage: Tokens of the fallback's answers, where it counts them.
+        fallbacks: Those that the student was not sure of, the two below included.
+        unresolved: Of these, those whose answer names no class.
+        failed: Of these, those that could not be asked about: the call failed, a cap did not allow it, or the fallback
+            was left alone after failures.
+        usage: Tokens as the answers report them, where they do; equal texts of a batch share one.
     """
 
     texts: int = 0
@@ -76,26 +81,29 @@ class CascadeStats:
 class Cascade(Runnable[str, Routed]):
     """Classify with the student; where its confidence is below `min_confidence`, ask the fallback.
 
-    A fallback that fails stops nothing: the student's label stands, and `problem` says why. May be shared by threads.
+    A fallback that fails stops nothing: the student's label stands, `problem` says why. After `FAILURES_IN_A_ROW` it
+    is not asked for `PAUSE_SECONDS`, so that a provider that is down holds nobody up. May be shared by threads.
 
     Args:
-        fallback: Takes a text, answers with a label (in any spelling that resolves to one), None, or an `Answer`.
-            `open_llm` makes one of a teacher.
+        fallback: Takes a text, answers with a label (in any spelling that resolves to one), None, or something with a
+            `label`, such as an `Answer` or the `Prediction` of a larger student. `open_llm` makes one of a teacher.
         min_confidence: In [0, 1]; 0 never asks, 1 always.
         max_concurrency: Texts that the fallback is asked about at once.
+        clock: Seconds, rising.
     """
 
     def __init__(
         self,
         student: StudentClassifier,
-        fallback: Runnable[str, str | Answer | None],
+        fallback: Runnable[str, Any],
         min_confidence: float,
         max_concurrency: int = MAX_CONCURRENCY,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence is {min_confidence}; expected a probability, from 0 to 1")
         self._student = student
-        self._fallback = fallback
+        self._fallback = _Guarded(fallback, clock)
         self._min_confidence = min_confidence
         self._max_concurrency = max_concurrency
         self._resolve = LabelResolver(student.taxonomy)
@@ -107,7 +115,7 @@ class Cascade(Runnable[str, Routed]):
         return self._stats
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Routed:
-        return self._call_with_config(lambda text: self.classify([text])[0], input, config)
+        return self.batch([input], config)[0]
 
     def batch(
         self,
@@ -117,53 +125,99 @@ class Cascade(Runnable[str, Routed]):
         return_exceptions: bool = False,
         **kwargs: Any | None,
     ) -> list[Routed]:
-        def classify(texts: list[str]) -> list[Exception | Routed]:
-            return [*self.classify(texts)]
+        def classify(texts: list[str], config: list[RunnableConfig]) -> list[Exception | Routed]:
+            return [*self._classify(texts, config)]
 
         return self._batch_with_config(classify, inputs, config, return_exceptions=return_exceptions)
 
     def classify(self, texts: Sequence[str]) -> list[Routed]:
         """In the order of the texts; the same as `batch`, without callbacks."""
+        return self._classify(texts, get_config_list(None, len(texts)))
+
+    def _classify(self, texts: Sequence[str], configs: Sequence[RunnableConfig]) -> list[Routed]:
         routed = [Routed(prediction.label, "student", prediction) for prediction in self._student.classify(texts)]
-        unsure = [number for number, item in enumerate(routed) if item.student.confidence < self._min_confidence]
-        answers = self._fallback.batch(
-            [texts[number] for number in unsure], {"max_concurrency": self._max_concurrency}, return_exceptions=True
-        )
-        found = [answer if isinstance(answer, (Answer, Exception)) else Answer(answer) for answer in answers]
-        for number, answer in zip(unsure, found, strict=True):
-            routed[number] = self._route(routed[number], answer)
-        self._count([routed[number] for number in unsure], found, len(texts))
+        unsure = [number for number, item in enumerate(routed) if self._is_unsure(item.student)]
+        asking = {texts[number]: configs[number] for number in unsure}
+        answers = dict(zip(asking, self._ask(asking), strict=True))
+        for number in unsure:
+            routed[number] = self._route(routed[number], answers[texts[number]])
+        self._count(len(texts), [(routed[number], answers[texts[number]]) for number in unsure], answers.values())
         return routed
 
-    def _route(self, item: Routed, answer: Answer | Exception) -> Routed:
+    def _is_unsure(self, prediction: Prediction) -> bool:
+        """A confidence may come out as 1 exactly."""
+        return prediction.confidence < self._min_confidence or self._min_confidence == 1
+
+    def _ask(self, texts: dict[str, RunnableConfig]) -> list[Any]:
+        configs = [RunnableConfig({**config, "max_concurrency": self._max_concurrency}) for config in texts.values()]
+        return self._fallback.batch([*texts], configs, return_exceptions=True)
+
+    def _route(self, item: Routed, answer: Any) -> Routed:
         if isinstance(answer, Exception):
             return replace(item, problem=f"the fallback failed: {answer}")
-        if answer.label is None:
+        written = getattr(answer, "label", answer)
+        if written is None:
             return replace(item, problem="the fallback named no class")
-        label = self._resolve(answer.label)
+        if not isinstance(written, str):
+            return replace(item, problem=f"the fallback answered with a {type(answer).__name__}, expected a label")
+        label = self._resolve(written)
         if label is None:
-            return replace(item, problem=f"the fallback answered with {answer.label!r}, which is none of the classes")
+            return replace(item, problem=f"the fallback answered with {written!r}, which is none of the classes")
         return replace(item, label=label, source="fallback")
 
-    def _count(self, routed: Sequence[Routed], answers: Sequence[Answer | Exception], texts: int) -> None:
-        failed = sum(isinstance(answer, Exception) for answer in answers)
+    def _count(self, texts: int, routed: Sequence[tuple[Routed, Any]], answers: Iterable[Any]) -> None:
+        failed = sum(isinstance(answer, Exception) for _, answer in routed)
         usage = sum((answer.usage for answer in answers if isinstance(answer, Answer)), TokenUsage())
         with self._lock:
             now = self._stats
             self._stats = CascadeStats(
                 texts=now.texts + texts,
                 fallbacks=now.fallbacks + len(routed),
-                unresolved=now.unresolved + sum(bool(item.problem) for item in routed) - failed,
+                unresolved=now.unresolved + sum(bool(item.problem) for item, _ in routed) - failed,
                 failed=now.failed + failed,
                 usage=now.usage + usage,
             )
 
 
+class _Guarded(Runnable[str, Any]):
+    """A fallback that is left alone for a while after failures in a row."""
+
+    def __init__(self, fallback: Runnable[str, Any], clock: Callable[[], float]) -> None:
+        self._fallback = fallback
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._alone_until = 0.0
+        self._last = ""
+
+    def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        if self._failures >= FAILURES_IN_A_ROW and self._clock() < self._alone_until:
+            raise TeacherUnavailableError(
+                f"left alone after {self._failures} failures in a row, the last: {self._last}"
+            )
+        try:
+            answer = self._fallback.invoke(input, config)
+        except Exception as error:
+            with self._lock:
+                self._failures += 1
+                self._alone_until = self._clock() + PAUSE_SECONDS
+                self._last = str(error)
+            raise
+        self._failures = 0
+        return answer
+
+
 class LLMClassifier(Runnable[str, Answer]):
     """A chat model that names the class of a text, asked with a zero-shot prompt."""
 
-    def __init__(self, classifier: ZeroShotClassifier) -> None:
+    def __init__(self, classifier: ZeroShotClassifier, budget: Budget) -> None:
         self._classifier = classifier
+        self._budget = budget
+
+    @property
+    def spent(self) -> Spent:
+        """On all calls, failed ones and the check at the start included; an answer from the log costs nothing."""
+        return self._budget.spent
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
         def ask(text: str) -> Answer:
@@ -197,4 +251,4 @@ def open_llm(
             calls = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "calls.sqlite"
         classifier = stack.enter_context(open_zero_shot(model, taxonomy, config, budget, calls, stops_at_failure=False))
         classifier.check()
-        yield LLMClassifier(classifier)
+        yield LLMClassifier(classifier, budget)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rapidfuzz import fuzz, process
 
 from pgkd_agent.config import GuardrailSettings
+from pgkd_agent.errors import ConfigError
 from pgkd_agent.history import History, HistoryRow
 from pgkd_agent.likeness import TextIndex
 from pgkd_agent.text import normalize
@@ -82,6 +83,8 @@ class Guardrails:
     Args:
         held_out: Validation and test texts; they are compared with, never shown to the teacher.
         extra: Further checks by name, run after the built-in ones.
+    Raises:
+        ConfigError: One of them has the name of a built-in one.
     """
 
     def __init__(
@@ -103,8 +106,12 @@ class Guardrails:
             "near_duplicate": self._near_duplicate,
             "held_out": lambda text, _label, _state: self._near(text, self._candidates(text, self._held_out)),
             "class_cap": self._class_cap,
-            **(extra or {}),
         }
+        if taken := sorted({*self._checks, "label", "verification"} & (extra or {}).keys()):
+            raise ConfigError(
+                f"checks of your own are named {', '.join(taken)} as built-in ones are; name them otherwise"
+            )
+        self._checks |= extra or {}
 
     def screen(
         self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int = 0

@@ -177,10 +177,10 @@ def resume(
         teacher: As it was given to `distill`; None where it was named, by a spec or in the settings. An object with
             `write` is asked again for every step: what it wrote is in no call log.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
-        checks: As they were given to `distill`: without them other samples pass, and the replay says so.
+        checks: As they were given to `distill`.
     Raises:
-        ConfigError: The run was made with a teacher that is an object, and none is given; or its prompt is another by
-            now.
+        ConfigError: The run was made with a teacher that is an object, and none is given; or with other checks; or its
+            prompt is another by now.
         StorageError: It is no run directory, or a damaged one; or a step comes out differently here. Nothing in the
             directory was changed then.
     """
@@ -192,6 +192,10 @@ def resume(
         teacher = None
     if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
         raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
+    if sorted(checks or ()) != (made_with_checks := stored.meta.get("checks", [])):
+        raise ConfigError(
+            f"{path} was made with checks {made_with_checks}; give the same: resume(path, checks=...), in Python"
+        )
     prompt = stored.meta["prompt"]
     if teacher_prompt(stored.config.teacher).hash != prompt["sha256"]:
         raise ConfigError(
@@ -237,7 +241,7 @@ def _run(
                 bill.at_start(opened, resumed)
             if not resumed:
                 if directory:
-                    directory.write_start(config, _meta(config, task, template, opened, student), task)
+                    directory.write_start(config, _meta(config, task, template, opened, student, checks or {}), task)
                 opened.check()
             if directory:
                 directory.keep()
@@ -273,12 +277,18 @@ def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:
 
 
 def _meta(
-    config: PGKDConfig, task: Task, template: PromptTemplate, teacher: OpenTeacher, student: TorchStudent
+    config: PGKDConfig,
+    task: Task,
+    template: PromptTemplate,
+    teacher: OpenTeacher,
+    student: TorchStudent,
+    checks: Iterable[str],
 ) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "teacher": teacher.name,
         "prompt": {"name": template.name, "sha256": template.hash},
+        "checks": sorted(checks),
         "student": {"name": config.student.name, **student.description},
         "rows": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
     }

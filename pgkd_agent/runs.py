@@ -227,12 +227,17 @@ class RunDirectory:
             )
 
     def write_result(self, result: dict[str, Any], calibration: Calibration) -> None:
-        """Store the outcome, and the best model's calibration beside it; a replay without a new step has both."""
-        calibrated = self.best_model.relative_to(self.path) / CALIBRATION_FILE
-        if self._has_new_steps or not (self.path / calibrated).exists():
-            self._write_json(str(calibrated), asdict(calibration))
-        if self._has_new_steps or not (self.path / "result.json").exists():
-            self._write_json("result.json", result)
+        """Store the outcome, and the best model's calibration beside it.
+
+        A replay without a new step has the outcome that is there, which of an earlier version lacks the calibration.
+        """
+        file = self.path / "result.json"
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not self._has_new_steps else {}
+        if "calibration" in stored:
+            return
+        if self.best_model.is_dir():  # of a finished run it may have been removed
+            self._write_json(f"models/best/{CALIBRATION_FILE}", asdict(calibration))
+        self._write_json("result.json", {**result, **stored, "calibration": asdict(calibration)})
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -105,10 +105,11 @@ class RunResult:
             that is the plain student.
         stopped_by: The cap that ended the run, in words; else empty.
         test: None without test rows.
-        calibration: Of the returned model; the other figures are of its probabilities as they were.
         teachers: One per teacher, where there were several; else empty.
         estimate: Of calls, tokens and cost, made before the first call; None where there was none.
         seconds: Wall time by part.
+        calibration: Of the returned model, None in results of earlier versions; the other figures are of its
+            probabilities as they were.
     """
 
     best_step: int
@@ -120,13 +121,13 @@ class RunResult:
     validation_loss: ValidationLoss
     gain: GainSupport | None
     test: BeforeAfter | None
-    calibration: Calibration
     samples: SampleCounts
     teacher: TeacherUsage
     teachers: tuple[TeacherShare, ...]
     estimate: Estimate | None
     seconds: dict[str, float]
     seed: int
+    calibration: Calibration | None = None
 
 
 def summarize(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Texts read, sorted by length and classified at a time; bounds the memory for any input."""
 
+CASCADE_CHUNK = 64
+"""The same where an LLM may be asked: what it said is written soon."""
+
 CHECKED_ROWS = 2000
 """Most texts that an export is checked on."""
 
@@ -57,6 +60,10 @@ def classify(
     max_minutes: options.MaxMinutes = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    calls: Annotated[
+        Path | None,
+        typer.Option("--calls", help="SQLite file that keeps what the LLM said: the same command goes on with it."),
+    ] = None,
 ) -> None:
     """Print a JSON line per text: text, label, confidence and the probability of every label.
 
@@ -68,12 +75,27 @@ def classify(
     from pgkd_agent.errors import ConfigError
     from pgkd_agent.student.classifier import StudentClassifier
 
+    for_teacher = {
+        "--labels": labels,
+        "--base-url": base_url,
+        "--prompt": prompt,
+        "--description": description,
+        "--max-usd": max_usd,
+        "--max-calls": max_calls,
+        "--max-tokens": max_tokens,
+        "--max-minutes": max_minutes,
+        "--config": config,
+        "--set": set_,
+        "--calls": calls,
+    }
+    if teacher is None and (given := [name for name, value in for_teacher.items() if value is not None]):
+        raise ConfigError(f"{', '.join(given)}: only for --teacher, which is not given")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
     classifier = StudentClassifier.load(model, device, batch_size, engine=engine, precision=precision, threads=threads)
     if teacher is None:
-        _print_rows(texts, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
+        _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
         return
     flags = {
         "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
@@ -81,7 +103,7 @@ def classify(
         "zero_shot.prompt": prompt,
     }
     settings = options.zero_shot_settings(config, set_, flags, teacher, base_url)
-    _print_cascade(texts, classifier, min_confidence or 0.0, settings, labels)
+    _print_cascade(texts, classifier, min_confidence or 0.0, settings, labels, calls)
 
 
 def _rows_of(predictions: list[Prediction], min_confidence: float | None) -> list[dict[str, Any]]:
@@ -101,13 +123,13 @@ def _figures(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _print_rows(texts: Iterator[str], classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
+def _print_rows(texts: Iterator[str], size: int, classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
     """With a count on the way, where the lines go elsewhere than to the terminal."""
     columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
     hidden = sys.stdout.isatty()
     with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
         bar = progress.add_task("", total=None, speed="")
-        while chunk := list(islice(texts, CHUNK)):
+        while chunk := list(islice(texts, size)):
             rows = ({"text": text, **row} for text, row in zip(chunk, classify(chunk), strict=True))
             typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
             progress.advance(bar, len(chunk))
@@ -115,15 +137,28 @@ def _print_rows(texts: Iterator[str], classify: Callable[[list[str]], list[dict[
 
 
 def _print_cascade(
-    texts: Iterator[str], classifier: StudentClassifier, min_confidence: float, config: PGKDConfig, labels: Path | None
+    texts: Iterator[str],
+    classifier: StudentClassifier,
+    min_confidence: float,
+    config: PGKDConfig,
+    labels: Path | None,
+    calls: Path | None,
 ) -> None:
     from pgkd_agent.cascade import Cascade, open_llm
     from pgkd_agent.data import read_taxonomy
+    from pgkd_agent.errors import ConfigError
     from pgkd_agent.prices import load_prices
+    from pgkd_agent.teachers import zero_shot_concurrency
+    from pgkd_agent.types import TokenUsage, label_names
 
     taxonomy = read_taxonomy(labels) if labels else classifier.taxonomy
-    with open_llm(taxonomy, config) as llm:
-        cascade = Cascade(classifier, llm, min_confidence)
+    if other := {*label_names(taxonomy)} ^ {*classifier.labels}:
+        raise ConfigError(f"{labels} and the model differ in labels: {', '.join(sorted(other)[:5])}")
+    prices = load_prices(config.teacher.prices)
+    has_price = prices.cost(config.teacher.spec, TokenUsage()) is not None
+    with open_llm(taxonomy, config, calls=calls) as llm:
+        at_once = zero_shot_concurrency(config.zero_shot, [config.teacher])
+        cascade = Cascade(classifier, llm, min_confidence, at_once)
 
         def classify(chunk: list[str]) -> list[dict[str, Any]]:
             return [
@@ -136,16 +171,18 @@ def _print_cascade(
                 for item in cascade.classify(chunk)
             ]
 
-        _print_rows(texts, classify)
-    stats, prices = cascade.stats, load_prices(config.teacher.prices)
-    cost = prices.cost(config.teacher.spec, stats.usage)
-    typer.echo(
-        f"{stats.fallbacks} of {stats.texts} texts ({stats.fallback_share:.1%}) were below {min_confidence:g}; "
-        f"{config.teacher.spec} named a class for {stats.fallbacks - stats.unresolved - stats.failed}, none for "
-        f"{stats.unresolved}, and failed for {stats.failed}: {stats.usage.input_tokens} tokens in, "
-        f"{stats.usage.output_tokens} out, {options.money(cost, prices.currency)}",
-        err=True,
-    )
+        try:
+            _print_rows(texts, CASCADE_CHUNK, classify)
+        finally:
+            stats, spent = cascade.stats, llm.spent
+            terminal.notes().print(
+                f"{stats.fallbacks} of {stats.texts} texts ({stats.fallback_share:.1%}) were below {min_confidence:g}; "
+                f"{config.teacher.spec} named a class for {stats.fallbacks - stats.unresolved - stats.failed}, none "
+                f"for {stats.unresolved}, and could not be asked about {stats.failed}: {spent.calls} calls, "
+                f"{spent.tokens} tokens, {options.money(spent.cost if has_price else None, prices.currency)}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def export(

@@ -74,6 +74,8 @@ def distill(
         return
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
+    if dry_run and as_json:
+        raise ConfigError("--json prints the result of a run, and --dry-run makes none")
     specs = teacher or []
     settings = build_config(
         recipe=recipe,

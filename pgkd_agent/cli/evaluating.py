@@ -89,24 +89,30 @@ def evaluate(
 def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from pgkd_agent.calibration import calibration_error, coverage
+    from pgkd_agent.calibration import calibration_error, coverage, with_temperature
     from pgkd_agent.data.taxonomy import check_labels
-    from pgkd_agent.metrics import class_ids, format_report
+    from pgkd_agent.metrics import class_ids, format_report, row_losses
     from pgkd_agent.metrics import evaluate as evaluate_rows
 
     check_labels(rows, classifier.taxonomy, where)
-    probabilities = classifier.probabilities([row.text for row in rows])
-    evaluation = evaluate_rows(probabilities, rows, classifier.taxonomy)
+    probabilities, temperature = classifier.probabilities([row.text for row in rows]), classifier.temperature
+    calibrated_loss = float(row_losses(probabilities, rows, classifier.taxonomy).mean())
+    evaluation = evaluate_rows(with_temperature(probabilities, 1 / temperature), rows, classifier.taxonomy)
     gold = class_ids(rows, classifier.taxonomy)
-    error, temperature = calibration_error(probabilities, gold), classifier.temperature
-    covered = coverage(probabilities, gold)
+    error, covered = calibration_error(probabilities, gold), coverage(probabilities, gold)
     if as_json:
-        confidence = {"calibration_error": error, "temperature": temperature, "coverage": list(map(asdict, covered))}
+        confidence = {
+            "temperature": temperature,
+            "calibrated_loss": calibrated_loss,
+            "calibration_error": error,
+            "coverage": list(map(asdict, covered)),
+        }
         typer.echo(json.dumps({**asdict(evaluation), **confidence}, ensure_ascii=False))
         return
     typer.echo(
         f"{format_report(evaluation.report)}\n"
-        f"loss {evaluation.loss:.4f}, calibration error {error:.3f} (temperature {temperature:.2f})\n"
+        f"loss {evaluation.loss:.4f}; with the temperature of {temperature:.2f} {calibrated_loss:.4f}, and calibration "
+        f"error {error:.3f}\n"
         "confidence at least  share of rows  accuracy on them"
     )
     for line in covered:

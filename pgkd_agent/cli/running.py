@@ -171,14 +171,14 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if summary.test:
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
-    calibration = summary.calibration
-    errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
-    console.print(
-        f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with temperature "
-        f"{calibration.temperature:.2f}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    if calibration := summary.calibration:
+        errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
+        console.print(
+            f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
+            f"temperature {calibration.temperature:.2f}",
+            highlight=False,
+            soft_wrap=True,
+        )
     samples, usage = summary.samples, summary.teacher
     if samples.asked:
         console.print(

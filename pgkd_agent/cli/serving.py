@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pgkd_agent.cli import options
+from pgkd_agent.cli import options, terminal
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = "PGKD_API_KEY"
@@ -31,6 +31,9 @@ def serve(
     max_chars: Annotated[int, typer.Option("--max-chars", min=1, help="Characters of a text.")] = 20_000,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Bytes of a request.")] = 2_000_000,
     max_waiting: Annotated[int, typer.Option("--max-waiting", min=1, help="Texts that may wait in all.")] = 4096,
+    max_connections: Annotated[
+        int, typer.Option("--max-connections", min=1, help="Beyond them requests are answered with 503.")
+    ] = 512,
     batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     engine: options.Engine = "auto",
@@ -44,7 +47,7 @@ def serve(
     """
     from pgkd_agent.errors import ConfigError
 
-    key = os.environ.get(KEY) or None
+    key = os.environ.get(KEY, "").strip() or None
     if host not in LOOPBACK and key is None:
         raise ConfigError(
             f"--host {host} lets other machines in: set {KEY} to a key that requests have to bring, or leave it out"
@@ -61,12 +64,19 @@ def serve(
     from pgkd_agent.student.classifier import StudentClassifier
 
     classifier = StudentClassifier.load(model, device, batch_size, engine=engine, precision=precision, threads=threads)
+    hosts = LOOPBACK if key is None else None
     limits = Limits(max_texts, max_chars, max_bytes, max_waiting)
-    app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key)
+    app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key, hosts=hosts)
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    typer.echo(f"{model}: {len(classifier.labels)} classes at {address}; Ctrl+C ends it", err=True)
-    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    said = f"{model}: {len(classifier.labels)} classes at {address}; Ctrl+C ends it"
+    terminal.notes().print(said, highlight=False, markup=False, soft_wrap=True)
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        limit_concurrency=max_connections,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
     uvicorn.Server(settings).run([listener])
 
 

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import heapq
+import logging
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 import pgkd_agent
-from pgkd_agent.serving.batching import Batcher, OverloadedError
+from pgkd_agent.serving.batching import Batcher, ClassifierError, OverloadedError, StoppedError
 from pgkd_agent.serving.limits import Guard, Limits
-from pgkd_agent.serving.metrics import Metrics
+from pgkd_agent.serving.metrics import Metrics, Timing
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
-from pgkd_agent.text import well_formed
+from pgkd_agent.text import shorten, well_formed
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
 RETRY_AFTER_SECONDS = 1
-PAGE_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'"
+CLIENT_HAS_GONE = 499
+"""As nginx names it; nobody reads the answer."""
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class ClassifyRequest(BaseModel):
@@ -30,22 +41,35 @@ class ClassifyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str | None = None
+    text: str = ""
     """A text; instead of `texts`."""
-    texts: list[str] | None = None
+    texts: Annotated[list[str], FailFast()] = []
     """Texts, answered in this order."""
     top: Annotated[int, Field(ge=1)] = 1
     """How many of the most probable labels to name for each text."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_else(cls, given: Any) -> Any:
+        """One error, however many there are."""
+        if isinstance(given, dict) and (unknown := next((key for key in given if key not in cls.model_fields), None)):
+            raise ValueError(f"there is no {shorten(str(unknown), 40)!r}; give {', '.join(cls.model_fields)}")
+        return given
+
     @model_validator(mode="after")
     def _one_of_both(self) -> ClassifyRequest:
-        if (self.text is None) == (self.texts is None):
+        if len({"text", "texts"} & self.model_fields_set) != 1:
             raise ValueError("give either 'text' or 'texts'")
         return self
 
     @property
     def all_texts(self) -> list[str]:
-        return [self.text] if self.text is not None else list(self.texts or ())
+        return [self.text] if "text" in self.model_fields_set else self.texts
+
+
+class LabelProbability(BaseModel):
+    label: str
+    probability: float
 
 
 class ClassifiedText(BaseModel):
@@ -54,8 +78,8 @@ class ClassifiedText(BaseModel):
     label: str | None
     confidence: float
     """Probability of the most probable label."""
-    probabilities: dict[str, float]
-    """Of the `top` most probable labels, these first."""
+    top: list[LabelProbability]
+    """The most probable labels, as many as were asked for."""
 
 
 class ClassifyResponse(BaseModel):
@@ -80,12 +104,16 @@ def create_app(
     max_batch: int = MAX_BATCH,
     min_confidence: float = 0.0,
     key: str | None = None,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """
     Args:
+        limits: None takes the defaults.
         max_batch: Texts that go through the model at a time; 1 leaves each request alone.
         min_confidence: Below it a text gets no label.
-        key: That requests have to bring; None asks for none.
+        key, hosts: See `Guard`.
+    Raises:
+        ConfigError: See `Guard`.
     """
     limits = limits or Limits()
     batcher = Batcher(classifier.classify, max_batch, limits.waiting, lambda texts: metrics.on_batch(texts))
@@ -105,37 +133,35 @@ def create_app(
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(Guard, key=key, body_bytes=limits.body_bytes)
+    Guard(app, key, limits.body_bytes, hosts)  # the middleware is made with the first request: complain now
+    app.add_middleware(Guard, key=key, body_bytes=limits.body_bytes, hosts=hosts)
+    app.add_middleware(Timing, path="/classify", metrics=metrics)  # around the guard, whose refusals count
     app.add_exception_handler(RequestValidationError, _unprocessable)
 
-    @app.middleware("http")
-    async def measured(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path != "/classify":
-            return await go_on(request)
-        started, status = time.perf_counter(), 500
-        try:
-            response = await go_on(request)
-            status = response.status_code
-            return response
-        finally:
-            metrics.on_request(status, time.perf_counter() - started)
-
     @app.post("/classify", responses=_REFUSALS)
-    async def classify(body: ClassifyRequest) -> ClassifyResponse:
+    async def classify(body: ClassifyRequest, request: Request) -> ClassifyResponse:
         """Labels of texts."""
         texts = body.all_texts
         _check(texts, limits)
         try:
-            predictions = await batcher.classify(texts)
+            predictions = await _unless_gone(request, batcher.classify(texts))
         except OverloadedError:
             detail = f"more than {limits.waiting:,} texts are waiting; try again later"
             raise HTTPException(429, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)}) from None
-        metrics.on_predictions(predictions)
-        return ClassifyResponse(predictions=[_shown(one, body.top, min_confidence) for one in predictions])
+        except ClassifierError:
+            logger.exception("texts that cannot be classified")
+            raise HTTPException(500, "the classifier failed on these texts; the server's log says why") from None
+        except StoppedError:
+            raise HTTPException(503, "the server is ending") from None
+        answers = [_shown(one, body.top, min_confidence) for one in predictions]
+        metrics.on_answers((answer.label, answer.confidence) for answer in answers)
+        return ClassifyResponse(predictions=answers)
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether it is there; the model is loaded before it listens."""
+        """Whether it classifies; the model is loaded before it listens."""
+        if not batcher.is_alive:
+            raise HTTPException(503, "the classifier has ended; start the server again")
         return Health(status="ok", version=pgkd_agent.__version__)
 
     @app.get("/labels")
@@ -155,6 +181,7 @@ _REFUSALS: dict[int | str, dict[str, str]] = {
     401: {"description": "No key, or another one"},
     413: {"description": "The body is too large"},
     422: {"description": "Too many texts, too long ones, or not what is expected"},
+    403: {"description": "Another name for this server than it has"},
     429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
 }
 
@@ -170,19 +197,38 @@ def _check(texts: list[str], limits: Limits) -> None:
 
 
 def _shown(prediction: Prediction, top: int, min_confidence: float) -> ClassifiedText:
-    best_first = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])[:top]
+    best_first = heapq.nlargest(top, prediction.probabilities.items(), key=lambda pair: pair[1])
     return ClassifiedText(
         label=prediction.label if prediction.confidence >= min_confidence else None,
         confidence=prediction.confidence,
-        probabilities=dict(best_first),
+        top=[LabelProbability(label=label, probability=probability) for label, probability in best_first],
     )
+
+
+async def _unless_gone(request: Request, classifying: Coroutine[Any, Any, list[Prediction]]) -> list[Prediction]:
+    """What the texts of a client that hangs up wait for is given up."""
+    work = asyncio.create_task(classifying)
+    hanging_up = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait({work, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return await work
+        raise HTTPException(CLIENT_HAS_GONE)
+    finally:
+        for task in (work, hanging_up):
+            task.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _unprocessable(_request: Request, error: Exception) -> JSONResponse:
     """In one sentence, and without the texts that were sent."""
     found = error.errors() if isinstance(error, RequestValidationError) else ()
-    problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in found]
-    return JSONResponse({"detail": "; ".join(problems[:5])}, 422)
+    problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in islice(found, 5)]
+    return JSONResponse({"detail": "; ".join(problems)}, 422)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -194,7 +240,7 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(page, headers=PAGE_HEADERS)
 
     @app.get("/page.css", include_in_schema=False)
     async def css() -> Response:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pgkd_agent.errors import ConfigError
+
 OPEN_PATHS = ("/", "/page.css", "/page.js", "/health", "/openapi.json")
 """For which no key is needed; they tell nothing of the model or its use."""
+MOST_READ_BYTES = 32_000_000
+"""Of a body beyond the limit, so that its sender reads the refusal; the connection of a longer one is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +39,41 @@ class _TooLargeError(Exception):
 
 
 class Guard:
-    """Answers 401 without the key and 413 to a body beyond the limit, before anything of it is read or kept.
+    """Answers 401 without the key, 403 to a name of this machine that is none, and 413 to a body beyond the limit.
+
+    Nothing of such a body is kept.
 
     Args:
-        key: None asks for none.
+        key: That requests bring as `Authorization: Bearer KEY`; None asks for none.
+        hosts: Names that requests may give to the server; None allows any. A page of another site whose name was made
+            to point at this machine gives another.
+    Raises:
+        ConfigError: No header can hold the key.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, key: str | None, body_bytes: int, hosts: Collection[str] | None) -> None:
+        if key is not None and not (key.isascii() and key.isprintable() and key == key.strip() and key):
+            raise ConfigError("the key has to be printable ASCII without blanks around it: no header can hold another")
         self._app = app
         self._key = key
         self._body_bytes = body_bytes
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._key is not None and scope["path"] not in OPEN_PATHS and not self._has_key(headers):
-            await _refuse(
-                send, 401, "a key is needed: send it as Authorization: Bearer KEY", "www-authenticate", "Bearer"
-            )
+        if self._hosts is not None and _host_of(headers) not in self._hosts:
+            await _refuse(send, 403, f"this server is asked for as one of {', '.join(self._hosts)}")
+            return
+        if scope["path"] not in OPEN_PATHS and not self._may_ask(headers):
+            detail = "a key is needed: send it as Authorization: Bearer KEY"
+            await _refuse(send, 401, detail, (b"www-authenticate", b"Bearer"))
             return
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._body_bytes:
-            await self._too_large(send)
+            await self._too_large(receive, send, 0)
             return
         read = 0
 
@@ -76,22 +92,33 @@ class Guard:
         with suppress(_TooLargeError):
             await self._app(scope, counted, unless_too_large)
         if read > self._body_bytes:
-            await self._too_large(send)
+            await self._too_large(receive, send, read)
 
-    def _has_key(self, headers: dict[str, str]) -> bool:
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        return hmac.compare_digest(given.encode(), (self._key or "").encode())
+    def _may_ask(self, headers: dict[str, str]) -> bool:
+        if self._key is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._key.encode())
 
-    async def _too_large(self, send: Send) -> None:
-        await _refuse(send, 413, f"the request has more than {self._body_bytes:,} bytes; send fewer texts at a time")
+    async def _too_large(self, receive: Receive, send: Send, read: int) -> None:
+        more = True
+        while more and read <= MOST_READ_BYTES:
+            message = await receive()
+            read += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        detail = f"the request has more than {self._body_bytes:,} bytes; send fewer texts at a time"
+        await _refuse(send, 413, detail, (b"connection", b"close"))
 
 
-async def _refuse(send: Send, status: int, detail: str, header: str = "", value: str = "") -> None:
+def _host_of(headers: dict[str, str]) -> str:
+    """Without port, and without the brackets of an IPv6 address."""
+    host = headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.strip("[]")
+
+
+async def _refuse(send: Send, status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
     body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if header:
-        headers.append((header.encode(), value.encode()))
-    if status == 413:
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pgkd_agent.cli import main
+from tests.integration import command_line
 from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer, serve_json
 from tests.integration.openai_server import failure
@@ -47,17 +47,12 @@ class Ended:
 
 
 @pytest.fixture
-def pgkd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
+def pgkd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     monkeypatch.setenv("PGKD_HOME", "no-models-here")
 
     def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["pgkd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        shown = capsys.readouterr()
-        return Ended(int(end.value.code or 0), " ".join((shown.out + shown.err).split()))
+        done = command_line.pgkd(*arguments)
+        return Ended(done.returncode, " ".join((done.stdout + done.stderr).split()))
 
     return call
 

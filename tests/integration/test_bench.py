@@ -13,10 +13,10 @@ from pgkd_agent.config import build_config
 from pgkd_agent.errors import BudgetExceededError, ConfigError, DataError
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, Label
+from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, serve
-from tests.integration.test_cli import pgkd
 
 ROWS = sentences(2, 3)
 

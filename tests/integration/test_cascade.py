@@ -6,17 +6,19 @@ import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableLambda
 
 from pgkd_agent import Cascade, StudentClassifier, open_llm
 from pgkd_agent.cascade import Answer as Named
-from pgkd_agent.cli import main
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label, TokenUsage
+from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.openai_server import completion, failure, serve
 
@@ -130,6 +132,60 @@ def test_an_llm_is_asked_with_the_zero_shot_prompt_and_one_failure_stops_nothing
             assert len(server.requests) == sent  # from the log
 
 
+def test_equal_texts_are_asked_about_once(classifier: StudentClassifier, texts: Texts) -> None:
+    asked: list[str] = []
+    fallback = RunnableLambda(lambda text: asked.append(text) or Named("fruit", TokenUsage(5, 1)))
+    cascade = Cascade(classifier, fallback, texts.threshold)
+    routed = cascade.batch([texts.unsure[0]] * 3 + texts.unsure[1:])
+    assert sorted(asked) == sorted(texts.unsure) and [item.label for item in routed] == ["fruit"] * 5
+    assert cascade.stats.fallbacks == 5 and cascade.stats.usage == TokenUsage(15, 3)
+
+
+def test_a_larger_student_can_stand_behind(classifier: StudentClassifier, texts: Texts) -> None:
+    routed = Cascade(classifier, classifier, texts.threshold).batch([*texts.sure, *texts.unsure])
+    assert {item.source for item in routed[-3:]} == {"fallback"} and not any(item.problem for item in routed)
+    odd = Cascade(classifier, RunnableLambda(lambda text: ["fruit"]), texts.threshold).invoke(texts.unsure[0])
+    assert odd.source == "student" and "answered with a list" in odd.problem
+
+
+def test_callbacks_hear_of_the_fallback(classifier: StudentClassifier, texts: Texts) -> None:
+    class Heard(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+            self.names.append(kwargs["name"])
+
+    fallback = RunnableLambda(lambda text: "fruit").with_config(run_name="the fallback")
+    cascade = Cascade(classifier, fallback, texts.threshold)
+    for ask in (
+        lambda config: cascade.batch(texts.unsure, config),
+        lambda config: cascade.invoke(texts.unsure[0], config),
+    ):
+        heard = Heard()
+        ask({"callbacks": [heard]})
+        assert "the fallback" in heard.names and "Cascade" in heard.names
+
+
+def test_a_fallback_that_is_down_is_left_alone_for_a_while(classifier: StudentClassifier, texts: Texts) -> None:
+    now, asked, is_down = 0.0, 0, True
+
+    def fallback(text: str) -> str:
+        nonlocal asked
+        asked += 1
+        if is_down:
+            raise TeacherUnavailableError("down")
+        return "fruit"
+
+    cascade = Cascade(classifier, RunnableLambda(fallback), texts.threshold, 1, clock=lambda: now)
+    for _ in range(4):
+        problems = [item.problem for item in cascade.classify(texts.unsure)]
+    assert asked == 5 and "left alone after 5 failures in a row, the last: down" in problems[-1]
+    now, is_down = 61.0, False
+    assert [item.source for item in cascade.classify(texts.unsure)] == ["fallback"] * 3
+    assert cascade.stats.failed == 12 and asked == 8
+
+
 def test_a_cap_leaves_the_rest_to_the_student(classifier: StudentClassifier, texts: Texts) -> None:
     with serve(lambda _call, _body: completion("animals")) as server:
         flags = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url, "budget.max_calls": 2}
@@ -140,31 +196,37 @@ def test_a_cap_leaves_the_rest_to_the_student(classifier: StudentClassifier, tex
     assert "max_calls" in routed[2].problem
 
 
-def test_on_the_command_line(
-    model: Path, texts: Texts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_the_command_line(model: Path, texts: Texts, tmp_path: Path) -> None:
     file = tmp_path / "new.txt"
     file.write_text("\n".join([texts.sure[0], *texts.unsure]), encoding="utf-8")
-
-    def run(*arguments: object) -> tuple[list[dict[str, object]], str]:
-        monkeypatch.setattr("sys.argv", ["pgkd", "classify", str(model), str(file), *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0
-        out, err = capsys.readouterr()
-        return [json.loads(line) for line in out.splitlines()], err
-
-    rows, _ = run("--min-confidence", texts.threshold)
+    command = ("classify", model, file, "--min-confidence", texts.threshold)
+    rows = [json.loads(line) for line in pgkd(*command).stdout.splitlines()]
     assert rows[0]["label"] in TOPICS and [row["label"] for row in rows[1:]] == [None] * 3
     with serve(lambda _call, _body: completion("animals")) as server:
-        options = ("--teacher", "openai:gpt-4o-mini", "--base-url", server.base_url, "--max-calls", 2)
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
-        rows, err = run("--min-confidence", texts.threshold, *options)
-    assert [row["source"] for row in rows].count("fallback") == 2
-    assert (
-        f"3 of 4 texts (75.0%) were below {texts.threshold:g}" in err and "failed for 1: 200 tokens in, 40 out" in err
-    )
-    assert "USD" in err
+        done = pgkd(*command, "--teacher", "openai:gpt-4o-mini", "--base-url", server.base_url, "--max-calls", 2)
+    assert [json.loads(line)["source"] for line in done.stdout.splitlines()].count("fallback") == 2
+    said = " ".join(done.stderr.split())
+    assert f"3 of 4 texts (75.0%) were below {texts.threshold:g}" in said
+    assert "could not be asked about 1: 2 calls, 240 tokens" in said and "USD" in said
+    (tmp_path / "labels.json").write_text('["fruit", "furniture"]')
+    llm = ("--teacher", "openai:gpt-4o-mini")
+    for wrong, words in (
+        (("classify", model, file, *llm), "--min-confidence"),
+        ((*command, "--max-usd", 1, "--calls", "x"), "--max-usd, --calls: only for --teacher"),
+        ((*command, *llm, "--labels", tmp_path / "labels.json"), "differ in labels: animals, furniture"),
+    ):
+        refused = pgkd(*wrong)
+        assert refused.returncode == 2 and words in " ".join(refused.stderr.split())
+
+
+def test_what_an_llm_said_is_kept_for_the_same_command(model: Path, texts: Texts, tmp_path: Path) -> None:
+    file = tmp_path / "new.txt"
+    file.write_text("\n".join(texts.unsure), encoding="utf-8")
+    with serve(lambda _call, _body: completion("animals")) as server:
+        command = ("classify", model, file, "--min-confidence", texts.threshold, "--calls", tmp_path / "calls.sqlite")
+        llm = ("--teacher", "openai:gpt-4o-mini", "--base-url", server.base_url)
+        first, again = pgkd(*command, *llm), pgkd(*command, *llm)
+        assert len(server.requests) == 3 and first.stdout == again.stdout
 
 
 def test_as_a_tool_it_tells_an_agent_its_classes(classifier: StudentClassifier, texts: Texts) -> None:

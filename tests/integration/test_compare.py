@@ -17,9 +17,9 @@ from pgkd_agent.compare import grid as grids
 from pgkd_agent.errors import PromptError, StorageError
 from pgkd_agent.methods import Outcome, Setting, run_method
 from pgkd_agent.statistics import NOT_ASKED
+from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
-from tests.integration.test_cli import pgkd
 
 PLAN = {
     "seeds": [1, 2],

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import pgkd_agent
-from pgkd_agent import StudentClassifier, distill
+from pgkd_agent import StudentClassifier, distill, resume
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import (
     ConfigError,
@@ -20,6 +20,7 @@ from pgkd_agent.errors import (
     TeacherOutputError,
     TeacherUnavailableError,
 )
+from pgkd_agent.guardrails import ScreenState
 from pgkd_agent.prompts import list_prompts
 from pgkd_agent.summary import TeacherUsage
 from pgkd_agent.teacher.calling import Caller
@@ -121,6 +122,22 @@ def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -
     assert [step.epochs for step in result.steps[1:]] == [0, 0]
     assert result.best_step == 0 and "not one sample" in result.summary.verdict
     assert len(result.history) == len(TRAIN)
+
+
+def test_checks_of_ones_own_reject_and_belong_to_the_run(config: PGKDConfig, tmp_path: Path) -> None:
+    def no_goats(text: str, label: str, state: ScreenState) -> str | None:
+        return "holds a goat" if "goat" in text else None
+
+    run = tmp_path / "run"
+    with ScriptedChatModel([FIRST, SECOND]) as teacher:
+        result = distill(TRAIN, VALIDATION, teacher=teacher, config=config, out=run, checks={"no_goats": no_goats})
+    assert result.summary.samples.rejected["no_goats"] == 1
+    assert any(row["rule"] == "no_goats" and row["reason"] == "holds a goat" for row in rows_of(run / "rejected.jsonl"))
+    with pytest.raises(ConfigError, match="made with checks"):
+        resume(run, teacher)
+    assert resume(run, teacher, checks={"no_goats": no_goats}).best_step == result.best_step
+    with pytest.raises(ConfigError, match="named duplicate as built-in"):
+        distill(TRAIN, VALIDATION, teacher=teacher, config=config, checks={"duplicate": no_goats})
 
 
 def test_an_unreadable_reply_is_asked_again_with_the_reason(config: PGKDConfig) -> None:

@@ -22,8 +22,8 @@ from pgkd_agent.student.exporting import ExportReport, export_classifier
 from pgkd_agent.student.loading import load_tokenizer, use_bf16
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label
+from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
-from tests.integration.test_cli import pgkd
 
 TEXTS = [row.text for row in sentences(30, 3)] + ["apple", "", "the old dog is near the big red hammer " * 20]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.integration.command_line import pgkd
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
-from tests.integration.test_cli import pgkd
 from tests.integration.test_compare import plan_of
 
 TEMPLATE = """Human:

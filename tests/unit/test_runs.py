@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,17 @@ def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -
         directory.write_result({"best_step": 0}, Calibration(2.0, 10, Errors(0.1, 0.1)))
     assert contents(capped) == before
     assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
+
+
+def test_a_result_of_an_earlier_version_gets_its_calibration_and_keeps_the_rest(capped: Path) -> None:
+    result = {"best_step": 1, "verdict": "as it was"}
+    (capped / "result.json").write_text(json.dumps(result))
+    shutil.rmtree(capped / "models")  # as one does who needs the space
+    with reopened(capped) as directory:
+        directory.write_result({"best_step": 0, "new": True}, CALIBRATION)
+    stored = json.loads((capped / "result.json").read_text())
+    assert stored == {**result, "new": True, "calibration": asdict(CALIBRATION)}
+    assert not (capped / "models").exists()
 
 
 @pytest.mark.parametrize("interruptions", [0, 2])

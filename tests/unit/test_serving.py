@@ -8,8 +8,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from pgkd_agent.serving.batching import Batcher, OverloadedError
+from pgkd_agent.serving.batching import Batcher, ClassifierError, OverloadedError, StoppedError
 from pgkd_agent.student.classifier import Prediction
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
 
 
 class Classifier:
@@ -24,7 +28,7 @@ class Classifier:
         if len(self.calls) == 1:
             assert self.go.wait(10)
         if "poison" in texts:
-            raise ValueError("poison")
+            raise Panic("poison")
         return [Prediction(text, 1.0, {text: 1.0}) for text in texts]
 
 
@@ -64,7 +68,7 @@ def test_a_batch_of_1_leaves_each_request_alone() -> None:
 def test_a_request_that_fails_does_not_spoil_the_others() -> None:
     found = asyncio.run(under_load(Classifier(), [["a"], ["poison"], ["b", "c"]]))
     assert found[0] == ["a"] and found[2] == ["b", "c"]
-    assert isinstance(found[1], ValueError)
+    assert isinstance(found[1], ClassifierError) and "Panic: poison" in str(found[1])
 
 
 def test_too_many_waiting_texts_are_refused_and_the_others_answered() -> None:
@@ -100,26 +104,33 @@ def test_a_request_without_texts_needs_no_call() -> None:
     assert asyncio.run(go()) == []
 
 
-@pytest.mark.parametrize("when", ["at once", "while one waits"])
-def test_stop_ends_and_leaves_nobody_waiting(when: str) -> None:
+def test_stop_answers_what_is_under_way_and_leaves_nobody_waiting() -> None:
     async def go() -> None:
         classifier = Classifier()
         batcher = Batcher(classifier, 1, 10)
         batcher.start()
-        if when != "at once":
-            tasks = [asyncio.create_task(batcher.classify([text])) for text in ("a", "b", "c")]
-            while not classifier.calls:
-                await asyncio.sleep(0.001)
-            stopping = asyncio.create_task(batcher.stop())
-            await asyncio.sleep(0.01)
-            classifier.go.set()
-            await stopping
-            assert all(
-                isinstance(one, asyncio.CancelledError)
-                for one in await asyncio.gather(*tasks[1:], return_exceptions=True)
-            )
-            tasks[0].cancel()
-        else:
-            await batcher.stop()
+        tasks = [asyncio.create_task(batcher.classify([text])) for text in ("a", "b", "c")]
+        while not classifier.calls:
+            await asyncio.sleep(0.001)
+        assert batcher.is_alive
+        stopping = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0.01)
+        classifier.go.set()
+        await stopping
+        assert [one.label for one in await tasks[0]] == ["a"]
+        assert [type(one) for one in await asyncio.gather(*tasks[1:], return_exceptions=True)] == [StoppedError] * 2
+        assert not batcher.is_alive
+        with pytest.raises(StoppedError):
+            await batcher.classify(["d"])
+
+    asyncio.run(go())
+
+
+def test_stop_wakes_a_batcher_that_has_nothing_to_do() -> None:
+    async def go() -> None:
+        batcher = Batcher(Classifier(), 1, 10)
+        batcher.start()
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(batcher.stop(), 5)
 
     asyncio.run(go())

@@ -18,9 +18,17 @@ function row(label, probability) {
   return line;
 }
 
+function detail(body) {
+  try {
+    return JSON.parse(body).detail;
+  } catch {
+    return body;
+  }
+}
+
 function show(found) {
   table.caption.textContent = found.label ?? "No label: not sure enough";
-  table.tBodies[0].replaceChildren(...Object.entries(found.probabilities).map((pair) => row(...pair)));
+  table.tBodies[0].replaceChildren(...found.top.map((one) => row(one.label, one.probability)));
   table.hidden = false;
 }
 
@@ -34,9 +42,9 @@ form.addEventListener("submit", async (event) => {
     const response = await fetch("classify", {
       method: "POST", headers, body: JSON.stringify({ text: text.value, top: 5 }),
     });
-    const answer = await response.json();
+    const body = await response.text();
     if (response.ok) {
-      show(answer.predictions[0]);
+      show(JSON.parse(body).predictions[0]);
       say(`${(performance.now() - started).toFixed(0)} ms`);
       return;
     }
@@ -44,7 +52,7 @@ form.addEventListener("submit", async (event) => {
       key.hidden = document.querySelector("#key-label").hidden = false;
       key.focus();
     }
-    say(answer.detail, true);
+    say(detail(body), true);
   } catch (error) {
     say(`The server does not answer: ${error.message}`, true);
   }

@@ -1,0 +1,52 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from unittest import mock
+
+from pgkd_agent.cli import main
+
+TERMINAL = {"COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def pgkd(*arguments: object, stdin: str = "") -> Ended:
+    """Within this process, since one of its own takes seconds to start."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    with (
+        mock.patch.dict(os.environ, TERMINAL),
+        mock.patch.object(sys, "argv", ["pgkd", *map(str, arguments)]),
+        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    return Ended(int(str(code or 0)), out.getvalue(), err.getvalue())
+
+
+def pgkd_process(*arguments: object, stdin: str = "") -> Ended:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgkd_agent", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **TERMINAL},
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
