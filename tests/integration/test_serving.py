@@ -20,6 +20,7 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from pgkd_agent.cli.serving import _listen
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.serving.app import create_app
 from pgkd_agent.serving.limits import Limits
@@ -299,6 +300,13 @@ def test_a_failure_is_said_in_a_sentence_and_the_next_request_is_heard() -> None
             assert (answer.status_code, answer.json()["detail"][:21]) == (500, "the classifier failed")
         assert client.get("/health").status_code == 200
         assert metrics_of(client)["pgkd_requests_total", "500"] == 2
+
+
+def test_answers_are_not_held_back_for_acknowledgements() -> None:
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("key", ["", " sesame", "sesame\n", "sésame"])
