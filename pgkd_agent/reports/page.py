@@ -96,7 +96,7 @@ def is_current(run: Path) -> bool:
 
 
 def _charts(story: Story) -> list[Chart]:
-    if not story.steps:
+    if len(story.steps) < 2:
         return []
     losses = [step.record["validation"]["loss"] for step in story.steps]
     scores = [step.report["macro_f1"] for step in story.steps]
