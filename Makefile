@@ -36,7 +36,7 @@ demo: models ## Distil the support-desk example with the embedded teacher and st
 	  --labels examples/support_desk/labels.json --out runs/demo
 
 test: models ## Run all tests
-	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4  # one thread each: the students are tiny
+	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --durations=20  # one thread each: the students are tiny
 
 check: setup ## Lint, format, types (import layers are a test)
 	$(BIN)/ruff check .
