@@ -337,6 +337,17 @@ def test_evokd_init_begins_with_rephrased_rows(tmp_path: Path, task: Task, confi
     assert outcome.rows == 4 + 4 + 1 and outcome.requests == 8
 
 
+def test_where_evokd_adds_nothing_the_rephrased_rows_are_trained_on(
+    tmp_path: Path, task: Task, config: PGKDConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(EvoServer()) as server:
+        changed = asked_of(config, server)
+        capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": 6})})
+        outcome = run_in(tmp_path, "evokd_init", task, capped, shots=1, steps=8, passes=2, num_aug=1)
+    assert outcome.rows == 4 + 4 and outcome.gradient_steps == 8 and outcome.requests == 6
+    assert "not one sample of EvoKD came of 2 calls" in caplog.text
+
+
 def test_few_shot_shows_real_rows_and_can_ask_about_a_part(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
     with serve(lambda _call, _body: completion('{"class_label": "fruit"}')) as server:
         changed = asked_of(config, server)
