@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from langchain_core.callbacks import CallbackManagerForChainRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
@@ -125,7 +126,9 @@ class Cascade(Runnable[str, Routed]):
         return_exceptions: bool = False,
         **kwargs: Any | None,
     ) -> list[Routed]:
-        def classify(texts: list[str], config: list[RunnableConfig]) -> list[Exception | Routed]:
+        def classify(
+            texts: list[str], run_manager: list[CallbackManagerForChainRun], config: list[RunnableConfig]
+        ) -> list[Exception | Routed]:
             return [*self._classify(texts, config)]
 
         return self._batch_with_config(classify, inputs, config, return_exceptions=return_exceptions)
