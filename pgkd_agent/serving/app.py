@@ -9,19 +9,26 @@ from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from importlib import resources
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 import pgkd_agent
 from pgkd_agent.serving.batching import Batcher, ClassifierError, OverloadedError, StoppedError
-from pgkd_agent.serving.limits import Guard, Limits
+from pgkd_agent.serving.limits import Guard, Limits, check_key
+from pgkd_agent.serving.messages import (
+    ClassifiedText,
+    ClassifyRequest,
+    ClassifyResponse,
+    Health,
+    LabelProbability,
+    Labels,
+)
 from pgkd_agent.serving.metrics import Metrics, Timing
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
-from pgkd_agent.text import shorten, well_formed
+from pgkd_agent.text import well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -34,67 +41,6 @@ PAGE_HEADERS = {
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class ClassifyRequest(BaseModel):
-    """One text, or several."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: str = ""
-    """A text; instead of `texts`."""
-    texts: Annotated[list[str], FailFast()] = []
-    """Texts, answered in this order."""
-    top: Annotated[int, Field(ge=1)] = 1
-    """How many of the most probable labels to name for each text."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_else(cls, given: Any) -> Any:
-        """One error, however many there are."""
-        if isinstance(given, dict) and (unknown := next((key for key in given if key not in cls.model_fields), None)):
-            raise ValueError(f"there is no {shorten(str(unknown), 40)!r}; give {', '.join(cls.model_fields)}")
-        return given
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> ClassifyRequest:
-        if len({"text", "texts"} & self.model_fields_set) != 1:
-            raise ValueError("give either 'text' or 'texts'")
-        return self
-
-    @property
-    def all_texts(self) -> list[str]:
-        return [self.text] if "text" in self.model_fields_set else self.texts
-
-
-class LabelProbability(BaseModel):
-    label: str
-    probability: float
-
-
-class ClassifiedText(BaseModel):
-    """`label` is null where the confidence is below the server's `--min-confidence`."""
-
-    label: str | None
-    confidence: float
-    """Probability of the most probable label."""
-    top: list[LabelProbability]
-    """The most probable labels, as many as were asked for."""
-
-
-class ClassifyResponse(BaseModel):
-    """One for each text, in order."""
-
-    predictions: list[ClassifiedText]
-
-
-class Health(BaseModel):
-    status: str
-    version: str
-
-
-class Labels(BaseModel):
-    labels: list[str]
 
 
 def create_app(
@@ -113,8 +59,10 @@ def create_app(
         min_confidence: Below it a text gets no label.
         key, hosts: See `Guard`.
     Raises:
-        ConfigError: See `Guard`.
+        ConfigError: See `check_key`.
     """
+    if key is not None:
+        check_key(key)
     limits = limits or Limits()
     batcher = Batcher(classifier.classify, max_batch, limits.waiting, lambda texts: metrics.on_batch(texts))
     metrics = Metrics(classifier.labels, lambda: batcher.waiting)
@@ -133,7 +81,6 @@ def create_app(
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
     )
-    Guard(app, key, limits.body_bytes, hosts)  # the middleware is made with the first request: complain now
     app.add_middleware(Guard, key=key, body_bytes=limits.body_bytes, hosts=hosts)
     app.add_middleware(Timing, path="/classify", metrics=metrics)  # around the guard, whose refusals count
     app.add_exception_handler(RequestValidationError, _unprocessable)

@@ -34,6 +34,15 @@ class Limits:
     waiting: int = 4096
 
 
+def check_key(key: str) -> None:
+    """
+    Raises:
+        ConfigError: No header can hold the key.
+    """
+    if not (key and key.isascii() and key.isprintable() and key == key.strip()):
+        raise ConfigError("the key has to be printable ASCII without blanks around it: no header can hold another")
+
+
 class _TooLargeError(Exception):
     pass
 
@@ -47,13 +56,9 @@ class Guard:
         key: That requests bring as `Authorization: Bearer KEY`; None asks for none.
         hosts: Names that requests may give to the server; None allows any. A page of another site whose name was made
             to point at this machine gives another.
-    Raises:
-        ConfigError: No header can hold the key.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, body_bytes: int, hosts: Collection[str] | None) -> None:
-        if key is not None and not (key.isascii() and key.isprintable() and key == key.strip() and key):
-            raise ConfigError("the key has to be printable ASCII without blanks around it: no header can hold another")
         self._app = app
         self._key = key
         self._body_bytes = body_bytes

@@ -1,0 +1,70 @@
+"""What requests hold and what they are answered with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+
+from pgkd_agent.text import shorten
+
+
+class ClassifyRequest(BaseModel):
+    """One text, or several."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = ""
+    """A text; instead of `texts`."""
+    texts: Annotated[list[str], FailFast()] = []
+    """Texts, answered in this order."""
+    top: Annotated[int, Field(ge=1)] = 1
+    """How many of the most probable labels to name for each text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_else(cls, given: Any) -> Any:
+        """One error, however many there are."""
+        if isinstance(given, dict) and (unknown := next((key for key in given if key not in cls.model_fields), None)):
+            raise ValueError(f"there is no {shorten(str(unknown), 40)!r}; give {', '.join(cls.model_fields)}")
+        return given
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ClassifyRequest:
+        if len({"text", "texts"} & self.model_fields_set) != 1:
+            raise ValueError("give either 'text' or 'texts'")
+        return self
+
+    @property
+    def all_texts(self) -> list[str]:
+        return [self.text] if "text" in self.model_fields_set else self.texts
+
+
+class LabelProbability(BaseModel):
+    label: str
+    probability: float
+
+
+class ClassifiedText(BaseModel):
+    """`label` is null where the confidence is below the server's `--min-confidence`."""
+
+    label: str | None
+    confidence: float
+    """Probability of the most probable label."""
+    top: list[LabelProbability]
+    """The most probable labels, as many as were asked for."""
+
+
+class ClassifyResponse(BaseModel):
+    """One for each text, in order."""
+
+    predictions: list[ClassifiedText]
+
+
+class Health(BaseModel):
+    status: str
+    version: str
+
+
+class Labels(BaseModel):
+    labels: list[str]
