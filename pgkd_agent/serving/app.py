@@ -171,8 +171,10 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-async def _unprocessable(_request: Request, error: Exception) -> JSONResponse:
+async def _unprocessable(request: Request, error: Exception) -> JSONResponse:
     """In one sentence, and without the texts that were sent."""
+    if "json" not in request.headers.get("content-type", ""):
+        return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 422)
     found = error.errors() if isinstance(error, RequestValidationError) else ()
     problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in islice(found, 5)]
     return JSONResponse({"detail": "; ".join(problems)}, 422)

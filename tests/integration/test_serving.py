@@ -128,6 +128,12 @@ def test_a_body_that_is_no_json_or_no_text_is_refused(classifier: StudentClassif
     assert answer.status_code == 422 and answer.json()["detail"]
 
 
+def test_a_body_that_is_not_said_to_be_json_is_refused_with_what_to_say(classifier: StudentClassifier) -> None:
+    with serving(classifier) as client:
+        answer = client.post("/classify", content=b'{"text": "a"}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 422 and "Content-Type: application/json" in answer.json()["detail"]
+
+
 def test_a_body_without_a_length_is_cut_off_at_the_limit(classifier: StudentClassifier) -> None:
     def endless() -> Iterator[bytes]:
         yield b'{"text": "'
