@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from pgkd_agent.config import PGKDConfig, StudentSettings
 from pgkd_agent.errors import ConfigError, StorageError, StudentDivergedError
-from pgkd_agent.student.batching import encode, pad, training_batches
+from pgkd_agent.student.batching import CHARS_PER_TOKEN, encode, pad, training_batches
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.inference import predict_logits
 from pgkd_agent.student.loading import choose_device, load_tokenizer, recipe_for, use_bf16
@@ -32,6 +34,44 @@ def accuracy(student: TorchStudent, rows: list[Example]) -> float:
     names = [label.name for label in TAXONOMY]
     predicted = student.predict([row.text for row in rows]).argmax(axis=1)
     return float(np.mean([names[p] == row.label for p, row in zip(predicted, rows, strict=True)]))
+
+
+LONG = [
+    "apple " * 5000,
+    " " * 3000 + "apple dog " * 50,  # blanks are no tokens
+    "apple" + " " * 5000 + "dog",
+    "x" * 5000,  # one word
+    "apple" * 3000 + " dog",
+    "苹果 " + "苹" * 5000,
+    "apple\tdog\n" * 1000,
+    "an apple, a dog; " * 1000,
+]
+
+
+@pytest.mark.parametrize("max_length", [8, 64])
+def test_of_a_long_text_the_beginning_gives_the_same_tokens(tiny_student: Path, max_length: int) -> None:
+    tokenizer = load_tokenizer(str(tiny_student))
+    words = [*TOPICS["fruit"], " ", "unknown", "?!", "a1b2"]
+    drawn = random.Random(0)
+    mixed = ["".join(drawn.choice(words) + drawn.choice([" ", "  ", "", "-"]) for _ in range(600)) for _ in range(50)]
+    for text in [*LONG, *mixed, *TEXTS]:
+        expected = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        assert encode(tokenizer, [text], max_length) == [expected], text[:40]
+
+
+def test_what_is_cut_off_is_not_encoded(tiny_student: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_student))
+    seen: list[int] = []
+
+    class Counting:
+        truncation_side = "right"
+
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            seen.extend(map(len, texts))
+            return tokenizer(texts, **options)
+
+    assert [len(row) for row in encode(Counting(), ["apple " * 100_000, "a dog"], 32)] == [32, 4]
+    assert max(seen) <= 32 * CHARS_PER_TOKEN and len(seen) == 2
 
 
 def test_the_last_layer_makes_the_logits_of_its_inputs(student: TorchStudent) -> None:
