@@ -19,18 +19,28 @@ from langchain_core.runnables.config import get_config_list
 from pgkd_agent.budget import Budget, Spent
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Taxonomy
-from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.errors import (
+    BudgetExceededError,
+    ConfigError,
+    StorageError,
+    TeacherContextError,
+    TeacherRejectedError,
+    TeacherUnavailableError,
+)
+from pgkd_agent.files import lock
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prices import load_prices
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
-from pgkd_agent.teachers import open_zero_shot
+from pgkd_agent.teachers import open_zero_shot, zero_shot_concurrency
 from pgkd_agent.types import TokenUsage
 
 MAX_CONCURRENCY = 8
 """Texts that the fallback is asked about at once."""
 FAILURES_IN_A_ROW, PAUSE_SECONDS = 5, 60.0
 """After so many the fallback is left alone for so long."""
+NOT_ITS_FAULT = (TeacherContextError, TeacherRejectedError, BudgetExceededError)
+"""A text that is too long or refused, or a cap: says nothing of the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +92,16 @@ class CascadeStats:
 class Cascade(Runnable[str, Routed]):
     """Classify with the student; where its confidence is below `min_confidence`, ask the fallback.
 
-    A fallback that fails stops nothing: the student's label stands, `problem` says why. After `FAILURES_IN_A_ROW` it
-    is not asked for `PAUSE_SECONDS`, so that a provider that is down holds nobody up. May be shared by threads.
+    A fallback that fails stops nothing: the student's label stands, and `problem` says why. After `FAILURES_IN_A_ROW`
+    that are its provider's it is not asked for `PAUSE_SECONDS`. How long a call may take is `teacher.timeout`, and how
+    long it is tried again `teacher.max_retry_seconds`. May be shared by threads.
 
     Args:
         fallback: Takes a text, answers with a label (in any spelling that resolves to one), None, or something with a
             `label`, such as an `Answer` or the `Prediction` of a larger student. `open_llm` makes one of a teacher.
         min_confidence: In [0, 1]; 0 never asks, 1 always.
-        max_concurrency: Texts that the fallback is asked about at once.
+        max_concurrency: Texts that the fallback is asked about at once; give more to a larger student, whose batches
+            they are. None takes what `zero_shot.max_concurrency` says for `open_llm`, else `MAX_CONCURRENCY`.
         clock: Seconds, rising.
     """
 
@@ -98,15 +110,15 @@ class Cascade(Runnable[str, Routed]):
         student: StudentClassifier,
         fallback: Runnable[str, Any],
         min_confidence: float,
-        max_concurrency: int = MAX_CONCURRENCY,
+        max_concurrency: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence is {min_confidence}; expected a probability, from 0 to 1")
         self._student = student
-        self._fallback = _Guarded(fallback, clock)
+        at_once = max_concurrency or int(getattr(fallback, "max_concurrency", MAX_CONCURRENCY))
+        self._fallback = _Guarded(fallback, at_once, clock)
         self._min_confidence = min_confidence
-        self._max_concurrency = max_concurrency
         self._resolve = LabelResolver(student.taxonomy)
         self._stats = CascadeStats()
         self._lock = threading.Lock()
@@ -141,7 +153,7 @@ class Cascade(Runnable[str, Routed]):
         routed = [Routed(prediction.label, "student", prediction) for prediction in self._student.classify(texts)]
         unsure = [number for number, item in enumerate(routed) if self._is_unsure(item.student)]
         asking = {texts[number]: configs[number] for number in unsure}
-        answers = dict(zip(asking, self._ask(asking), strict=True))
+        answers = dict(zip(asking, self._fallback.batch([*asking], [*asking.values()]), strict=True))
         for number in unsure:
             routed[number] = self._route(routed[number], answers[texts[number]])
         self._count(len(texts), [(routed[number], answers[texts[number]]) for number in unsure], answers.values())
@@ -150,10 +162,6 @@ class Cascade(Runnable[str, Routed]):
     def _is_unsure(self, prediction: Prediction) -> bool:
         """A confidence may come out as 1 exactly."""
         return prediction.confidence < self._min_confidence or self._min_confidence == 1
-
-    def _ask(self, texts: dict[str, RunnableConfig]) -> list[Any]:
-        configs = [RunnableConfig({**config, "max_concurrency": self._max_concurrency}) for config in texts.values()]
-        return self._fallback.batch([*texts], configs, return_exceptions=True)
 
     def _route(self, item: Routed, answer: Any) -> Routed:
         if isinstance(answer, Exception):
@@ -182,45 +190,67 @@ class Cascade(Runnable[str, Routed]):
             )
 
 
-class _Guarded(Runnable[str, Any]):
-    """A fallback that is left alone for a while after failures in a row."""
+class _Guarded:
+    """A fallback that is left alone for a while after failures in a row that are the provider's."""
 
-    def __init__(self, fallback: Runnable[str, Any], clock: Callable[[], float]) -> None:
+    def __init__(self, fallback: Runnable[str, Any], at_once: int, clock: Callable[[], float]) -> None:
         self._fallback = fallback
+        self._at_once = at_once
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0
         self._alone_until = 0.0
         self._last = ""
 
-    def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        if self._failures >= FAILURES_IN_A_ROW and self._clock() < self._alone_until:
-            raise TeacherUnavailableError(
-                f"left alone after {self._failures} failures in a row, the last: {self._last}"
-            )
-        try:
-            answer = self._fallback.invoke(input, config)
-        except Exception as error:
-            with self._lock:
-                self._failures += 1
-                self._alone_until = self._clock() + PAUSE_SECONDS
-                self._last = str(error)
-            raise
-        self._failures = 0
-        return answer
+    def batch(self, texts: Sequence[str], configs: Sequence[RunnableConfig]) -> list[Any]:
+        """Answers and exceptions; some at a time, so that one that has just failed is soon left alone.
+
+        Raises:
+            StorageError: What was said cannot be kept.
+        """
+        answers: list[Any] = []
+        for start in range(0, len(texts), self._at_once):
+            some = [*texts[start : start + self._at_once]]
+            answers += self._alone(len(some)) or self._ask(some, configs[start : start + self._at_once])
+        return answers
+
+    def _alone(self, texts: int) -> list[Exception]:
+        with self._lock:
+            if self._failures < FAILURES_IN_A_ROW or self._clock() >= self._alone_until:
+                return []
+            why = f"left alone after {self._failures} failures in a row, the last: {self._last}"
+        return [TeacherUnavailableError(why)] * texts
+
+    def _ask(self, texts: list[str], configs: Sequence[RunnableConfig]) -> list[Any]:
+        own = [RunnableConfig({**config, "max_concurrency": self._at_once}) for config in configs]
+        answers = self._fallback.batch(texts, own, return_exceptions=True)
+        with self._lock:
+            for answer in answers:
+                if isinstance(answer, StorageError):
+                    raise answer
+                if not isinstance(answer, Exception):
+                    self._failures = 0
+                elif not isinstance(answer, NOT_ITS_FAULT):
+                    self._failures += 1
+                    self._alone_until = self._clock() + PAUSE_SECONDS
+                    self._last = str(answer)
+        return answers
 
 
 class LLMClassifier(Runnable[str, Answer]):
     """A chat model that names the class of a text, asked with a zero-shot prompt."""
 
-    def __init__(self, classifier: ZeroShotClassifier, budget: Budget) -> None:
+    def __init__(self, classifier: ZeroShotClassifier, budget: Budget, max_concurrency: int) -> None:
         self._classifier = classifier
         self._budget = budget
+        self._before = budget.spent
+        self.max_concurrency = max_concurrency
 
     @property
     def spent(self) -> Spent:
-        """On all calls, failed ones and the check at the start included; an answer from the log costs nothing."""
-        return self._budget.spent
+        """Since it was opened, failed calls and the check included; an answer from the log costs nothing."""
+        now, before = self._budget.spent, self._before
+        return Spent(now.calls - before.calls, now.tokens - before.tokens, now.cost - before.cost)
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
         def ask(text: str) -> Answer:
@@ -244,14 +274,19 @@ def open_llm(
 
     Args:
         model: Instead of the one that the settings name.
-        calls: SQLite file for all prompts and replies; goes on with one that is there. None keeps it for now.
+        calls: SQLite file for all prompts and replies; goes on with one that is there, whose calls count against the
+            caps. None keeps none.
     Raises:
+        StorageError: Another process works on that file, or it cannot be opened.
         ConfigError, TeacherUnavailableError: See `build_teacher`; also where it does not answer.
     """
     budget = Budget(config.budget, load_prices(config.teacher.prices))
     with ExitStack() as stack:
         if calls is None:
             calls = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "calls.sqlite"
+        else:
+            stack.callback(lock(calls.with_name(f".{calls.name}.lock"), str(calls)).release)
         classifier = stack.enter_context(open_zero_shot(model, taxonomy, config, budget, calls, stops_at_failure=False))
+        llm = LLMClassifier(classifier, budget, zero_shot_concurrency(config.zero_shot, [config.teacher]))
         classifier.check()
-        yield LLMClassifier(classifier, budget)
+        yield llm

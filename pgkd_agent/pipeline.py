@@ -192,10 +192,9 @@ def resume(
         teacher = None
     if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
         raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
-    if sorted(checks or ()) != (made_with_checks := stored.meta.get("checks", [])):
-        raise ConfigError(
-            f"{path} was made with checks {made_with_checks}; give the same: resume(path, checks=...), in Python"
-        )
+    if sorted(checks or ()) != (made_with_checks := stored.meta.get("checks", sorted(checks or ()))):
+        named = ", ".join(made_with_checks) or "none"
+        raise ConfigError(f"{path} was made with checks: {named}; give the same: resume(path, checks=...), in Python")
     prompt = stored.meta["prompt"]
     if teacher_prompt(stored.config.teacher).hash != prompt["sha256"]:
         raise ConfigError(

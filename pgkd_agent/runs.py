@@ -230,14 +230,23 @@ class RunDirectory:
         """Store the outcome, and the best model's calibration beside it.
 
         A replay without a new step has the outcome that is there, which of an earlier version lacks the calibration.
+
+        Raises:
+            StorageError: What is stored is damaged, or the disk refuses.
         """
-        file = self.path / "result.json"
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not self._has_new_steps else {}
-        if "calibration" in stored:
-            return
-        if self.best_model.is_dir():  # of a finished run it may have been removed
+        stored = {} if self._has_new_steps else self._stored_result()
+        is_new = self._has_new_steps or not (self.best_model / CALIBRATION_FILE).exists()
+        if is_new and self.best_model.is_dir():  # of a finished run it may have been removed
             self._write_json(f"models/best/{CALIBRATION_FILE}", asdict(calibration))
-        self._write_json("result.json", {**result, **stored, "calibration": asdict(calibration)})
+        if "calibration" not in stored:
+            self._write_json("result.json", {**result, **stored, "calibration": asdict(calibration)})
+
+    def _stored_result(self) -> dict[str, Any]:
+        file = self.path / "result.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise StorageError(f"{file} is damaged: {error}; remove it, and resume the run to make it anew") from error
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -30,10 +30,11 @@ def latency_cost(
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the batch, drawn by --seed (paper: 64).")] = BATCH,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed passes of the student.")] = 5,
     machine_usd_per_hour: Annotated[
-        float | None, typer.Option("--machine-usd-per-hour", min=0, help="Price of this machine. [default: not known]")
+        float | None,
+        typer.Option("--machine-usd-per-hour", min=0, help="Price of this machine.", show_default="not known"),
     ] = None,
     gpu_usd_per_hour: Annotated[
-        float | None, typer.Option("--gpu-usd-per-hour", min=0, help="Price with its GPU. [default: not known]")
+        float | None, typer.Option("--gpu-usd-per-hour", min=0, help="Price with its GPU.", show_default="not known")
     ] = None,
     seed: options.Seed = None,
     text_column: options.TextColumn = None,

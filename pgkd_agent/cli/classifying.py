@@ -47,7 +47,8 @@ def classify(
         str | None, typer.Option("--teacher", help="provider:model, asked about texts below --min-confidence.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Taxonomy with descriptions for the teacher. [default: the model's]")
+        Path | None,
+        typer.Option("--labels", help="Taxonomy with descriptions for the teacher.", show_default="the model's"),
     ] = None,
     base_url: options.BaseUrl = None,
     prompt: Annotated[
@@ -62,20 +63,24 @@ def classify(
     set_: options.Set = None,
     calls: Annotated[
         Path | None,
-        typer.Option("--calls", help="SQLite file that keeps what the LLM said: the same command goes on with it."),
+        typer.Option(
+            "--calls",
+            help="SQLite file that keeps what the LLM said: the same command goes on with it, caps count all of it.",
+        ),
     ] = None,
 ) -> None:
     """Print a JSON line per text: text, label, confidence and the probability of every label.
 
     Files of any size: texts are read, and results written, some thousands at a time. With --min-confidence a text that
-    the model is less sure of gets no label (null), or with --teacher that of an LLM; `source` says whose it is, and the
-    last line of stderr how often it was asked and what that took.
+    the model is less sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says
+    whose it is, and the last line of stderr how often it was asked and what that took. Exit code 1 where it could not
+    be asked about some of them.
     """
     from pgkd_agent.data import stream_texts
     from pgkd_agent.errors import ConfigError
     from pgkd_agent.student.classifier import StudentClassifier
 
-    for_teacher = {
+    named = {
         "--labels": labels,
         "--base-url": base_url,
         "--prompt": prompt,
@@ -88,8 +93,8 @@ def classify(
         "--set": set_,
         "--calls": calls,
     }
-    if teacher is None and (given := [name for name, value in for_teacher.items() if value is not None]):
-        raise ConfigError(f"{', '.join(given)}: only for --teacher, which is not given")
+    if teacher is None:
+        options.refuse(named, "only for --teacher, which is not given")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
@@ -148,7 +153,6 @@ def _print_cascade(
     from pgkd_agent.data import read_taxonomy
     from pgkd_agent.errors import ConfigError
     from pgkd_agent.prices import load_prices
-    from pgkd_agent.teachers import zero_shot_concurrency
     from pgkd_agent.types import TokenUsage, label_names
 
     taxonomy = read_taxonomy(labels) if labels else classifier.taxonomy
@@ -157,8 +161,7 @@ def _print_cascade(
     prices = load_prices(config.teacher.prices)
     has_price = prices.cost(config.teacher.spec, TokenUsage()) is not None
     with open_llm(taxonomy, config, calls=calls) as llm:
-        at_once = zero_shot_concurrency(config.zero_shot, [config.teacher])
-        cascade = Cascade(classifier, llm, min_confidence, at_once)
+        cascade = Cascade(classifier, llm, min_confidence)
 
         def classify(chunk: list[str]) -> list[dict[str, Any]]:
             return [
@@ -183,15 +186,19 @@ def _print_cascade(
                 highlight=False,
                 soft_wrap=True,
             )
+    if stats.failed:
+        raise typer.Exit(1)
 
 
 def export(
     model: Model,
     format: Annotated[str, typer.Option("--format", help="onnx, or onnx-int8: smaller and less exact.")] = "onnx",
-    out: Annotated[Path | None, typer.Option("--out", help="New folder. [default: MODEL-FORMAT]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New folder.", show_default="MODEL-FORMAT")] = None,
     check: Annotated[
         Path | None,
-        typer.Option("--check", help="Texts to check the export on. [default: the validation rows of the model's run]"),
+        typer.Option(
+            "--check", help="Texts to check the export on.", show_default="the validation rows of the model's run"
+        ),
     ] = None,
     text_column: options.TextColumn = None,
     min_agreement: Annotated[
@@ -200,7 +207,8 @@ def export(
             "--min-agreement",
             min=0,
             max=1,
-            help="Least share of texts that keep their label. [default: 0.995; onnx-int8: 0.97]",
+            help="Least share of texts that keep their label.",
+            show_default="0.995; onnx-int8: 0.97",
         ),
     ] = None,
 ) -> None:

@@ -41,7 +41,7 @@ def distill(
     student: options.StudentName = None,
     rows: options.Rows = None,
     seed: options.Seed = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Most KD steps. [default: 10]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Most KD steps.", show_default="10")] = None,
     recipe: options.Recipe = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt variant, or a path to a .j2 template.")] = None,
     description: options.Description = None,

@@ -12,7 +12,9 @@ from pgkd_agent.cli import options, terminal
 
 
 def doctor(
-    teacher: Annotated[str | None, typer.Option("--teacher", help="provider:model. [default: local:smollm2]")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="provider:model.", show_default="local:smollm2")
+    ] = None,
     base_url: options.BaseUrl = None,
     student: options.StudentName = None,
     config: options.ConfigFile = None,

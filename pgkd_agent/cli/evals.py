@@ -36,7 +36,7 @@ def prompts(
     ] = None,
     fail_under: Annotated[
         float | None,
-        typer.Option("--fail-under", min=0, help="With --baseline: how much lower a score may be. [default: 0]"),
+        typer.Option("--fail-under", min=0, help="With --baseline: how much lower a score may be.", show_default="0"),
     ] = None,
 ) -> None:
     """Compare prompt variants: what the teacher writes, and students trained on it, on test rows.

@@ -63,6 +63,19 @@ def evaluate(
             "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
             "pgkd evaluate --teacher SPEC FILE"
         )
+    if teacher is None:
+        named = {
+            "--labels": labels,
+            "--base-url": base_url,
+            "--prompt": prompt,
+            "--description": description,
+            "--out": out,
+            "--max-usd": max_usd,
+            "--max-calls": max_calls,
+            "--max-tokens": max_tokens,
+            "--max-minutes": max_minutes,
+        }
+        options.refuse(named, "only for --teacher, which is not given")
     flags = {
         "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
         "seed": seed,

@@ -31,7 +31,7 @@ from pgkd_agent.errors import PGKDError
 app = typer.Typer(
     name="pgkd",
     help="Performance-guided knowledge distillation: an LLM teaches a small text classifier.\n\n"
-    "Exit codes: 0 done, 1 a part of a comparison is missing or worse, 2 input or settings, 3 teacher, "
+    "Exit codes: 0 done, 1 a part of the result is missing or worse, 2 input or settings, 3 teacher, "
     "4 training diverged, 5 disk.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

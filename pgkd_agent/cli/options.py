@@ -33,12 +33,12 @@ Labels = Annotated[
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts.")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the labels.")]
 StudentName = Annotated[
-    str | None, typer.Option("--student", help="minilm, a hub id or a folder. [default: bert-base-uncased]")
+    str | None, typer.Option("--student", help="minilm, a hub id or a folder.", show_default="bert-base-uncased")
 ]
 Rows = Annotated[int | None, typer.Option("--rows", help="Draw this many labelled rows (paper: 1000).")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
 Recipe = Annotated[str | None, typer.Option("--recipe", help="default, or paper: the paper's exact settings.")]
-Out = Annotated[Path | None, typer.Option("--out", help="New run directory. [default: runs/NAME-TIME]")]
+Out = Annotated[Path | None, typer.Option("--out", help="New run directory.", show_default="runs/NAME-TIME")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
 MaxUSD = Annotated[
@@ -58,7 +58,7 @@ Precision = Annotated[
     str,
     typer.Option("--precision", help="Of torch and openvino: fp32, bf16, or auto (bf16 where the hardware has it)."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the library's]")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="the library's")]
 
 
 def caps(
@@ -117,6 +117,17 @@ def zero_shot_settings(
     if teacher and base_url is not None:
         return settings.model_copy(update={"teacher": at_server(settings.teacher, base_url)})
     return settings
+
+
+def refuse(named: dict[str, Any], why: str) -> None:
+    """
+    Args:
+        named: Options by name; None where one is not given.
+    Raises:
+        ConfigError: One of them is.
+    """
+    if given := [name for name, value in named.items() if value is not None]:
+        raise ConfigError(f"{', '.join(given)}: {why}")
 
 
 def money(cost: float | None, currency: str) -> str:

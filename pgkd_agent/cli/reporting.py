@@ -11,7 +11,8 @@ import typer
 def report(
     runs: Annotated[list[Path], typer.Argument(help="A run directory; two or more are held side by side.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The page. [default: report.html in the run, else comparison.html]")
+        Path | None,
+        typer.Option("--out", help="The page.", show_default="report.html in the run, else comparison.html"),
     ] = None,
 ) -> None:
     """Write the page of a run, or of several runs side by side.

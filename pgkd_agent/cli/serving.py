@@ -74,7 +74,7 @@ def serve(
     settings = uvicorn.Config(
         app,
         log_level="warning",
-        limit_concurrency=max_connections,
+        limit_concurrency=max_connections + 1,  # uvicorn counts the one that asks
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     uvicorn.Server(settings).run([listener])

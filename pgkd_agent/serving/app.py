@@ -84,6 +84,7 @@ def create_app(
     app.add_middleware(Guard, key=key, body_bytes=limits.body_bytes, hosts=hosts)
     app.add_middleware(Timing, path="/classify", metrics=metrics)  # around the guard, whose refusals count
     app.add_exception_handler(RequestValidationError, _unprocessable)
+    app.add_exception_handler(400, _unreadable)
 
     @app.post("/classify", responses=_REFUSALS)
     async def classify(body: ClassifyRequest, request: Request) -> ClassifyResponse:
@@ -128,6 +129,8 @@ _REFUSALS: dict[int | str, dict[str, str]] = {
     401: {"description": "No key, or another one"},
     413: {"description": "The body is too large"},
     422: {"description": "Too many texts, too long ones, or not what is expected"},
+    500: {"description": "The classifier failed"},
+    503: {"description": "Too many connections, or the server is ending"},
     403: {"description": "Another name for this server than it has"},
     429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
 }
@@ -160,7 +163,7 @@ async def _unless_gone(request: Request, classifying: Coroutine[Any, Any, list[P
         await asyncio.wait({work, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return await work
-        raise HTTPException(CLIENT_HAS_GONE)
+        raise HTTPException(CLIENT_HAS_GONE, "the client has gone")
     finally:
         for task in (work, hanging_up):
             task.cancel()
@@ -169,6 +172,10 @@ async def _unless_gone(request: Request, classifying: Coroutine[Any, Any, list[P
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _unreadable(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "the body is not JSON in UTF-8, or nested too deeply"}, 422)
 
 
 async def _unprocessable(request: Request, error: Exception) -> JSONResponse:

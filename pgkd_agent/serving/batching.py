@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class _Job:
     texts: Sequence[str]
     done: asyncio.Future[list[Prediction]]
 
+    @property
+    def is_wanted(self) -> bool:
+        """Not where its client has gone."""
+        return not self.done.done()
+
 
 class Batcher:
     """One call of the classifier at a time; whatever waits when it ends is the next one.
@@ -48,13 +54,11 @@ class Batcher:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
-        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
-        self._held: _Job | None = None
+        self._jobs: deque[_Job] = deque()
+        self._arrived = asyncio.Event()
         self._is_stopping = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classify")
         self._worker: asyncio.Task[None] | None = None
-        self.waiting = 0
-        """Texts that are in no call yet."""
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work())
@@ -62,20 +66,19 @@ class Batcher:
     async def stop(self) -> None:
         """End after the call that is under way, whose requests are answered; those that wait get `StoppedError`."""
         self._is_stopping = True
-        self._jobs.put_nowait(None)  # wakes a worker that waits
+        self._arrived.set()
         if self._worker:
             await self._worker
-        waiting = [self._held]
-        while not self._jobs.empty():
-            waiting.append(self._jobs.get_nowait())
-        for job in filter(None, waiting):
-            if not job.done.done():
-                job.done.set_exception(StoppedError())
         self._thread.shutdown()
 
     @property
     def is_alive(self) -> bool:
-        return self._worker is not None and not self._worker.done()
+        return self._worker is not None and not self._worker.done() and not self._is_stopping
+
+    @property
+    def waiting(self) -> int:
+        """Texts that are in no call yet, and somebody waits for."""
+        return sum(len(job.texts) for job in self._jobs if job.is_wanted)
 
     async def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """
@@ -86,54 +89,60 @@ class Batcher:
         """
         if not texts:
             return []
-        if self._is_stopping:
+        if not self.is_alive:
             raise StoppedError
-        if self.waiting and self.waiting + len(texts) > self._max_waiting:
+        if (waiting := self.waiting) and waiting + len(texts) > self._max_waiting:
             raise OverloadedError
         job = _Job(texts, asyncio.get_running_loop().create_future())
-        self.waiting += len(texts)
-        self._jobs.put_nowait(job)
+        self._jobs.append(job)
+        self._arrived.set()
         return await job.done
 
     async def _work(self) -> None:
-        while not self._is_stopping:
-            jobs = await self._next()
-            self.waiting -= sum(len(job.texts) for job in jobs)
-            if wanted := [job for job in jobs if not job.done.done()]:  # of the others the client has gone
-                await self._answer(wanted)
+        try:
+            while not self._is_stopping:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while not self._is_stopping and (jobs := self._take()):
+                    await self._answer(jobs)
+        finally:
+            for job in self._jobs:
+                if job.is_wanted:
+                    job.done.set_exception(StoppedError())
 
-    async def _next(self) -> list[_Job]:
-        first = self._held or await self._jobs.get()
-        self._held = None
-        if first is None:
-            return []
-        jobs, texts = [first], len(first.texts)
-        while not self._jobs.empty() and (job := self._jobs.get_nowait()) is not None:
-            if texts + len(job.texts) > self._max_batch:
-                self._held = job
-                break
-            jobs.append(job)
-            texts += len(job.texts)
-        return jobs
+    def _take(self) -> list[_Job]:
+        """The jobs of the next call, off the queue."""
+        taken: list[_Job] = []
+        texts = 0
+        while self._jobs:
+            job = self._jobs[0]
+            if job.is_wanted:
+                if taken and texts + len(job.texts) > self._max_batch:
+                    break
+                taken.append(job)
+                texts += len(job.texts)
+            self._jobs.popleft()
+        return taken
 
     async def _answer(self, jobs: Sequence[_Job]) -> None:
         """Where a call fails its requests are tried one by one, so that one of them cannot spoil the others."""
         texts = [text for job in jobs for text in job.texts]
-        self._on_batch(len(texts))
         try:
+            self._on_batch(len(texts))
             predictions = await asyncio.get_running_loop().run_in_executor(self._thread, self._classify, texts)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:  # a library's panic too: the worker has to live
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
             if len(jobs) > 1:
-                for job in jobs:
+                for job in filter(lambda job: job.is_wanted, jobs):
                     await self._answer([job])
-            elif not jobs[0].done.done():
+            elif jobs[0].is_wanted:
                 failure = ClassifierError(f"{type(error).__name__}: {error}")
                 failure.__cause__ = error
                 jobs[0].done.set_exception(failure)
             return
         for job in jobs:
             found, predictions = predictions[: len(job.texts)], predictions[len(job.texts) :]
-            if not job.done.done():
+            if job.is_wanted:
                 job.done.set_result(found)

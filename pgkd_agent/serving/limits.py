@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from pgkd_agent.errors import ConfigError
 
 OPEN_PATHS = ("/", "/page.css", "/page.js", "/health", "/openapi.json")
 """For which no key is needed; they tell nothing of the model or its use."""
-MOST_READ_BYTES = 32_000_000
+MOST_READ_BYTES, MOST_READ_SECONDS = 32_000_000, 10
 """Of a body beyond the limit, so that its sender reads the refusal; the connection of a longer one is closed."""
 
 
@@ -70,7 +71,8 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self._hosts is not None and _host_of(headers) not in self._hosts:
-            await _refuse(send, 403, f"this server is asked for as one of {', '.join(self._hosts)}")
+            detail = f"this server answers as {', '.join(self._hosts)}; behind a proxy, start it with a key"
+            await _refuse(send, 403, detail)
             return
         if scope["path"] not in OPEN_PATHS and not self._may_ask(headers):
             detail = "a key is needed: send it as Authorization: Bearer KEY"
@@ -78,14 +80,15 @@ class Guard:
             return
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._body_bytes:
-            await self._too_large(receive, send, 0)
+            await self._too_large(receive, send, 0, True)
             return
-        read = 0
+        read, more = 0, True
 
         async def counted() -> Message:
-            nonlocal read
+            nonlocal read, more
             message = await receive()
             read += len(message.get("body", b""))
+            more = message.get("more_body", False)
             if read > self._body_bytes:
                 raise _TooLargeError
             return message
@@ -97,7 +100,7 @@ class Guard:
         with suppress(_TooLargeError):
             await self._app(scope, counted, unless_too_large)
         if read > self._body_bytes:
-            await self._too_large(receive, send, read)
+            await self._too_large(receive, send, read, more)
 
     def _may_ask(self, headers: dict[str, str]) -> bool:
         if self._key is None:
@@ -105,12 +108,17 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._key.encode())
 
-    async def _too_large(self, receive: Receive, send: Send, read: int) -> None:
-        more = True
-        while more and read <= MOST_READ_BYTES:
-            message = await receive()
-            read += len(message.get("body", b""))
-            more = message["type"] == "http.request" and message.get("more_body", False)
+    async def _too_large(self, receive: Receive, send: Send, read: int, more: bool) -> None:
+        """
+        Args:
+            more: Whether there is more of the body to read.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOST_READ_SECONDS):
+                while more and read <= MOST_READ_BYTES:
+                    message = await receive()
+                    read += len(message.get("body", b""))
+                    more = message.get("more_body", False)
         detail = f"the request has more than {self._body_bytes:,} bytes; send fewer texts at a time"
         await _refuse(send, 413, detail, (b"connection", b"close"))
 
@@ -119,7 +127,7 @@ def _host_of(headers: dict[str, str]) -> str:
     """Without port, and without the brackets of an IPv6 address."""
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name.strip("[]")
+    return name.strip("[]").lower().rstrip(".")
 
 
 async def _refuse(send: Send, status: int, detail: str, *more: tuple[bytes, bytes]) -> None:

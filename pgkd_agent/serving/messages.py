@@ -25,7 +25,8 @@ class ClassifyRequest(BaseModel):
     @classmethod
     def _nothing_else(cls, given: Any) -> Any:
         """One error, however many there are."""
-        if isinstance(given, dict) and (unknown := next((key for key in given if key not in cls.model_fields), None)):
+        unknown = next((key for key in given if key not in cls.model_fields), None) if isinstance(given, dict) else None
+        if unknown is not None:
             raise ValueError(f"there is no {shorten(str(unknown), 40)!r}; give {', '.join(cls.model_fields)}")
         return given
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest import mock
 
-from pgkd_agent.cli import main
+from pgkd_agent.cli import main, terminal
 
 TERMINAL = {"COLUMNS": "160", "NO_COLOR": "1"}
 
@@ -22,11 +24,27 @@ class Ended:
     stderr: str
 
 
+@contextmanager
+def restored() -> Iterator[None]:
+    """What commands change for the process they run in: logging, and how much they say."""
+    root = logging.getLogger()
+    loggers = [root, *(logging.getLogger(name) for name in ("pgkd_agent", *terminal.WITHOUT_TABLE))]
+    levels, handlers = [logger.level for logger in loggers], root.handlers[:]
+    try:
+        yield
+    finally:
+        terminal.set_verbosity(quiet=False, verbose=False)
+        root.handlers[:] = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def pgkd(*arguments: object, stdin: str = "") -> Ended:
     """Within this process, since one of its own takes seconds to start."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     with (
+        restored(),
         mock.patch.dict(os.environ, TERMINAL),
         mock.patch.object(sys, "argv", ["pgkd", *map(str, arguments)]),
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),

@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableLambda
 from pgkd_agent import Cascade, StudentClassifier, open_llm
 from pgkd_agent.cascade import Answer as Named
 from pgkd_agent.config import build_config
-from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.errors import ConfigError, StorageError, TeacherContextError, TeacherUnavailableError
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label, TokenUsage
 from tests.integration.command_line import pgkd
@@ -182,8 +182,28 @@ def test_a_fallback_that_is_down_is_left_alone_for_a_while(classifier: StudentCl
         problems = [item.problem for item in cascade.classify(texts.unsure)]
     assert asked == 5 and "left alone after 5 failures in a row, the last: down" in problems[-1]
     now, is_down = 61.0, False
+    assert cascade.stats.failed == 12
     assert [item.source for item in cascade.classify(texts.unsure)] == ["fallback"] * 3
-    assert cascade.stats.failed == 12 and asked == 8
+    assert asked == 8
+
+
+def test_texts_that_are_too_long_say_nothing_of_the_provider(classifier: StudentClassifier, texts: Texts) -> None:
+    def fallback(text: str) -> str:
+        if text in texts.sure:
+            raise TeacherContextError("too long")
+        return "fruit"
+
+    cascade = Cascade(classifier, RunnableLambda(fallback), 1.0, 2)
+    routed = cascade.classify([*texts.sure, texts.unsure[0]])
+    assert routed[-1].source == "fallback" and all("too long" in item.problem for item in routed[:-1])
+
+
+def test_what_cannot_be_kept_is_an_error(classifier: StudentClassifier, texts: Texts) -> None:
+    def fallback(text: str) -> str:
+        raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        Cascade(classifier, RunnableLambda(fallback), texts.threshold).classify(texts.unsure)
 
 
 def test_a_cap_leaves_the_rest_to_the_student(classifier: StudentClassifier, texts: Texts) -> None:
@@ -205,6 +225,7 @@ def test_on_the_command_line(model: Path, texts: Texts, tmp_path: Path) -> None:
     with serve(lambda _call, _body: completion("animals")) as server:
         done = pgkd(*command, "--teacher", "openai:gpt-4o-mini", "--base-url", server.base_url, "--max-calls", 2)
     assert [json.loads(line)["source"] for line in done.stdout.splitlines()].count("fallback") == 2
+    assert done.returncode == 1  # a cap left one out
     said = " ".join(done.stderr.split())
     assert f"3 of 4 texts (75.0%) were below {texts.threshold:g}" in said
     assert "could not be asked about 1: 2 calls, 240 tokens" in said and "USD" in said
@@ -227,6 +248,8 @@ def test_what_an_llm_said_is_kept_for_the_same_command(model: Path, texts: Texts
         llm = ("--teacher", "openai:gpt-4o-mini", "--base-url", server.base_url)
         first, again = pgkd(*command, *llm), pgkd(*command, *llm)
         assert len(server.requests) == 3 and first.stdout == again.stdout
+        assert (first.returncode, again.returncode) == (0, 0)
+        assert "3 calls, 360 tokens" in first.stderr and "0 calls, 0 tokens, 0.0000 USD" in again.stderr
 
 
 def test_as_a_tool_it_tells_an_agent_its_classes(classifier: StudentClassifier, texts: Texts) -> None:

@@ -69,6 +69,7 @@ def test_the_list_of_options_is_current(tmp_path: Path) -> None:
     generate = [sys.executable, "-m", "typer", "pgkd_agent.cli.main", "utils", "docs", "--name", "pgkd"]
     subprocess.run([*generate, "--output", str(made)], check=True, capture_output=True, cwd=ROOT)
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made.read_text(encoding="utf-8"), "run `make docs`"
+    assert "* `--steps <int>`: Most KD steps.  [default: 10]" in made.read_text(encoding="utf-8").replace("(10)", "10")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
