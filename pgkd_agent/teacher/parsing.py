@@ -1,7 +1,7 @@
 """Read raw replies: samples, each on its own, so that one bad sample never costs the others, and zero-shot answers.
 
 Accepted are `{"samples": [...]}`, a bare list, several lists or objects, and JSON lines, with prose, code
-fences or a `<think>` block around them. Of a reply that was cut off, the whole samples are kept and the
+fences around them or a `<think>` block before them. Of a reply that was cut off, the whole samples are kept and the
 cut one is dropped. Besides `text` and `label`, the keys in `TEXT_KEYS` and `LABEL_KEYS` are understood, in
 any case.
 """
@@ -35,7 +35,8 @@ ANSWER_KEYS = ("class_label", "class_names", "class_name", "label", "class", "ca
 """Keys of a zero-shot answer, the paper's first."""
 LABEL_KEYS = ("label", "class", "category", "intent", "topic", "class_label", "gold_label", "correct_label")
 
-_THINKING = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+_THINKING = re.compile(r"\A(\s*<think>.*?(</think>|\Z))+", re.DOTALL)
+"""At the beginning only: further on it may be a part of a text."""
 _PAIR = re.compile(r'"(\w+)"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 _OPENING = re.compile(r"[\[{]")
 _DECODER = json.JSONDecoder(strict=False)  # models put raw line breaks into strings

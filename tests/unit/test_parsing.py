@@ -60,6 +60,12 @@ def test_what_models_wrap_around_samples(raw: str) -> None:
 
 def test_an_unfinished_thought_is_no_answer() -> None:
     assert pairs(f"<think>I could write {ONE}") == []
+    assert pairs(f"<think>{ONE}</think>\n<think></think>{TWO}") == pairs(TWO)
+
+
+@pytest.mark.parametrize("text", ["<think></think>so", "what does <think> mean", "</think>"])
+def test_a_text_may_hold_what_models_mark_their_thoughts_with(text: str) -> None:
+    assert pairs(json.dumps({"samples": [{"text": text, "label": "a"}]})) == [(text, "a")]
 
 
 def test_raw_line_breaks_in_a_string_are_read() -> None:
