@@ -68,8 +68,9 @@ def local_config(student: Path, model: Path | str) -> PGKDConfig:
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
             "teacher.prompt": "per_class",
-            "teacher.samples_per_request": 2,
-            "teacher.max_tokens": 96,
+            "teacher.samples_per_request": 1,
+            "teacher.max_tokens": 48,
+            "pgkd.pgkd_batch_size": REQUESTS_PER_STEP,
             "pgkd.num_kd_steps": STEPS,
         },
     )
