@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pgkd_agent.config import PGKDConfig, build_config
-from pgkd_agent.types import Example
+from pgkd_agent.types import Example, Label
+
+if TYPE_CHECKING:
+    from pgkd_agent.student.classifier import StudentClassifier
 
 TOPICS = {
     "fruit": ["apple", "banana", "cherry", "mango", "peach", "grape", "lemon", "plum"],
@@ -81,6 +85,25 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a student that was trained on the topics."""
+    from pgkd_agent.student.student import TorchStudent
+
+    student = TorchStudent(tiny_config(tiny_student).student, tuple(Label(name) for name in TOPICS), seed=1)
+    student.fit(sentences(20, 0), sentences(5, 1), 0)
+    folder = tmp_path_factory.mktemp("topics") / "model"
+    student.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(model: Path) -> StudentClassifier:
+    from pgkd_agent.student.classifier import StudentClassifier
+
+    return StudentClassifier.load(model)
 
 
 @pytest.fixture

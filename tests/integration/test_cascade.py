@@ -16,10 +16,9 @@ from pgkd_agent import Cascade, StudentClassifier, open_llm
 from pgkd_agent.cascade import Answer as Named
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import ConfigError, StorageError, TeacherContextError, TeacherUnavailableError
-from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label, TokenUsage
 from tests.integration.command_line import pgkd
-from tests.integration.conftest import TOPICS, sentences, tiny_config
+from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import completion, failure, serve
 
 TAXONOMY = tuple(Label(name) for name in TOPICS)
@@ -32,20 +31,6 @@ class Texts:
     unsure: list[str]
     sure: list[str]
     threshold: float
-
-
-@pytest.fixture(scope="module")
-def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    student = TorchStudent(tiny_config(tiny_student).student, TAXONOMY, seed=1)
-    student.fit(sentences(20, 0), sentences(5, 1), 0)
-    folder = tmp_path_factory.mktemp("cascade") / "model"
-    student.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classifier(model: Path) -> StudentClassifier:
-    return StudentClassifier.load(model)
 
 
 @pytest.fixture(scope="module")

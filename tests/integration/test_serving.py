@@ -27,28 +27,13 @@ from pgkd_agent.serving.app import create_app
 from pgkd_agent.serving.limits import Limits
 from pgkd_agent.serving.messages import ClassifyRequest
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
-from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label
 from tests.integration.chromium import dumped
 from tests.integration.command_line import pgkd
-from tests.integration.conftest import TOPICS, sentences, tiny_config
+from tests.integration.conftest import TOPICS, sentences
 
 TAXONOMY = tuple(Label(name) for name in TOPICS)
 TEXTS = [row.text for row in sentences(3, 2)]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    student = TorchStudent(tiny_config(tiny_student).student, TAXONOMY, seed=1)
-    student.fit(sentences(20, 0), sentences(5, 1), 0)
-    folder = tmp_path_factory.mktemp("serving") / "model"
-    student.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classifier(model: Path) -> StudentClassifier:
-    return StudentClassifier.load(model)
 
 
 @contextmanager
