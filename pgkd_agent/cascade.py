@@ -27,7 +27,7 @@ from pgkd_agent.errors import (
     TeacherRejectedError,
     TeacherUnavailableError,
 )
-from pgkd_agent.files import lock
+from pgkd_agent.files import lock_beside
 from pgkd_agent.guardrails import LabelResolver
 from pgkd_agent.prices import load_prices
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
@@ -285,7 +285,7 @@ def open_llm(
         if calls is None:
             calls = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "calls.sqlite"
         else:
-            stack.callback(lock(calls.with_name(f".{calls.name}.lock"), str(calls)).release)
+            stack.callback(lock_beside(calls).release)
         classifier = stack.enter_context(open_zero_shot(model, taxonomy, config, budget, calls, stops_at_failure=False))
         llm = LLMClassifier(classifier, budget, zero_shot_concurrency(config.zero_shot, [config.teacher]))
         classifier.check()

@@ -46,6 +46,11 @@ def lock(file: Path, what: str) -> FileLock:
     return held
 
 
+def lock_beside(file: Path) -> FileLock:
+    """`lock` a file by a hidden one beside it, `.NAME.lock`: what is locked itself could not be replaced."""
+    return lock(file.with_name(f".{file.name}.lock"), str(file))
+
+
 def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Append to a JSON lines file, made with its folder where it is not there; on disk when this returns.
 

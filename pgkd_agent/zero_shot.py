@@ -15,7 +15,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, Taxonomy
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.estimates import Estimate, estimate_run
-from pgkd_agent.files import append_lines, lock
+from pgkd_agent.files import append_lines, lock_beside
 from pgkd_agent.metrics import classification_report
 from pgkd_agent.preview import zero_shot_tokens
 from pgkd_agent.prices import PriceTable, load_prices
@@ -90,7 +90,7 @@ def evaluate_zero_shot(
     if left:
         budget = Budget(config.budget, prices)
         with ExitStack() as stack:
-            stack.callback(lock(answers.with_name(f".{answers.name}.lock"), str(answers)).release)
+            stack.callback(lock_beside(answers).release)
             classifier = stack.enter_context(
                 open_zero_shot(None, taxonomy, config, budget, calls_beside(answers), few_shot)
             )

@@ -40,9 +40,7 @@ def latency_cost(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     base_url: options.BaseUrl = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
-    ] = None,
+    prompt: options.ZeroShotPrompt = None,
     description: options.Description = None,
     out: Annotated[
         Path | None,

@@ -51,9 +51,7 @@ def classify(
         typer.Option("--labels", help="Taxonomy with descriptions for the teacher.", show_default="the model's"),
     ] = None,
     base_url: options.BaseUrl = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
-    ] = None,
+    prompt: options.ZeroShotPrompt = None,
     description: options.Description = None,
     max_usd: options.MaxUSD = None,
     max_calls: options.MaxCalls = None,
@@ -80,21 +78,18 @@ def classify(
     from pgkd_agent.errors import ConfigError
     from pgkd_agent.student.classifier import StudentClassifier
 
-    named = {
-        "--labels": labels,
-        "--base-url": base_url,
-        "--prompt": prompt,
-        "--description": description,
-        "--max-usd": max_usd,
-        "--max-calls": max_calls,
-        "--max-tokens": max_tokens,
-        "--max-minutes": max_minutes,
-        "--config": config,
-        "--set": set_,
-        "--calls": calls,
-    }
+    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if teacher is None:
-        options.refuse(named, "only for --teacher, which is not given")
+        options.only_for_teacher(
+            labels=labels,
+            base_url=base_url,
+            prompt=prompt,
+            description=description,
+            **caps,
+            config=config,
+            set_=set_,
+            calls=calls,
+        )
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
@@ -103,7 +98,7 @@ def classify(
         _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
         return
     flags = {
-        "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
+        "budget": caps,
         "data.task_description": description,
         "zero_shot.prompt": prompt,
     }
@@ -112,13 +107,7 @@ def classify(
 
 
 def _rows_of(predictions: list[Prediction], min_confidence: float | None) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": prediction.label if prediction.confidence >= (min_confidence or 0.0) else None,
-            **_figures(prediction),
-        }
-        for prediction in predictions
-    ]
+    return [{"label": prediction.label_if(min_confidence or 0.0), **_figures(prediction)} for prediction in predictions]
 
 
 def _figures(prediction: Prediction) -> dict[str, Any]:

@@ -158,8 +158,7 @@ def train(
 
 def _resume(run: Path, others: list[str], caps: dict[str, float], as_json: bool, track: Sequence[str]) -> None:
     if others:
-        options_given = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in others)
-        raise ConfigError(f"--resume takes rows and settings from the run; leave out {options_given}")
+        raise ConfigError(f"--resume takes rows and settings from the run; leave out {options.option_names(others)}")
     from pgkd_agent.cli.running import Outlets, resume_with_display
 
     resume_with_display(run, caps, Outlets(as_json, track))

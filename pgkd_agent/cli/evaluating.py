@@ -31,9 +31,7 @@ def evaluate(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     base_url: options.BaseUrl = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
-    ] = None,
+    prompt: options.ZeroShotPrompt = None,
     description: options.Description = None,
     out: Annotated[
         Path | None,
@@ -63,21 +61,13 @@ def evaluate(
             "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
             "pgkd evaluate --teacher SPEC FILE"
         )
+    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if teacher is None:
-        named = {
-            "--labels": labels,
-            "--base-url": base_url,
-            "--prompt": prompt,
-            "--description": description,
-            "--out": out,
-            "--max-usd": max_usd,
-            "--max-calls": max_calls,
-            "--max-tokens": max_tokens,
-            "--max-minutes": max_minutes,
-        }
-        options.refuse(named, "only for --teacher, which is not given")
+        options.only_for_teacher(
+            labels=labels, base_url=base_url, prompt=prompt, description=description, out=out, **caps
+        )
     flags = {
-        "budget": options.caps(max_usd, max_calls, max_tokens, max_minutes),
+        "budget": caps,
         "seed": seed,
         "data.text_column": text_column,
         "data.label_column": label_column,

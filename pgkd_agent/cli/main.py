@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import pgkd_agent
 from pgkd_agent.cli import (
@@ -77,7 +76,7 @@ def main() -> None:
     try:
         app()
     except PGKDError as error:
-        console = Console(stderr=True, emoji=False)
+        console = terminal.errors()
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(error.exit_code)

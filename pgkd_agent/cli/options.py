@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,9 @@ DataFolder = Annotated[
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Another server that speaks the provider's protocol.")]
 Description = Annotated[
     str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")
+]
+ZeroShotPrompt = Annotated[
+    str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
 ]
 Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
 Test = Annotated[Path | None, typer.Option("--test", help="Test rows; only for the before/after table.")]
@@ -119,15 +123,20 @@ def zero_shot_settings(
     return settings
 
 
-def refuse(named: dict[str, Any], why: str) -> None:
+def option_names(parameters: Iterable[str]) -> str:
+    """Options as they are written, by the names of a command's parameters."""
+    return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in parameters)
+
+
+def only_for_teacher(**named: Any) -> None:
     """
     Args:
-        named: Options by name; None where one is not given.
+        named: Parameters of a command that has no teacher; None where one is not given.
     Raises:
         ConfigError: One of them is.
     """
     if given := [name for name, value in named.items() if value is not None]:
-        raise ConfigError(f"{', '.join(given)}: {why}")
+        raise ConfigError(f"{option_names(given)}: only for --teacher, which is not given")
 
 
 def money(cost: float | None, currency: str) -> str:

@@ -17,9 +17,7 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     """For all that follows in this process."""
     global _is_quiet
     _is_quiet = quiet
-    handler = RichHandler(
-        console=Console(stderr=True, emoji=False), show_time=verbose, show_path=verbose, show_level=verbose
-    )
+    handler = RichHandler(console=errors(), show_time=verbose, show_path=verbose, show_level=verbose)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("pgkd_agent").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in WITHOUT_TABLE:
@@ -28,6 +26,11 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
 
 def results() -> Console:
     return Console(emoji=False)
+
+
+def errors() -> Console:
+    """For warnings and errors, whatever --quiet says."""
+    return Console(stderr=True, emoji=False)
 
 
 def notes() -> Console:

@@ -127,12 +127,12 @@ def create_app(
 
 _REFUSALS: dict[int | str, dict[str, str]] = {
     401: {"description": "No key, or another one"},
+    403: {"description": "Another name for this server than it has"},
     413: {"description": "The body is too large"},
     422: {"description": "Too many texts, too long ones, or not what is expected"},
+    429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
     500: {"description": "The classifier failed"},
     503: {"description": "Too many connections, or the server is ending"},
-    403: {"description": "Another name for this server than it has"},
-    429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
 }
 
 
@@ -149,7 +149,7 @@ def _check(texts: list[str], limits: Limits) -> None:
 def _shown(prediction: Prediction, top: int, min_confidence: float) -> ClassifiedText:
     best_first = heapq.nlargest(top, prediction.probabilities.items(), key=lambda pair: pair[1])
     return ClassifiedText(
-        label=prediction.label if prediction.confidence >= min_confidence else None,
+        label=prediction.label_if(min_confidence),
         confidence=prediction.confidence,
         top=[LabelProbability(label=label, probability=probability) for label, probability in best_first],
     )

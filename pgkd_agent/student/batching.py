@@ -27,9 +27,8 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     Of a long text only the beginning is encoded, up to a blank: the tokens behind it would cost time and be thrown
     away. Where that gives fewer tokens than allowed, the whole text is taken, so that the result is the same.
     """
-    beginnings = [_beginning(text, max_length * CHARS_PER_TOKEN) for text in texts]
-    if tokenizer.truncation_side != "right":
-        beginnings = list(texts)
+    keeps_beginning = tokenizer.truncation_side == "right"
+    beginnings = [_beginning(text, max_length * CHARS_PER_TOKEN) if keeps_beginning else text for text in texts]
     ids = _encode(tokenizer, beginnings, max_length)
     too_few = [
         number

@@ -28,6 +28,10 @@ class Prediction:
     confidence: float
     probabilities: dict[str, float]
 
+    def label_if(self, min_confidence: float) -> str | None:
+        """None where the confidence is below it."""
+        return self.label if self.confidence >= min_confidence else None
+
 
 class StudentClassifier(Runnable[str, Prediction]):
     """Classify texts with a model folder written by this package, or any sequence classifier.
