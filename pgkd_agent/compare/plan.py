@@ -34,7 +34,7 @@ class MethodEntry(_Record):
     """Name of the method; None: that of the entry."""
     of: str | None = None
     """For a control, the entry whose accepted samples it repeats; for `frozen`, that of PGKD whose samples it trains
-    on, those of its first seed. None: the only one."""
+    on: those of its own seed, or, where that entry names `seeds`, of the first of these. None: the only one."""
     tokens_of: str | None = None
     """An entry whose teacher tokens are the most that this one may take, for methods that ask an LLM."""
     seeds: tuple[int, ...] = ()
@@ -97,7 +97,7 @@ class Cell:
     Attributes:
         source: The folder of its rows; None where the settings name one of the paper's datasets.
         of: The entry it repeats.
-        of_seed: The seed of that, where it is not its own.
+        of_seed: The seed of that, for `frozen`, which takes its samples; a control takes the counts of its own seed.
         tokens_of: Entry and seed whose teacher tokens it may take at most.
     """
 
@@ -163,7 +163,8 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
         check_method(entry.method or name, entry.options)
         repeated = repeated_by(plan, name)
-        if repeated and method_of(plan, name) in REPEATS and not {*seeds_of(plan, name)} <= {*seeds_of(plan, repeated)}:
+        of_one_seed = repeated and method_of(plan, name) == "frozen" and plan.methods[repeated].seeds
+        if repeated and not of_one_seed and not {*seeds_of(plan, name)} <= {*seeds_of(plan, repeated)}:
             raise ConfigError(f"{what}: method {name!r} has seeds that {repeated!r}, which it repeats, has not")
         if entry.tokens_of is not None:
             _check_tokens_of(plan, name, entry.tokens_of)
@@ -196,8 +197,6 @@ def repeated_by(plan: ComparisonFile, name: str) -> str | None:
         return loops[0]
     if wanted not in loops:
         raise ConfigError(f"method {name!r} repeats what PGKD accepted: say of which entry with `of`, one of {loops}")
-    if method == "frozen" and not plan.methods[wanted].seeds:
-        raise ConfigError(f"method {name!r} takes the samples of one run of {wanted!r}: say of which with its `seeds`")
     return wanted
 
 
@@ -322,7 +321,7 @@ def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path |
     source, config = _source_and_config(plan, dataset, seed, data, *layers)
     if method == "full_shot":
         config = config.model_copy(update={"data": config.data.model_copy(update={"rows": None})})
-    of_seed = seeds_of(plan, of)[0] if of and method == "frozen" else None
+    of_seed = (*plan.methods[of].seeds, seed)[0] if of and method == "frozen" else None
     tokens_of = None
     if entry.tokens_of:
         others = seeds_of(plan, entry.tokens_of)

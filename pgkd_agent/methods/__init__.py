@@ -53,7 +53,7 @@ METHODS: dict[str, Callable[..., Outcome]] = {
 """`full_shot` is `plain` on all rows that there are: the comparison sees to that."""
 
 WITH_LLM = ("pgkd", "zerogen", "sungen", "auggpt", "evokd", "evokd_init", "zero_shot", "few_shot")
-COUNTS = ("shots", "steps", "num_aug", "per_class", "rounds", "rows", "passes")
+COUNTS = ("shots", "steps", "num_aug", "per_class", "rounds", "rows", "passes", "samples")
 """Options that are whole numbers of at least 1."""
 
 LOOPS = ("pgkd", "frozen")
@@ -100,6 +100,8 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
             continue
         if option in COUNTS and (type(value) is not int or value < 1):
             raise ConfigError(f"method {name!r}: {option} is {value!r}, expected a whole number of at least 1")
+        if option == "at_once" and type(value) is not bool:
+            raise ConfigError(f"method {name!r}: at_once is {value!r}, expected true or false")
         if option == "alpha" and (not isinstance(value, int | float) or not 0 < value < 1):
             raise ConfigError(f"method {name!r}: alpha is {value!r}, expected a number between 0 and 1")
         if option == "wordnet" and not isinstance(value, str):

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 from pathlib import Path
 
 from pgkd_agent.algorithm import run_pgkd
@@ -41,17 +41,36 @@ def pgkd(setting: Setting) -> Outcome:
     return replace(outcome, cost=result.summary.teacher.cost)
 
 
-def frozen(setting: Setting) -> Outcome:
+def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) -> Outcome:
     """The loop with the samples that one run of PGKD accepted, step by step: an LLM writes once for many students.
 
     They are screened again, since the validation rows are others. What the LLM was shown were rows and mistakes of
     the student of that run, so this is PGKD without guidance by the student at hand.
+
+    Args:
+        samples: Only so many, the first that were accepted; None takes all.
+        at_once: All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
+            `guardrails.max_per_class` is about that step then.
     """
     if setting.pool is None:
         raise ConfigError("`frozen` trains on what a run of PGKD accepted: name the method it belongs to (`of`)")
+    pool = _first(setting.pool, samples)
+    if at_once:
+        pool = [[row for step in pool for row in step]]
     task = setting.task
     screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
-    return _in_steps(setting, PoolTeacher(setting.pool), len(setting.pool), screener)
+    return _in_steps(setting, PoolTeacher(pool), len(pool), screener)
+
+
+def _first(pool: Sequence[Sequence[Example]], number: int | None) -> list[Sequence[Example]]:
+    """So many rows of the pool, in as many KD steps as they were accepted in."""
+    if number is None:
+        return list(pool)
+    found = sum(map(len, pool))
+    if number > found:
+        raise ConfigError(f"`frozen` is to take {number} samples, and the run that it takes them from accepted {found}")
+    before = accumulate((len(step) for step in pool), initial=0)
+    return [step[: number - start] for step, start in zip(pool, before, strict=False) if start < number]
 
 
 def control(setting: Setting) -> Outcome:

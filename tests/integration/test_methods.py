@@ -76,6 +76,17 @@ def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
         run_in(tmp_path, "frozen", task, config)
 
 
+def test_frozen_samples_may_come_at_once_and_be_only_the_first(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
+    written = [Example(f"{word} was sold at dawn", "fruit") for word in ("mango", "papaya", "quince", "lychee")]
+    setting = Setting(task, config, tmp_path, pool=(written[:1], [], written[1:]))
+    assert run_method("frozen", setting).accepted == ({"fruit": 1}, {}, {"fruit": 3})
+    assert run_method("frozen", setting, {"at_once": True}).accepted == ({"fruit": 4},)
+    assert run_method("frozen", setting, {"samples": 2}).accepted == ({"fruit": 1}, {}, {"fruit": 1})
+    assert run_method("frozen", setting, {"samples": 1}).accepted == ({"fruit": 1},)
+    with pytest.raises(ConfigError, match="to take 5 samples, and the run .* accepted 4"):
+        run_method("frozen", setting, {"samples": 5})
+
+
 def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,8 +87,19 @@ paper"""
         "frozen": ("pgkd", 2, "paper"),
         "control": ("frozen", None, "paper"),
     }
-    with pytest.raises(ConfigError, match="one run of 'pgkd': say of which with its `seeds`"):
-        read_comparison(written(tmp_path, text.replace("seeds: [2], ", "")))
+    own = [*cells(read_comparison(written(tmp_path, text.replace("seeds: [2], ", ""))), tmp_path, {})]
+    assert [(cell.seed, cell.of_seed) for cell in own if (cell.dataset, cell.entry) == ("bank", "frozen")] == [
+        (1, 1), (2, 2)
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="'frozen' has seeds that 'pgkd', which it repeats, has not"):
+        read_comparison(
+            written(
+                tmp_path,
+                text.replace("seeds: [2], ", "")
+                .replace("{of: pgkd}", "{seeds: [3]}", 1)
+                .replace("  control: {of: frozen}\n", ""),
+            )
+        )
 
 
 def test_seeds_of_ones_own_are_narrowed_but_for_the_run_that_others_take_from(tmp_path: Path) -> None:
@@ -124,6 +135,8 @@ def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path)
         ("  plain: {}", "  plain: {}\n  ../out: {method: plain}", "becomes a folder"),
         ("  plain: {}", "  plain: {}\n  no_augment: {options: {shots: 0}}", "shots is 0, expected a whole number"),
         ("  plain: {}", "  plain: {settings: {data: {test_rows: 5}}}", "has test_rows of its own"),
+        ("  control: {}", "  frozen: {of: pgkd, options: {samples: 0}}", "samples is 0, expected a whole number"),
+        ("  control: {}", "  frozen: {of: pgkd, options: {at_once: 1}}", "at_once is 1, expected true or"),
         ("  plain: {}", "  plain: {}\n  evokd: {options: {passes: null}}", "passes is None, expected a whole number"),
         ("  plain: {}", "  plain: {}\n  eda: {options: {alpha: high}}", "alpha is 'high', expected a number"),
         ("[1e-4, 3e-4]", "[]", "has no values to choose from"),
