@@ -83,7 +83,7 @@ def test_frozen_samples_may_come_at_once_and_be_only_the_first(tmp_path: Path, t
     assert run_method("frozen", setting, {"at_once": True}).accepted == ({"fruit": 4},)
     assert run_method("frozen", setting, {"samples": 2}).accepted == ({"fruit": 1}, {}, {"fruit": 1})
     assert run_method("frozen", setting, {"samples": 1}).accepted == ({"fruit": 1},)
-    with pytest.raises(ConfigError, match="to take 5 samples, and the run .* accepted 4"):
+    with pytest.raises(ConfigError, match=r"to take 5 samples, and the run .* accepted 4"):
         run_method("frozen", setting, {"samples": 5})
 
 
