@@ -3,10 +3,11 @@
     python evals/studies/unchosen.py runs/recipe --data DIR --dataset huffpost
 
 `pgkd compare` judges the model that is returned, the plain student where the validation loss did not fall; here every
-fit is judged. The written rows are those that the runs of PGKD in the folder of a comparison accepted, screened by the rows
-of the seed at hand; `own` are those of the run with this seed, `likely` those of them whose label is among the plain student's first
-five, `700` as many of all runs, this seed's first. `control` and `control700` have as many real rows of the same classes
-instead. Prints a line per fit, and Markdown with means and what each seed has over its plain student.
+fit is judged. The written rows are those that the runs of PGKD in the folder of a comparison accepted, screened by the
+rows of the seed at hand; `own` are those of the run with this seed, `likely` those of them whose label is among the
+plain student's first five, `700` as many of all runs, this seed's first. `control` and `control700` have as many real
+rows of the same classes instead. Prints a line per fit, and Markdown with means and what each seed has over its plain
+student.
 """
 
 from __future__ import annotations
