@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
+from pgkd_agent.cli.pushing import PushToHub
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.errors import ConfigError
 
@@ -64,13 +65,16 @@ def distill(
         ),
     ] = None,
     track: Track = None,
+    push_to_hub: PushToHub = None,
     as_json: AsJSON = False,
 ) -> None:
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
+    outlets = as_json, track or (), push_to_hub
     if resume is not None:
-        _resume(resume, sorted(given.keys() - {"resume", "as_json", "track", *caps}), caps, as_json, track or ())
+        others = sorted(given.keys() - {"resume", "as_json", "track", "push_to_hub", *caps})
+        _resume(resume, others, caps, outlets)
         return
     if cache and no_cache:
         raise ConfigError("--cache and --no-cache exclude each other")
@@ -110,7 +114,7 @@ def distill(
         show_dry_run(task, settings)
     else:
         out = out or _run_directory(train, settings)
-        run_with_display(task, settings, out, outlets=Outlets(as_json, track or ()))
+        run_with_display(task, settings, out, outlets=Outlets(*outlets))
 
 
 def train(
@@ -130,6 +134,7 @@ def train(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     track: Track = None,
+    push_to_hub: PushToHub = None,
     as_json: AsJSON = False,
 ) -> None:
     """Train the plain student alone (model 0), without a teacher."""
@@ -153,15 +158,17 @@ def train(
 
     task = load_task(train, val, test, labels, settings)
     out = out or _run_directory(train, settings)
-    run_with_display(task, settings, out, outlets=Outlets(as_json, track or ()))
+    run_with_display(task, settings, out, outlets=Outlets(as_json, track or (), push_to_hub))
 
 
-def _resume(run: Path, others: list[str], caps: dict[str, float], as_json: bool, track: Sequence[str]) -> None:
+def _resume(
+    run: Path, others: list[str], caps: dict[str, float], outlets: tuple[bool, Sequence[str], str | None]
+) -> None:
     if others:
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options.option_names(others)}")
     from pgkd_agent.cli.running import Outlets, resume_with_display
 
-    resume_with_display(run, caps, Outlets(as_json, track))
+    resume_with_display(run, caps, Outlets(*outlets))
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -19,6 +19,7 @@ from pgkd_agent.cli import (
     evaluating,
     models,
     prompts,
+    pushing,
     reporting,
     samples,
     schemas,
@@ -42,6 +43,7 @@ app.command()(classifying.classify)
 app.command()(classifying.export)
 app.command()(evaluating.evaluate)
 app.command()(serving.serve)
+app.command()(pushing.push)
 app.command()(comparing.compare)
 app.command()(reporting.report)
 app.command()(doctoring.doctor)

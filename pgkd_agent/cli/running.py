@@ -17,6 +17,7 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
+from pgkd_agent.hub import check_hub, push
 from pgkd_agent.observing import Observer, Observers
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.preview import Preview, estimate, preview
@@ -104,10 +105,12 @@ class Outlets:
     Attributes:
         as_json: Print the result as result.json holds it, and nothing else to stdout.
         track: Experiment trackers, see `tracked`.
+        hub: Repository of the model hub that the model is put into when the run has ended; None for none.
     """
 
     as_json: bool = False
     track: Sequence[str] = ()
+    hub: str | None = None
 
 
 def run_with_display(
@@ -138,6 +141,8 @@ def _teachers(config: PGKDConfig) -> str:
 
 def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], DistillResult], outlets: Outlets) -> None:
     notes, results = terminal.notes(), terminal.results()
+    if outlets.hub is not None:
+        check_hub(outlets.hub)
     with ExitStack() as stack:
         trackers = [stack.enter_context(tracked(spec, out.name, config)) for spec in outlets.track]
         (notes if outlets.as_json else results).print(what, highlight=False, soft_wrap=True)
@@ -149,6 +154,9 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         _print_result(results, result)
+    if outlets.hub is not None:
+        address = push(out / "models" / "best", outlets.hub)
+        notes.print(f"on the model hub: {address}", highlight=False, soft_wrap=True)
 
 
 def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:

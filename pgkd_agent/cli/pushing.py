@@ -1,0 +1,27 @@
+"""`pgkd push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PushToHub = Annotated[
+    str | None,
+    typer.Option("--push-to-hub", help="Put the model into this private repository of the model hub: OWNER/NAME."),
+]
+
+
+def push(
+    model: Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models/best.")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the model hub; made where it is not there yet.")],
+    public: Annotated[bool, typer.Option("--public", help="Make it for everybody to see, where it is new.")] = False,
+) -> None:
+    """Put a saved model with its card on the model hub, privately.
+
+    Takes the token of `hf auth login` or HF_TOKEN, and the server of HF_ENDPOINT where that is set.
+    """
+    from pgkd_agent import hub
+
+    typer.echo(hub.push(model, repo, public))
