@@ -14,7 +14,7 @@ ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
     {"errors", "types", "seeding", "text", "tokens", "likeness", "support", "statistics"},
-    {"calibration", "files", "config", "resources", "early_stopping", "history", "embedded"},
+    {"calibration", "files", "config", "resources", "early_stopping", "history", "embedded", "hub"},
     {"prices", "attributes"},
     {"budget", "estimates"},
     {"answer", "metrics", "evidence", "planning", "prompts", "guardrails", "data"},
