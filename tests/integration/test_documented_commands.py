@@ -1,0 +1,122 @@
+"""The commands of README and docs, run in their order by somebody who has the files that they name.
+
+The LLMs, the model hub and the pretrained student of that name are servers on loopback and a tiny folder. Those of
+`evals/` take hours; `test_docs.py` holds all of them against the program.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.integration import bedrock_server, openai_server
+from tests.integration.command_line import TERMINAL, Ended, pgkd, pgkd_process
+from tests.integration.conftest import TOPICS, sentences
+from tests.integration.loopback import Answer, serve_json
+from tests.integration.test_docs import OPTIONAL, commands
+from tests.integration.test_hub import Hub
+
+ORDER = ("README.md", "docs/answering.md", "docs/runs.md", "docs/teachers.md")
+"""The README makes the run that the others are about."""
+MORE = "--train train.csv --teacher openai:gpt-4o-mini"
+"""What `...` stands for, on a command line that names no rows."""
+NOT_HERE = {
+    "pgkd distill --dataset ag_news --rows 1000": "reads the dataset from the model hub",
+    "pgkd eval prompts": "hours; see test_prompt_evals.py for the same on few rows",
+    "pgkd compare": "hours; see test_compare.py for the same on few rows",
+}
+LABEL = '{"class_label": "fruit"}'
+
+
+def written(call: int) -> str:
+    words = [TOPICS["fruit"][call % 8], TOPICS["fruit"][(call + 3) % 8]]
+    return json.dumps({"samples": [{"text": f"{words[0]} number {call} beside a {words[1]}", "label": "fruit"}]})
+
+
+def openai(call: int, body: dict[str, object]) -> Answer:
+    """Few tokens are for a label, more for samples."""
+    limit = body.get("max_tokens") or body.get("max_completion_tokens")
+    return openai_server.completion(LABEL if isinstance(limit, int) and limit <= 100 else written(call))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With the files, servers and keys that the documents speak of."""
+    for name, per_class, seed in (("train", 12, 0), ("test", 17, 2), ("new", 4, 3)):
+        with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(
+                [("text", "label"), *((row.text, row.label) for row in sentences(per_class, seed))]
+            )
+    rows = [json.dumps({"text": row.text, "label": row.label}) for row in sentences(12, 0)]
+    amazon = tmp_path / "downloads" / "amazon"
+    amazon.mkdir(parents=True)
+    for file in (amazon / "train.jsonl", amazon / "test.jsonl"):
+        file.write_text("\n".join(rows[:-8] if file.name == "train.jsonl" else rows[-8:]), encoding="utf-8")
+    for file in (tmp_path / "labels.json", amazon / "labels.json"):
+        file.write_text(json.dumps(list(TOPICS)), encoding="utf-8")
+    shutil.copytree(tiny_student, tmp_path / "bert-base-uncased")
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+        llm = stack.enter_context(openai_server.serve(openai))
+        bedrock = stack.enter_context(bedrock_server.serve(lambda _call, _body: bedrock_server.converse(LABEL)))
+        hub = Hub()
+        hub.address = stack.enter_context(serve_json(hub))
+        for key, value in {
+            "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": llm.base_url, "OPENAI_API_BASE": llm.base_url,
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock.endpoint, "AWS_REGION": bedrock_server.REGION,
+            "AWS_ACCESS_KEY_ID": bedrock_server.KEY_ID, "AWS_SECRET_ACCESS_KEY": bedrock_server.SECRET,
+            "HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_x",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(key, value)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield tmp_path
+
+
+def served(words: list[str]) -> Ended:
+    """A server, which is asked for nothing and told to end."""
+    command = [sys.executable, "-m", "pgkd_agent", *words, "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "PGKD_API_KEY"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, **TERMINAL})
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    interrupted = process.wait(60) == 130
+    process.stderr.close()
+    return Ended(0 if interrupted and "4 classes at http://127.0.0.1:" in said else 1, "", said)
+
+
+def run(line: str) -> Ended:
+    words = shlex.split(OPTIONAL.sub(r"\1", line), comments=True)[1:]
+    if "..." in words:
+        place = words.index("...")
+        words[place : place + 1] = shlex.split(MORE)[2 if "--dataset" in words else 0 :]
+    if words[0] == "serve":
+        return served(words)
+    if words[0] == "push" or "--push-to-hub" in words:  # its client reads HF_ENDPOINT when it is imported
+        return pgkd_process(*words)
+    return pgkd(*words)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_commands_of_the_documents_run(folder: Path) -> None:
+    found = [line for name in ORDER for document, line in commands() if document == name]
+    todo = [line for line in found if not line.startswith(tuple(NOT_HERE))]
+    assert len(todo) >= 20
+    for line in todo:
+        if line.startswith("pgkd samples import"):
+            shutil.copy(folder / "samples.csv", folder / "reviewed.csv")
+        done = run(line)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    made = {"runs/bank/models/best", "runs/bank/models/best-onnx/model.onnx", "runs/bank-reviewed/report.html"}
+    assert all((folder / path).exists() for path in made)
