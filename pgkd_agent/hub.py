@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from pgkd_agent.errors import ConfigError, StorageError
@@ -9,22 +10,30 @@ from pgkd_agent.errors import ConfigError, StorageError
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
-def check_hub(repo: str) -> None:
-    """Whether a model could be pushed there, as far as can be told without asking: before hours of training.
+def check_hub(repo: str, public: bool = False) -> None:
+    """Ask the hub whether a model may be put there: before it is trained for hours.
 
+    Args:
+        public: Whether it may be a repository that everybody sees.
     Raises:
-        ConfigError: The name is none that a repository may have, or there is no token.
+        ConfigError: The name is none of a repository, there is no token, or the repository is there for everybody.
+        StorageError: The hub does not answer.
     """
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ConfigError(f"{repo!r} is no name of a repository, expected OWNER/NAME or NAME: {error}") from error
     if get_token() is None:
         raise ConfigError(f"no token for the model hub; {LOGIN}")
+    try:
+        is_private = HfApi().repo_info(repo).private
+    except HFValidationError as error:
+        raise ConfigError(f"{repo!r} is no name of a repository, expected OWNER/NAME: {error}") from error
+    except RepositoryNotFoundError:  # it will be made
+        return
+    except Exception as error:  # the client and its transport have several of their own
+        raise StorageError(f"the model hub cannot be asked about {repo}: {_reason(error)}") from error
+    if not is_private and not public:
+        raise ConfigError(f"the repository {repo} is there, and everybody sees it: push with --public, or name another")
 
 
 def push(model: Path, repo: str, public: bool = False) -> str:
@@ -32,9 +41,8 @@ def push(model: Path, repo: str, public: bool = False) -> str:
 
     Args:
         model: A folder such as `models/best` of a run.
-        repo: `OWNER/NAME`, or `NAME` under the account of the token; made where it is not there yet, and what it holds
-            under other names stays.
-        public: Of a repository that is made now; one that is there stays as it is.
+        repo: `OWNER/NAME`; made where it is not there yet, and what it holds under other names stays.
+        public: For everybody to see. A repository that is there keeps what it is, and has to be that.
     Returns:
         Address of the repository.
     Raises:
@@ -42,16 +50,22 @@ def push(model: Path, repo: str, public: bool = False) -> str:
         StorageError: The hub refuses, or does not answer.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the client that it uses
 
     if not (model / "config.json").is_file():
         raise ConfigError(f"{model} is no saved model: it has no config.json; expected e.g. runs/NAME/models/best")
-    check_hub(repo)
+    check_hub(repo, public)
     try:
         made = HfApi().create_repo(repo, private=not public, exist_ok=True)
         HfApi().upload_folder(repo_id=made.repo_id, folder_path=model, commit_message="Upload by pgkd-agent")
-    except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is none of a hub
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        again = f"pgkd push {model} {repo}{' --public' if public else ''}"
-        raise StorageError(f"{model} is whole, and was not pushed to {repo}: {reason} Try again: {again}") from error
+    except Exception as error:  # as above; the one that uploads has its own too
+        again = shlex.join(["pgkd", "push", str(model), repo, *(["--public"] if public else [])])
+        raise StorageError(
+            f"{model} is whole, and was not pushed to {repo}: {_reason(error)}; {LOGIN}. To try again: {again}"
+        ) from error
     return str(made)
+
+
+def _reason(error: Exception) -> str:
+    """What the server says, in one line; else what its client makes of it."""
+    said = getattr(error, "server_message", None) or str(error) or type(error).__name__
+    return " ".join(said.split()).rstrip(".")

@@ -80,6 +80,8 @@ def distill(
         raise ConfigError("--cache and --no-cache exclude each other")
     if dry_run and as_json:
         raise ConfigError("--json prints the result of a run, and --dry-run makes none")
+    if dry_run and push_to_hub is not None:
+        raise ConfigError("--push-to-hub is about the model of a run, and --dry-run makes none")
     specs = teacher or []
     settings = build_config(
         recipe=recipe,

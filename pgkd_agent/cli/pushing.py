@@ -9,16 +9,19 @@ import typer
 
 PushToHub = Annotated[
     str | None,
-    typer.Option("--push-to-hub", help="Put the model into this private repository of the model hub: OWNER/NAME."),
+    typer.Option(
+        "--push-to-hub",
+        help="Put the model into this repository of the model hub, OWNER/NAME: a private one, made where it is new.",
+    ),
 ]
 
 
 def push(
     model: Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models/best.")],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the model hub; made where it is not there yet.")],
-    public: Annotated[bool, typer.Option("--public", help="Make it for everybody to see, where it is new.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
 ) -> None:
-    """Put a saved model with its card on the model hub, privately.
+    """Put a saved model with its card on the model hub, into a private repository.
 
     Takes the token of `hf auth login` or HF_TOKEN, and the server of HF_ENDPOINT where that is set.
     """

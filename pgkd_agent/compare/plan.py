@@ -258,10 +258,10 @@ def _dotted(settings: Settings) -> Iterator[str]:
             yield section
 
 
-def _needed(plan: ComparisonFile, name: str) -> list[str]:
-    """An entry, and those whose samples or tokens it takes."""
-    tokens_of = plan.methods[name].tokens_of
-    return [*_chain(plan, name), *([] if tokens_of is None else [tokens_of])]
+def _needed(plan: ComparisonFile, name: str) -> set[str]:
+    """An entry, those whose samples, counts or tokens it takes, and what these take in turn."""
+    direct = {other for other in (repeated_by(plan, name), plan.methods[name].tokens_of) if other}
+    return {name}.union(*(_needed(plan, other) for other in direct))
 
 
 def _of_seeds(plan: ComparisonFile, names: set[str], seeds: Sequence[int]) -> dict[str, MethodEntry]:
@@ -287,17 +287,17 @@ def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]
         for dataset, name in product(plan.datasets, plan.methods)
         for seed in seeds_of(plan, name)
     ]
-    pools = {(cell.of, cell.of_seed) for cell in found if cell.of_seed is not None}
-    pools |= {cell.tokens_of for cell in found if cell.tokens_of and cell.tokens_of[1] != cell.seed}
+    taken_from = [(cell.seed, *place) for cell in found for place in ((cell.of, cell.of_seed), cell.tokens_of) if place]
+    of_other_seeds = {(name, seed) for own, name, seed in taken_from if name and seed not in (None, own)}
+    first = {(other, seed) for name, seed in of_other_seeds for other in _needed(plan, name)}
     datasets, seeds = (
         list(plan.datasets),
         [*plan.seeds, *(seed for entry in plan.methods.values() for seed in entry.seeds)],
     )
 
-    def place(cell: Cell) -> tuple[int, bool, int, bool]:
-        is_pool = (cell.entry, cell.seed) in pools
-        is_later = cell.method in REPEATS or cell.tokens_of is not None
-        return datasets.index(cell.dataset), not is_pool, seeds.index(cell.seed), is_later
+    def place(cell: Cell) -> tuple[int, bool, int, int]:
+        is_later = (cell.entry, cell.seed) not in first
+        return datasets.index(cell.dataset), is_later, seeds.index(cell.seed), len(_needed(plan, cell.entry))
 
     return sorted(found, key=place)
 

@@ -42,10 +42,10 @@ def pgkd(setting: Setting) -> Outcome:
 
 
 def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) -> Outcome:
-    """The loop with the samples that one run of PGKD accepted, step by step: an LLM writes once for many students.
+    """The loop with the samples that a run of PGKD accepted, step by step: an LLM writes once for many students.
 
-    They are screened again, since the validation rows are others. What the LLM was shown were rows and mistakes of
-    the student of that run, so this is PGKD without guidance by the student at hand.
+    They are screened again. Those of a run with another seed were written for another student, with other rows in view,
+    some of which are validation rows here: PGKD without guidance by the student at hand.
 
     Args:
         samples: Only so many, the first that were accepted; None takes all.

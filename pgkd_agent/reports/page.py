@@ -23,6 +23,8 @@ from pgkd_agent.text import shorten
 
 REPORT = "report.html"
 CARD = "README.md"
+HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+"""Of the embedded students, on the model hub."""
 COMPARISON = "comparison.html"
 LONGEST_LIST = 500
 """Rows of a table of texts or confusions; a page with more is slow on a phone, and the run's files have them all."""
@@ -78,7 +80,7 @@ def write_card(run: Path) -> Path | None:
         header = {
             "library_name": "transformers",
             "pipeline_tag": "text-classification",
-            "base_model": story.meta["student"]["name"],
+            **_base_model(story.meta["student"]["name"]),
             "tags": ["text-classification", "knowledge-distillation", "pgkd"],
             "metrics": ["accuracy", "f1"],
         }
@@ -87,6 +89,13 @@ def write_card(run: Path) -> Path | None:
         return {"story": story, "header": Markup(text), "written": written}
 
     return _write(folder / CARD, "card.md.j2", values)
+
+
+def _base_model(student: str) -> dict[str, str]:
+    """On the model hub; a folder of one's own has no name there."""
+    if Path(student).exists():
+        return {}
+    return {"base_model": HUB_NAMES.get(student, student)}
 
 
 def is_current(run: Path) -> bool:

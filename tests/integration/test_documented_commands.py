@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.integration import bedrock_server, openai_server
@@ -84,16 +85,18 @@ def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def served(words: list[str]) -> Ended:
-    """A server, which is asked for nothing and told to end."""
+    """A server that is asked how it is, and told to end."""
     command = [sys.executable, "-m", "pgkd_agent", *words, "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "PGKD_API_KEY"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, **TERMINAL})
-    assert process.stderr is not None
-    said = process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    interrupted = process.wait(60) == 130
-    process.stderr.close()
-    return Ended(0 if interrupted and "4 classes at http://127.0.0.1:" in said else 1, "", said)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, **TERMINAL}) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            health = httpx.get(f"{said.split(' at ')[1].split(';')[0]}/health").status_code
+            process.send_signal(signal.SIGINT)
+            return Ended(0 if (health, process.wait(60)) == (200, 130) else 1, "", said)
+        finally:
+            process.kill()
 
 
 def run(line: str) -> Ended:
@@ -108,7 +111,8 @@ def run(line: str) -> Ended:
     return pgkd(*words)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(600)  # one after the other, some in processes of their own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's
 def test_the_commands_of_the_documents_run(folder: Path) -> None:
     found = [line for name in ORDER for document, line in commands() if document == name]
     todo = [line for line in found if not line.startswith(tuple(NOT_HERE))]

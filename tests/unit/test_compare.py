@@ -102,6 +102,13 @@ paper"""
         )
 
 
+def test_what_takes_tokens_and_is_taken_from_stands_between(tmp_path: Path) -> None:
+    methods = "methods: {frozen: {of: other}, other: {method: pgkd, tokens_of: pgkd}, plain: {}, pgkd: {}}"
+    plan = read_comparison(written(tmp_path, PLAN[: PLAN.index("methods")] + methods))
+    found = [(cell.seed, cell.entry) for cell in cells(narrowed(plan, ["bank"]), tmp_path, {})]
+    assert found == [(seed, entry) for seed in (1, 2) for entry in ("plain", "pgkd", "other", "frozen")]
+
+
 def test_seeds_of_ones_own_are_narrowed_but_for_the_run_that_others_take_from(tmp_path: Path) -> None:
     methods = "methods: {plain: {}, pgkd: {seeds: [1]}, frozen: {}, control: {of: frozen}, eda: {seeds: [1]}}"
     plan = read_comparison(written(tmp_path, PLAN[: PLAN.index("methods")] + methods))
@@ -158,7 +165,9 @@ def test_settings_and_datasets_are_checked_before_anything_runs(tmp_path: Path) 
         cells(read_comparison(written(tmp_path)), None, {})
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "evals/tables").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted([*ROOT.glob("evals/tables/*.yaml"), *ROOT.glob("evals/studies/*.yaml")]), ids=lambda file: file.stem
+)
 def test_the_tables_of_the_project_can_be_run(tmp_path: Path, file: Path) -> None:
     written(tmp_path)
     (tmp_path / "bank").rename(tmp_path / "banking77")  # the one dataset that is not the paper's
