@@ -248,7 +248,7 @@ def test_a_run_whose_folder_is_gone_has_no_samples_to_train_on(
     (run,) = cell_files(out, "pgkd")
     shutil.rmtree(run.with_suffix(""))
     grid = fill(plan, data, out)
-    assert [cell.entry for cell in grid.done] == ["pgkd", "plain"]
+    assert [cell.entry for cell in grid.done] == ["plain", "pgkd"]
     assert "samples of 'pgkd' are not in" in grid.failures["topics, frozen, seed 1"]
 
 

@@ -30,7 +30,7 @@ from tests.integration.test_hub import Hub
 
 ORDER = ("README.md", "docs/answering.md", "docs/runs.md", "docs/teachers.md")
 """The README makes the run that the others are about."""
-MORE = "--train train.csv --teacher openai:gpt-4o-mini"
+MORE = "--train train.csv --teacher openai:gpt-4o-mini --steps 1 --set student.max_epochs=2"
 """What `...` stands for, on a command line that names no rows."""
 NOT_HERE = {
     "pgkd distill --dataset ag_news --rows 1000": "reads the dataset from the model hub",
@@ -93,8 +93,9 @@ def served(words: list[str]) -> Ended:
             assert process.stderr is not None
             said = process.stderr.readline()
             health = httpx.get(f"{said.split(' at ')[1].split(';')[0]}/health").status_code
-            process.send_signal(signal.SIGINT)
-            return Ended(0 if (health, process.wait(60)) == (200, 130) else 1, "", said)
+            process.send_signal(signal.SIGTERM)
+            ended = process.wait(60) in (0, -signal.SIGTERM)
+            return Ended(0 if health == 200 and ended else 1, "", said)
         finally:
             process.kill()
 
@@ -115,9 +116,9 @@ def run(line: str) -> Ended:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's
 def test_the_commands_of_the_documents_run(folder: Path) -> None:
     found = [line for name in ORDER for document, line in commands() if document == name]
-    todo = [line for line in found if not line.startswith(tuple(NOT_HERE))]
-    assert len(todo) >= 20
-    for line in todo:
+    todo = {line.partition(" #")[0]: line for line in found if not line.startswith(tuple(NOT_HERE))}
+    assert len(todo) >= 17
+    for line in todo.values():
         if line.startswith("pgkd samples import"):
             shutil.copy(folder / "samples.csv", folder / "reviewed.csv")
         done = run(line)
