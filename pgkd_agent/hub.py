@@ -42,7 +42,7 @@ def push(model: Path, repo: str, public: bool = False) -> str:
     Args:
         model: A folder such as `models/best` of a run.
         repo: `OWNER/NAME`; made where it is not there yet, and what it holds under other names stays.
-        public: For everybody to see. A repository that is there keeps what it is, and has to be that.
+        public: Whether everybody may see it: a new repository is made so, and one that is there stays as it is.
     Returns:
         Address of the repository.
     Raises:
