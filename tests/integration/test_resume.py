@@ -130,11 +130,9 @@ sys.exit("was not killed")
 
 POINTS = [
     ("after step", 0),
-    ("after step", 1),
     ("after step", 2),
     ("before parsing", 0),
     ("before parsing", 3),
-    ("before the step's line", 0),
     ("before the step's line", 2),
     ("while a model is saved", 1),
 ]
