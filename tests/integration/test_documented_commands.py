@@ -28,7 +28,7 @@ from tests.integration.loopback import Answer, serve_json
 from tests.integration.test_docs import OPTIONAL, commands
 from tests.integration.test_hub import Hub
 
-ORDER = ("README.md", "docs/answering.md", "docs/runs.md", "docs/teachers.md")
+ORDER = ("README.md", "docs/answering.md", "docs/runs.md", "docs/teachers.md", "docs/prompts.md")
 """The README makes the run that the others are about."""
 MORE = "--train train.csv --teacher openai:gpt-4o-mini --steps 1 --set student.max_epochs=2"
 """What `...` stands for, on a command line that names no rows."""
@@ -115,6 +115,7 @@ def run(line: str) -> Ended:
 @pytest.mark.timeout(600)  # one after the other, some in processes of their own
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's
 def test_the_commands_of_the_documents_run(folder: Path) -> None:
+    assert {document for document, _ in commands() if not document.startswith("e")} == {*ORDER}  # evals/, examples/
     found = [line for name in ORDER for document, line in commands() if document == name]
     todo = {line.partition(" #")[0]: line for line in found if not line.startswith(tuple(NOT_HERE))}
     assert len(todo) >= 17
