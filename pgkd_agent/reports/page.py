@@ -16,6 +16,7 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from pgkd_agent.embedded import MODELS
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.reports.chart import Chart, line_chart
 from pgkd_agent.reports.story import Story, read_story
@@ -23,8 +24,6 @@ from pgkd_agent.text import shorten
 
 REPORT = "report.html"
 CARD = "README.md"
-HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
-"""Of the embedded students, on the model hub."""
 COMPARISON = "comparison.html"
 LONGEST_LIST = 500
 """Rows of a table of texts or confusions; a page with more is slow on a phone, and the run's files have them all."""
@@ -95,7 +94,7 @@ def _base_model(student: str) -> dict[str, str]:
     """On the model hub; a folder of one's own has no name there."""
     if Path(student).exists():
         return {}
-    return {"base_model": HUB_NAMES.get(student, student)}
+    return {"base_model": MODELS[student].hub_name if student in MODELS else student}
 
 
 def is_current(run: Path) -> bool:

@@ -68,3 +68,10 @@ def pgkd_process(*arguments: object, stdin: str = "") -> Ended:
         env={**os.environ, **TERMINAL},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def pgkd_server(*arguments: object) -> subprocess.Popen[str]:
+    """`pgkd serve ...` on a free port, without a key; the first line of stderr names its address."""
+    environment = {name: value for name, value in os.environ.items() if name != "PGKD_API_KEY"}
+    command = [sys.executable, "-m", "pgkd_agent", *map(str, arguments), "--port", "0"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, **TERMINAL})

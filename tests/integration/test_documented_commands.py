@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +19,7 @@ import httpx
 import pytest
 
 from tests.integration import bedrock_server, openai_server
-from tests.integration.command_line import TERMINAL, Ended, pgkd, pgkd_process
+from tests.integration.command_line import Ended, pgkd, pgkd_process, pgkd_server
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.loopback import Answer, serve_json
 from tests.integration.test_docs import OPTIONAL, commands
@@ -86,9 +83,7 @@ def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def served(words: list[str]) -> Ended:
     """A server that is asked how it is, and told to end."""
-    command = [sys.executable, "-m", "pgkd_agent", *words, "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if name != "PGKD_API_KEY"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, **TERMINAL}) as process:
+    with pgkd_server(*words) as process:
         try:
             assert process.stderr is not None
             said = process.stderr.readline()

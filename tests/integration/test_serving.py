@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +26,7 @@ from pgkd_agent.serving.messages import ClassifyRequest
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.types import Label
 from tests.integration.chromium import dumped
-from tests.integration.command_line import pgkd
+from tests.integration.command_line import pgkd, pgkd_server
 from tests.integration.conftest import TOPICS, sentences
 
 TAXONOMY = tuple(Label(name) for name in TOPICS)
@@ -246,12 +243,6 @@ def test_the_api_describes_itself_and_its_refusals(classifier: StudentClassifier
     assert set(described["/classify"]["post"]["responses"]) == {"200", "401", "403", "413", "422", "429", "500", "503"}
 
 
-def pgkd_serve(model: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pgkd_agent", "serve", str(model), "--port", "0", *options]
-    environment = {name: value for name, value in os.environ.items() if name != "PGKD_API_KEY"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-
-
 def test_told_to_end_it_answers_what_is_under_way(classifier: StudentClassifier) -> None:
     slow = Slow(classifier)
     answers: list[int] = []
@@ -267,7 +258,7 @@ def test_told_to_end_it_answers_what_is_under_way(classifier: StudentClassifier)
 
 
 def test_a_process_that_is_told_to_end_does_so_without_a_traceback(model: Path) -> None:
-    process = pgkd_serve(model, "--max-connections", "1")
+    process = pgkd_server("serve", model, "--max-connections", "1")
     assert process.stderr
     address = process.stderr.readline().split(" at ")[1].split(";")[0]
     assert httpx.post(f"{address}/classify", json={"text": "apple"}).status_code == 200
