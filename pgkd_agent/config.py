@@ -51,6 +51,9 @@ class StudentSettings(_Settings):
     head_factor: float | None = Field(default=None, gt=0)
     """The fresh head's learning rate as a multiple of the encoder's; None takes the student's own
     (bert-base 1, minilm 10). Paper: 1."""
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1)
+    """Share of a row's label that training spreads over all classes, against overconfidence; None takes the student's
+    own (bert-base 0, minilm 0.1). Paper: 0."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
     learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
@@ -195,6 +198,10 @@ class EvidenceSettings(_Settings):
     """Most shots, and most items of each pool, in a request about one class; twice as many in one about a pair."""
 
 
+LEAST_PER_CLASS = 16
+"""Samples of one class that a KD step may bring, however few are asked for."""
+
+
 class GuardrailSettings(_Settings):
     min_chars: int = Field(default=3, ge=1)
     """Shortest text, in characters."""
@@ -202,8 +209,8 @@ class GuardrailSettings(_Settings):
     """Longest text, in characters."""
     near_duplicate_ratio: float = Field(default=90.0, ge=0, le=100)
     """Likeness (rapidfuzz `ratio`, 0 to 100) from which a sample counts as a repetition."""
-    max_per_class: int = Field(default=16, ge=1)
-    """Most accepted samples of one class in one KD step."""
+    max_per_class: int | None = Field(default=None, ge=1)
+    """Most accepted samples of one class in one KD step; None: half of `pgkd.pgkd_batch_size`, and at least 16."""
     verify: bool = False
     """Have the teacher label what the other rules let through, a call a sample, as `zero_shot` says; a sample whose
     label it does not repeat is rejected."""
@@ -247,6 +254,12 @@ class PGKDConfig(_Settings):
     budget: BudgetSettings = BudgetSettings()
     pgkd: PGKDSettings = PGKDSettings()
 
+    @property
+    def step_guardrails(self) -> GuardrailSettings:
+        """Those of a KD step, with the limit per class as a number."""
+        limit = self.guardrails.max_per_class or max(LEAST_PER_CLASS, self.pgkd.pgkd_batch_size // 2)
+        return self.guardrails.model_copy(update={"max_per_class": limit})
+
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -256,6 +269,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-5,
             "train_batch_size": 64,
             "head_factor": 1.0,
+            "label_smoothing": 0.0,
             "max_epochs": 30,
             "restart": "continue",
         },

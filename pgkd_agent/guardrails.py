@@ -159,7 +159,8 @@ class Guardrails:
 
     def _class_cap(self, _text: str, label: str, state: ScreenState) -> str | None:
         cap = self._settings.max_per_class
-        return f"more than {cap} of this class in one step" if state.accepted_per_class[label] >= cap else None
+        is_full = cap is not None and state.accepted_per_class[label] >= cap
+        return f"more than {cap} of this class in one step" if is_full else None
 
 
 class _KnownTexts:

@@ -272,7 +272,8 @@ def _run(
 def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:
     """The settings with everything decided that None left open."""
     teacher = config.teacher.model_copy(update={"prompt": prompt_variant(config.teacher)})
-    return config.model_copy(update={"student": config.student.model_copy(update=recipe), "teacher": teacher})
+    student = config.student.model_copy(update=recipe)
+    return config.model_copy(update={"student": student, "teacher": teacher, "guardrails": config.step_guardrails})
 
 
 def _meta(

@@ -88,7 +88,7 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int,
     student = _student(setting, passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
-    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     with _teacher(setting) as teacher:
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):
             samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)

@@ -58,7 +58,7 @@ def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) 
     if at_once:
         pool = [[row for step in pool for row in step]]
     task = setting.task
-    screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    screener = Guardrails(setting.config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     return _in_steps(setting, PoolTeacher(pool), len(pool), screener)
 
 

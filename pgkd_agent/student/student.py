@@ -63,6 +63,7 @@ class TorchStudent:
             warmup_share=settings.warmup_share,
             weight_decay=settings.weight_decay,
             head_factor=recipe.head_factor,
+            label_smoothing=recipe.label_smoothing,
             bf16=use_bf16(settings.bf16, device),
         )
         self._learning_rates = settings.learning_rates

@@ -50,6 +50,7 @@ class FitSettings:
     warmup_share: float
     weight_decay: float
     head_factor: float
+    label_smoothing: float
     bf16: bool
 
     def epochs_for(self, rows: int) -> tuple[int, int]:
@@ -117,7 +118,7 @@ def _fit(
         masks.renew()
         trainee.computing.train()
         for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
-            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer)
+            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing)
             schedule.step()
         loss = validation_loss(trainee.computing, tokenizer, validation)
         if stopping.update(epoch, loss):
@@ -130,7 +131,12 @@ def _fit(
 
 
 def _step(
-    trainee: Trainee, tokenizer: Any, train: EncodedRows, rows: list[int], optimizer: torch.optim.Optimizer
+    trainee: Trainee,
+    tokenizer: Any,
+    train: EncodedRows,
+    rows: list[int],
+    optimizer: torch.optim.Optimizer,
+    label_smoothing: float = 0.0,
 ) -> np.ndarray:
     """One step on a batch, its longest texts first and a few at a time, since what is kept of them for the backward
     pass is most of a fit's memory; returns the probabilities seen on the way.
@@ -146,7 +152,8 @@ def _step(
         batch = pad(tokenizer, [train.ids[row] for row in places], device)
         labels = torch.tensor([train.labels[row] for row in places], device=device)
         logits = trainee.computing(**batch).logits.float()
-        loss = _loss(logits, labels, train.weights and [train.weights[row] for row in places]) / len(rows)
+        weights = train.weights and [train.weights[row] for row in places]
+        loss = _loss(logits, labels, weights, label_smoothing) / len(rows)
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "
@@ -161,11 +168,12 @@ def _step(
     return seen
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: Sequence[float] | None) -> torch.Tensor:
+def _loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: Sequence[float] | None, label_smoothing: float
+) -> torch.Tensor:
     """Sum of the rows' cross-entropies in nats."""
-    if weights is None:
-        return cross_entropy(logits, labels, reduction="sum")
-    return cross_entropy(logits, labels, reduction="none") @ torch.tensor(weights, device=logits.device)
+    losses = cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return losses.sum() if weights is None else losses @ torch.tensor(weights, device=logits.device)
 
 
 def validation_loss(model: Any, tokenizer: Any, rows: EncodedRows) -> float:

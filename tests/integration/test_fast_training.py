@@ -67,6 +67,7 @@ def settings(**changes: Any) -> FitSettings:
         "warmup_share": 0.1,
         "weight_decay": 0.01,
         "head_factor": 1.0,
+        "label_smoothing": 0.0,
         "bf16": False,
     }
     return FitSettings(**{**values, **changes})

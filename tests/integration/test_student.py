@@ -95,6 +95,18 @@ def test_a_row_of_weight_0_teaches_nothing_and_weights_scale_the_loss(config: PG
     assert probabilities(TRAIN, [1.0] * len(TRAIN)) == pytest.approx(probabilities(TRAIN, None), abs=1e-3)
 
 
+def test_smoothed_labels_keep_a_student_from_being_sure(tiny_student: Path) -> None:
+    def fitted(smoothing: float) -> tuple[float, float]:
+        flags = {"student.learning_rate": 3e-3, "student.max_epochs": 15, "student.label_smoothing": smoothing}
+        student = TorchStudent(tiny_config(tiny_student, **flags).student, TAXONOMY, seed=1)
+        student.fit(sentences(40, 0), VALIDATION, 0)
+        return accuracy(student, VALIDATION), float(student.predict(TEXTS[:-2]).max(axis=1).mean())
+
+    (right, sure), (right_smoothed, sure_smoothed) = fitted(0.0), fitted(0.4)
+    assert min(right, right_smoothed) > 0.9
+    assert sure > 0.85 and sure_smoothed == pytest.approx(0.6 + 0.4 / len(TAXONOMY), abs=0.08)
+
+
 def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
     student = TorchStudent(
         tiny_config(tiny_student, **{"student.learning_rate": 3e-3, "student.max_epochs": 15}).student, TAXONOMY, seed=1

@@ -29,11 +29,19 @@ def test_the_papers_recipe() -> None:
     student, evidence, pgkd = config.student, config.evidence, config.pgkd
     assert (student.name, student.max_length, student.patience) == ("bert-base-uncased", 512, 5)
     assert (student.learning_rate, student.train_batch_size, student.max_epochs) == (2e-5, 64, 30)
-    assert (student.restart, student.head_factor, config.data.rows) == ("continue", 1.0, 1000)
+    assert (student.restart, student.head_factor, student.label_smoothing) == ("continue", 1.0, 0.0)
+    assert config.data.rows == 1000
     assert (evidence.source, evidence.few_shot, evidence.correct) == ("history", 16, 16)
     assert (evidence.misclassified, evidence.hard_negatives) == (16, 16)
     assert (pgkd.num_kd_steps, pgkd.patience_limit, pgkd.pgkd_batch_size) == (10, 5, 32)
     assert config.teacher.prompt == "paper" and config.recipe == "paper"
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(5, 16), (32, 16), (33, 16), (64, 32), (500, 250)])
+def test_a_class_may_have_half_of_a_larger_batch(asked: int, limit: int) -> None:
+    assert build_config(flags={"pgkd.pgkd_batch_size": asked}).step_guardrails.max_per_class == limit
+    named = build_config(flags={"pgkd.pgkd_batch_size": asked, "guardrails.max_per_class": 3})
+    assert named.step_guardrails.max_per_class == 3
 
 
 def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_cap_counts_accepted_samples_per_class() -> None:
     result = screen(*((text, "sports") for text in texts), ("A probe reached Mars", "Sci/Tech"), max_per_class=2)
     assert [item.rule for item in result.rejected] == ["class_cap"]
     assert [item.label for item in result.accepted] == ["sports", "sports", "Sci/Tech"]
+    assert len(screen(*((text, "sports") for text in texts)).accepted) == 3  # no limit where none is named
 
 
 @pytest.mark.parametrize("written", ["Card not working", "card-not-working", "CARD_NOT_WORKING "])
