@@ -75,6 +75,9 @@ class StudentSettings(_Settings):
     the real ones alone. A second part is more training too, which the plain student does not have. Paper: mixed."""
     synthetic_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Of a written row in the training loss, as a multiple of a real one's. Paper: 1."""
+    balance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Rows of rare classes are trained on again, until each class has this multiple of the mean number of rows a class
+    or more; 0 never repeats one. Paper: 0."""
     restart: Literal["continue", "from_scratch"] = "from_scratch"
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
     device: str = "auto"

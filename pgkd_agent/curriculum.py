@@ -1,9 +1,11 @@
-"""In what order, and with what weight, a fit takes real rows and those that a teacher wrote."""
+"""In what order, how often and with what weight a fit takes real rows and those that a teacher wrote."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 from statistics import mean
 
 from pgkd_agent.config import StudentSettings
@@ -24,11 +26,12 @@ def fit_history(
     """
     results: list[FitResult] = []
     dynamics = None
-    for rows in _parts(history, settings.order):
+    for part in _parts(history, settings.order):
+        rows = [*part, *_repeated(part, settings.balance)]
         examples = [Example(row.text, row.label) for row in rows]
         results.append(student.fit(examples, validation, kd_step, _weights(rows, settings), goes_on=bool(results)))
-        if len(rows) == len(history):
-            dynamics = results[-1].dynamics
+        if len(part) == len(history):
+            dynamics = results[-1].dynamics[: len(part)]
     assert dynamics is not None  # one part is all of it
     first, last = results[0], results[-1]
     return replace(
@@ -46,6 +49,15 @@ def _parts(history: History, order: str) -> list[Sequence[HistoryRow]]:
     if not written or not real or order == "mixed":
         return [history.rows]
     return [written, history.rows] if order == "synthetic_first" else [history.rows, real]
+
+
+def _repeated(rows: Sequence[HistoryRow], balance: float) -> list[HistoryRow]:
+    """Rows of the classes that have fewer than `balance` times the mean, each class's in turns."""
+    by_class: dict[str, list[HistoryRow]] = defaultdict(list)
+    for row in rows:
+        by_class[row.label].append(row)
+    wanted = round(balance * len(rows) / len(by_class))
+    return [row for own in by_class.values() for row in islice(cycle(own), max(0, wanted - len(own)))]
 
 
 def _weights(rows: Sequence[HistoryRow], settings: StudentSettings) -> list[float] | None:

@@ -97,15 +97,15 @@ class PlainFits:
         self._key: Any = None
         self._kept: tuple[Any, FitResult, float] | None = None
 
-    def fit(self, setting: Setting, student: TorchStudent) -> tuple[FitResult, float]:
+    def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
         """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
-        task = setting.task
+        validation = setting.task.validation
         without_written = {"order": "mixed", "synthetic_weight": 1.0}  # there are none in this fit
         settings = setting.config.student.model_copy(update=without_written)
-        key = (settings, setting.config.seed, task.train, task.validation)
+        key = (settings, setting.config.seed, tuple(rows), validation)
         if self._kept is None or key != self._key:
             started = time.perf_counter()
-            result = student.fit(task.train, task.validation, 0)
+            result = student.fit(rows, validation, 0)
             self._key, self._kept = key, (student.snapshot(), result, time.perf_counter() - started)
         else:
             student.restore(self._kept[0])
@@ -139,7 +139,7 @@ class LoopStudent:
         if kd_step:
             return self._student.fit(rows, validation, kd_step, weights, goes_on=goes_on)
         started = time.perf_counter()
-        result, seconds = self._setting.plain_fits.fit(self._setting, self._student)
+        result, seconds = self._setting.plain_fits.fit(self._setting, self._student, rows)
         self.seconds_saved = max(0.0, seconds - (time.perf_counter() - started))
         return result
 

@@ -73,6 +73,24 @@ def test_written_rows_weigh_what_the_settings_say() -> None:
     assert real is None
 
 
+def test_rare_classes_come_again_until_they_have_their_share_of_the_mean() -> None:
+    rows = [HistoryRow(f"{label}{number}", label, 1) for label, many in (("a", 6), ("b", 2)) for number in range(many)]
+
+    def seen(balance: float) -> list[str]:
+        student, result = fits(rows, balance=balance)
+        assert len(result.dynamics) == len(REAL) + len(rows)  # of each row once, for evidence
+        ((texts, weights, _),) = student.fits
+        assert weights is None
+        return texts[len(REAL) + len(rows) :]
+
+    assert seen(0) == seen(0.5) == []
+    assert seen(1) == ["two", "b0"]  # 10 rows of two classes
+    assert seen(1.4) == ["two", "b0", "b1", "two"]
+    assert seen(2)[:3] == ["one", "a0", "a1"] and len(seen(2)) == 10
+    together, _ = fits(rows, balance=1, synthetic_weight=0.5)
+    assert together.fits[0][1] == pytest.approx([1.6] * 2 + [0.8] * 8 + [1.6, 0.8])
+
+
 @pytest.mark.parametrize(("best", "expected"), [([2, 1], 3), ([2, 0], 2)])
 def test_the_best_epoch_counts_over_both_parts(best: list[int], expected: int) -> None:
     student, config = Notes(), build_config(flags={"student.order": "real_last"})
