@@ -75,9 +75,10 @@ class StudentSettings(_Settings):
     the real ones alone. A second part is more training too, which the plain student does not have. Paper: mixed."""
     synthetic_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Of a written row in the training loss, as a multiple of a real one's. Paper: 1."""
-    balance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Rows of rare classes are trained on again, until each class has this multiple of the mean number of rows a class
-    or more; 0 never repeats one. Paper: 0."""
+    balance: float = Field(default=1.0, ge=0, le=10)
+    """Rows of rare classes are trained on again in an epoch, until no class has fewer than this multiple of the mean
+    over classes; 0 never repeats one. A fit takes up to 1 + `balance` times as many steps, and no more where all
+    classes have as many rows. For Algorithm 1 and the plain student; other methods take each row once. Paper: 0."""
     restart: Literal["continue", "from_scratch"] = "from_scratch"
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
     device: str = "auto"
@@ -273,6 +274,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "train_batch_size": 64,
             "head_factor": 1.0,
             "label_smoothing": 0.0,
+            "balance": 0.0,
             "max_epochs": 30,
             "restart": "continue",
         },

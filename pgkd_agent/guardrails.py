@@ -81,6 +81,7 @@ class Guardrails:
     the rows that are new. Memory a row: its text once more, and about 70 bytes.
 
     Args:
+        settings: `max_per_class` None is no limit; a run decides it first (`PGKDConfig.step_guardrails`).
         held_out: Validation and test texts; they are compared with, never shown to the teacher.
         extra: Further checks by name, run after the built-in ones.
     Raises:

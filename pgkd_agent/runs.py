@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pgkd_agent.calibration import CALIBRATION_FILE, Calibration
-from pgkd_agent.config import PGKDConfig, build_config, to_yaml
+from pgkd_agent.config import PGKDConfig, build_config, read_yaml, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import append_lines, as_line, lock, read_lines, storing, write_whole
@@ -47,6 +47,9 @@ RECORDED_PACKAGES = (
 SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
 
+
+TRAINED_BEFORE = {"student": {"label_smoothing": 0.0, "balance": 0.0}}
+"""How runs trained that were stored before there were these settings, which are in every file since."""
 
 LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
@@ -289,7 +292,8 @@ def read_run(path: Path) -> StoredRun:
         )
         taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
         task = Task(train, validation, test, taxonomy, meta["task_description"])
-        return StoredRun(build_config(file=path / "config.yaml"), task, meta)
+        config = build_config(layers=(TRAINED_BEFORE, read_yaml(path / "config.yaml")))
+        return StoredRun(config, task, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
 

@@ -18,6 +18,7 @@ def main() -> None:
         "student.name": str(options.model),
         "student.learning_rate": options.learning_rate,
         "student.head_factor": options.head_factor,
+        "student.label_smoothing": 0.0,  # as the others
         "student.warmup_share": options.warmup_share,
         "student.weight_decay": options.weight_decay,
         "student.train_batch_size": options.batch_size,

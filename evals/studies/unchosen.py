@@ -62,31 +62,40 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--recipes", nargs="+", default=["mixed", "synthetic_first"], choices=RECIPES)
-    parser.add_argument("--rows", nargs="+", default=["own"], help="own, likely, or a number.")
+    parser.add_argument(
+        "--rows", nargs="*", default=["own"], help="own, likely, or a number; none for the plain student alone."
+    )
     parser.add_argument("--set", nargs="+", default=[], help="Settings as key=value.")
     options = parser.parse_args()
     found: Found = defaultdict(dict)
     for seed in options.seeds:
-        assignments = ["data.rows=1000", "data.test_rows=1400", "student.name=minilm", *options.set]
-        config = build_config(assignments=assignments, flags={"seed": seed})
+        task, config = drawn_task(options.data / options.dataset, options.set, seed)
         runs = options.out / "cells" / options.dataset / "pgkd"
-        for what, figures in study(options.data / options.dataset, runs, config, options.rows, options.recipes):
+        for what, figures in study(task, runs, config, options.rows, options.recipes):
             found[what][seed] = figures
             sys.stderr.write(json.dumps({"seed": seed, "what": what, **figures}) + "\n")
     sys.stdout.write(table(found))
 
 
-def study(
-    data: Path, runs: Path, config: PGKDConfig, rows: Sequence[str], recipes: Sequence[str]
-) -> Iterator[tuple[str, Figures]]:
-    """The fits of one seed."""
+def drawn_task(data: Path, settings: Sequence[str], seed: int) -> tuple[Task, PGKDConfig]:
+    """The rows that a comparison draws with this seed, and its settings."""
+    assignments = ["data.rows=1000", "data.test_rows=1400", "student.name=minilm", *settings]
+    config = build_config(assignments=assignments, flags={"seed": seed})
     labels = data / "labels.json"
     files = {"test": data / "test.jsonl", "labels": labels if labels.is_file() else None}
-    task = load_task(data / TRAIN_FILE, **files, config=config)
+    return load_task(data / TRAIN_FILE, **files, config=config), config
+
+
+def study(
+    task: Task, runs: Path, config: PGKDConfig, rows: Sequence[str], recipes: Sequence[str]
+) -> Iterator[tuple[str, Figures]]:
+    """The fits of one seed."""
     student = TorchStudent(config.student, task.taxonomy, config.seed)
     started = time.perf_counter()
-    student.fit(task.train, task.validation, 0)
+    fit_history(student, History.of(task.train), task.validation, 0, config.student)
     yield "plain", _figures(student, task, 0, started)
+    if not rows:
+        return
     number, written = written_rows(runs, task, config)
     ranked = (-student.predict(texts_of(written))).argsort(axis=1)[:, :TOP]
     names = label_names(task.taxonomy)

@@ -136,8 +136,8 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 
 def _settings_of(cell: Cell) -> dict[str, Any]:
-    """Settings that matter to the method. Those that came later count only where they are changed, so that cells from
-    before remain what they are."""
+    """Settings that matter to the method. Those of `LATER_SETTINGS` count only where they are changed: by default a fit
+    is as it was before them."""
     settings = cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
     student, default = settings.get("student", {}), StudentSettings().model_dump(mode="json")
     for name in (*LATER_SETTINGS, *LOOP_SETTINGS):

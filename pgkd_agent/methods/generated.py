@@ -104,7 +104,8 @@ class _EpochLearner:
     """The student as SunGen trains it: an epoch at a time, from where it was."""
 
     def __init__(self, setting: Setting, rows: Sequence[Example]) -> None:
-        changes = {"max_epochs": 1, "min_steps": 0, "learning_rates": (), "restart": "continue"}
+        # the weights follow gradients of the labels as they are
+        changes = {"label_smoothing": 0.0, "max_epochs": 1, "min_steps": 0, "learning_rates": (), "restart": "continue"}
         student = setting.config.student.model_copy(update=changes)
         self._student = new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
         self._rows = rows

@@ -50,7 +50,7 @@ def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) 
     Args:
         samples: Only so many, the first that were accepted; None takes all.
         at_once: All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
-            `guardrails.max_per_class` is about that step then.
+            `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit.
     """
     if setting.pool is None:
         raise ConfigError("`frozen` trains on what a run of PGKD accepted: name the method it belongs to (`of`)")
@@ -58,7 +58,7 @@ def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) 
     if at_once:
         pool = [[row for step in pool for row in step]]
     task = setting.task
-    screener = Guardrails(setting.config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     return _in_steps(setting, PoolTeacher(pool), len(pool), screener)
 
 

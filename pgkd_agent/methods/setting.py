@@ -63,7 +63,7 @@ class Outcome:
         asked: Numbers of the test rows that `predicted` is about; None for all of them.
         validation_loss: Of the returned model in nats, None where it has none.
         accepted: Rows that each KD step added.
-        rows: Trained on in the last fit.
+        rows: Different ones that the last fit trained on.
         gradient_steps: Of all fits.
         cost: As the run says it, of a teacher or several; None where it says none.
         seconds: Of wall time.

@@ -136,7 +136,7 @@ def _step(
     train: EncodedRows,
     rows: list[int],
     optimizer: torch.optim.Optimizer,
-    label_smoothing: float = 0.0,
+    label_smoothing: float,
 ) -> np.ndarray:
     """One step on a batch, its longest texts first and a few at a time, since what is kept of them for the backward
     pass is most of a fit's memory; returns the probabilities seen on the way.

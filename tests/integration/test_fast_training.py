@@ -242,7 +242,7 @@ def gradients(model: Any, tokenizer: Any, bf16: bool) -> dict[str, torch.Tensor]
         with pooled_dropout(trainee.computing, 1):
             trainee.computing.train()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-            trainer._step(trainee, tokenizer, encoded, list(range(len(encoded.ids))), optimizer)
+            trainer._step(trainee, tokenizer, encoded, list(range(len(encoded.ids))), optimizer, label_smoothing=0.0)
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 

@@ -53,6 +53,20 @@ def test_plain_learns_and_counts_its_steps(tmp_path: Path, task: Task, config: P
     assert outcome.accepted == () and outcome.requests == 0
 
 
+def test_the_plain_student_takes_rows_of_rare_classes_again(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
+    rare = replace(
+        task, train=tuple(row for number, row in enumerate(task.train) if row.label != "fruit" or number < 4)
+    )
+    steps = {}
+    for balance in (0.0, 1.0, 3.0):
+        student = config.student.model_copy(update={"balance": balance, "max_epochs": 2})
+        outcome = run_in(tmp_path, "plain", rare, config.model_copy(update={"student": student}))
+        assert outcome.rows == len(rare.train)
+        steps[balance] = outcome.gradient_steps
+    assert steps[0.0] <= steps[1.0] < steps[3.0]
+    assert steps[3.0] >= 2.5 * steps[0.0]
+
+
 def test_a_control_repeats_real_rows_as_often_as_pgkd_accepted(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
     accepted = ({"fruit": 3, "tools": 1}, {}, {"fruit": 14})
     outcome = run_in(tmp_path, "control", task, config, accepted=accepted)

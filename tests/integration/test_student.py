@@ -305,7 +305,7 @@ def test_device_and_precision_choices() -> None:
 
 def test_a_small_encoder_gets_its_own_recipe(tiny_student: Path) -> None:
     own = recipe_for(StudentSettings(name=str(tiny_student)))
-    assert (own.learning_rate, own.train_batch_size) == (1.5e-4, 32)
+    assert (own.learning_rate, own.train_batch_size, own.label_smoothing) == (1.5e-4, 32, 0.1)
     assert recipe_for(StudentSettings(name=str(tiny_student), learning_rate=2e-5)).learning_rate == 2e-5
 
 

@@ -102,7 +102,7 @@ def test_stops_when_the_counter_exceeds_the_limit_and_starts_again_at_an_improve
 
 
 def test_the_history_grows_by_what_was_accepted_and_every_fit_sees_all_of_it() -> None:
-    result, student, _ = run([0.9, 0.8, 0.7])
+    result, student, _ = run([0.9, 0.8, 0.7], **{"student.balance": 0})
     assert student.fits == [(0, 6), (1, 7), (2, 8)]
     assert [row.kd_step for row in result.history.rows] == [0] * 6 + [1, 2]
 

@@ -36,7 +36,7 @@ class Notes:
 
 
 def fits(written: Sequence[HistoryRow] = WRITTEN, **settings: object) -> tuple[Notes, FitResult]:
-    student, config = Notes(), build_config(flags={f"student.{name}": value for name, value in settings.items()})
+    student, config = Notes(), build_config(flags={f"student.{n}": v for n, v in {"balance": 0, **settings}.items()})
     result = fit_history(student, History.of(REAL).extended(written), (), 1, config.student)  # type: ignore[arg-type]
     return student, result
 

@@ -129,7 +129,8 @@ def run(config: PGKDConfig) -> tuple[list[TeacherRequest], Memorizer, Any]:
 
 
 def test_in_the_loop_fresh_samples_are_scored_before_they_are_learned() -> None:
-    requests, student, _ = run(build_config(flags={"evidence.source": "fresh", "pgkd.num_kd_steps": 4}))
+    flags = {"evidence.source": "fresh", "pgkd.num_kd_steps": 4, "student.balance": 0}
+    requests, student, _ = run(build_config(flags=flags))
     scored = [[item.text for item in request.scored] for request in requests]
     assert scored[0] == [row.text for row in TASK.train]
     assert scored[1] == scored[2] == ["yyyyyyyyy red 1"]  # step 2 brought nothing new

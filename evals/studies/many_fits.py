@@ -1,0 +1,279 @@
+"""Recipes by the hundred: what can be made of a pool of written rows, each fit several times, beside its control.
+
+    python evals/studies/many_fits.py runs/recipe --data DIR --dataset huffpost --out fits.jsonl \
+        --set student.learning_rate=2e-4
+
+For each seed the rows that its run of PGKD accepted (`unchosen.py` reads them), fits on a GPU by `stacked.py`. The
+number behind a recipe is that of the written rows. `smoothed`: 0.1 of each label spread over all classes. `soft`: a
+share of it is the mean prediction of the plain students of that seed: half of a written row, a quarter of a real one.
+
+* `plain`, also `smoothed` and `soft`; `plain balanced`, also `smoothed`: real rows once more until no class has fewer
+  than the mean;
+* `mixed`, also `smoothed` and `soft`; `smoothed written`, `soft written`: of the written rows alone; `relabelled`: all
+  of a written row's label is that prediction;
+* `control`, also `smoothed` and `soft`: as many real rows of the same classes once more instead;
+* `first`, also `smoothed`; `first soft written`; `control first`, also `smoothed`: the added rows alone, then all;
+  `last`: all, then the real rows alone; the second part counts where it lowers the validation loss;
+* `weight 0.3`; `agreed`: weighted by the plain students' probability of the label; `likely`: only labels among their
+  first five; `verified` (with `--verify`): only those that the teacher itself gives the label they were asked for;
+* `filled`: written rows for the classes with fewer real ones than the mean alone, up to it.
+
+Writes a line per fit with its figures after each epoch. `OUT.npz` has the loss, the predicted and the true class of
+each validation and test row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from stacked import Judge, Member, Texts, fit_all, weights_of
+from unchosen import drawn_task, real_rows, written_rows
+
+from pgkd_agent.errors import DataError
+from pgkd_agent.history import texts_of
+from pgkd_agent.metrics import class_ids
+from pgkd_agent.student.batching import encode
+from pgkd_agent.student.loading import load_tokenizer, resolve_source
+from pgkd_agent.types import label_names
+from pgkd_agent.zero_shot import evaluate_zero_shot
+
+SMOOTHING, TOP, LAYERS = 0.1, 5, 6
+
+Recipe = tuple[np.ndarray, torch.Tensor | None] | tuple[np.ndarray, None, np.ndarray]
+"""Rows, their targets (None: their labels), their weights."""
+
+
+class Study:
+    """The fits of one dataset and seed."""
+
+    def __init__(self, options: argparse.Namespace, seed: int, device: torch.device) -> None:
+        self.task, config = drawn_task(options.data / options.dataset, options.set, seed)
+        number, written = written_rows(options.out_folder / "cells" / options.dataset / "pgkd", self.task, config)
+        if not number:
+            raise DataError(f"the run of {options.dataset} with seed {seed} accepted nothing")
+        self.pool = written[:number]
+        self.seed, self.device, self.options = seed, device, options
+        self.names = label_names(self.task.taxonomy)
+        self.classes = len(self.names)
+        task = self.task
+        rows = [*task.train, *self.pool, *task.validation, *task.test]
+        tokenizer = load_tokenizer("minilm")
+        encoded = encode(tokenizer, texts_of(rows), config.student.max_length)
+        vocabulary = np.array(sorted({0}.union(*encoded)))
+        place = {token: index for index, token in enumerate(vocabulary.tolist())}
+        self.texts = Texts.of([[place[token] for token in one] for one in encoded], device)
+        bert = load_file(Path(resolve_source("minilm")) / "model.safetensors")
+        own = weights_of(bert, LAYERS, vocabulary)
+        self.pretrained = {name: tensor.to(device) for name, tensor in own.items()}
+        ids = torch.from_numpy(class_ids(rows, task.taxonomy)).to(device)
+        self.gold = torch.eye(self.classes, device=device)[ids]
+        self.real = np.arange(len(task.train))
+        self.written = len(task.train) + np.arange(number)
+        held = len(task.train) + number
+        self.judged = np.arange(held, len(rows))
+        end = held + len(task.validation)
+        self.validation, self.test = ids[held:end], ids[end:]
+        self.verified = np.ones(len(rows), dtype=bool)
+        if options.verify:
+            answers = options.out.with_suffix(f".{seed}.answers.jsonl")
+            predicted = evaluate_zero_shot(self.pool, task.taxonomy, config, answers).predicted
+            self.verified[self.written] = [row.label == said for row, said in zip(self.pool, predicted, strict=True)]
+        self.rate, self.max_epochs = config.student.learning_rate or 1.5e-4, config.student.max_epochs or 12
+
+    def run(self) -> list[Member]:
+        plain = [self.member("plain", self.real, fit=fit) for fit in range(self.options.plain)]
+        self.fit(plain, predicts_all=True)
+        taught = torch.from_numpy(np.stack([one.best for one in plain])).to(self.device).float().softmax(-1).mean(0)
+        taught = taught[-len(self.real) - len(self.written) :]
+        for one in plain:
+            one.best = one.best[: len(self.judged)]
+        members = [
+            self.member(name, *rows, fit=fit) for name, rows in self.recipes(taught).items() for fit in self.fits
+        ]
+        self.fit(members)
+        return [*plain, *members, *self.in_two_parts(taught)]
+
+    @property
+    def fits(self) -> range:
+        return range(self.options.fits)
+
+    def recipes(self, taught: torch.Tensor) -> dict[str, Recipe]:
+        """What to train on in one part: rows, their targets, their weights."""
+        gold, real, smooth = self.gold, self.real, self.smooth()
+        balanced = np.concatenate([real, *(self.label_rows(name, lacks) for name, lacks in self.lacking().items())])
+        softly = torch.cat([self.softened(taught, real, 0.25), self.softened(taught, self.written, 0.5)])
+        found: dict[str, Recipe] = {
+            "plain smoothed": (real, smooth[real]),
+            "plain soft": (real, softly[real]),
+            "plain balanced": (balanced, None),
+            "plain balanced smoothed": (balanced, smooth[balanced]),
+            "filled": (np.concatenate([real, self.filling()]), None),
+        }
+        for size in self.sizes():
+            found[f"mixed {size}"] = (np.concatenate([real, self.written[:size]]), None)
+            found[f"control {size}"] = (np.concatenate([real, self.repeated(size)]), None)
+        agreed = (taught * gold[: len(taught)]).sum(-1).cpu().numpy()[self.written]
+        ranked = taught.argsort(-1, descending=True)[:, :TOP].cpu().numpy()
+        is_likely = (ranked == gold[: len(taught)].argmax(-1, keepdim=True).cpu().numpy()).any(-1)
+        kept = {"likely": self.written[is_likely[self.written]]}
+        if self.options.verify:
+            kept["verified"] = self.written[self.verified[self.written]]
+        both, again = np.concatenate([real, self.written]), np.concatenate([real, self.repeated(len(self.written))])
+        weights = {"weight 0.3": np.full(len(self.written), 0.3), "agreed": agreed}
+        whole: dict[str, Recipe] = {
+            "smoothed": (both, smooth[both]),
+            "smoothed written": (both, torch.cat([gold[real], smooth[self.written]])),
+            "control smoothed": (again, smooth[again]),
+            "soft": (both, softly),
+            "soft written": (both, torch.cat([gold[real], softly[self.written]])),
+            "control soft": (again, softly[again]),
+            "relabelled": (both, torch.cat([gold[real], taught[self.written]])),
+            **{name: (both, None, _with_mean_1(len(real), weight)) for name, weight in weights.items()},
+            **{name: (np.concatenate([real, rows]), None) for name, rows in kept.items()},
+        }
+        return found | {f"{name} {len(self.written)}": recipe for name, recipe in whole.items()}
+
+    def in_two_parts(self, taught: torch.Tensor) -> list[Member]:
+        """The second part goes on from the first, and counts where it lowers the loss."""
+        written, again, smooth = self.written, self.repeated(len(self.written)), self.smooth()
+        both, twice = np.concatenate([self.real, written]), np.concatenate([self.real, again])
+        soft = self.softened(taught, written, 0.5)
+        plans: dict[str, tuple[Recipe, Recipe]] = {
+            "first": ((written, None), (both, None)),
+            "first smoothed": ((written, smooth[written]), (both, smooth[both])),
+            "first soft written": ((written, soft), (both, torch.cat([self.gold[self.real], soft]))),
+            "control first": ((again, None), (twice, None)),
+            "control first smoothed": ((again, smooth[again]), (twice, smooth[twice])),
+            "last": ((both, None), (self.real, None)),
+        }
+        made = [(self.member(name, *plans[name][0], fit=fit), plans[name][1]) for name in plans for fit in self.fits]
+        self.fit([first for first, _ in made], keep_weights=True)
+        seconds = []
+        for first, recipe in made:
+            second = self.member(f"{first.name} {len(written)}", *recipe, fit=1000 + first.seed % 1000)
+            second.start, second.lowest, first.end = first.end, _lowest(first), None
+            seconds.append(second)
+        self.fit(seconds)
+        for (first, _), second in zip(made, seconds, strict=True):
+            second.start = None
+            if second.best is None:
+                second.best, second.best_epoch = first.best, first.best_epoch
+            else:
+                second.best_epoch += len(first.epochs)
+            second.epochs = [*first.epochs, *second.epochs]
+        return seconds
+
+    def smooth(self) -> torch.Tensor:
+        return (1 - SMOOTHING) * self.gold + SMOOTHING / self.classes
+
+    def softened(self, taught: torch.Tensor, rows: np.ndarray, share: float) -> torch.Tensor:
+        return (1 - share) * self.gold[rows] + share * taught[rows]
+
+    def lacking(self) -> dict[str, int]:
+        """Real rows that each class has fewer than the mean."""
+        count = Counter(row.label for row in self.task.train)
+        return {name: max(0, round(len(self.real) / len(count)) - count[name]) for name in self.names}
+
+    def filling(self) -> np.ndarray:
+        """The first written rows of each class, as many as it lacks."""
+        left, rows = Counter(self.lacking()), []
+        for row, example in zip(self.written, self.pool, strict=True):
+            if left[example.label]:
+                left[example.label] -= 1
+                rows.append(row)
+        return np.array(rows, dtype=int)
+
+    def sizes(self) -> list[int]:
+        return [size for size in self.options.sizes if size < len(self.written)] + [len(self.written)]
+
+    def repeated(self, size: int) -> np.ndarray:
+        """Real rows of the classes of the first written ones, by their numbers."""
+        number = {(row.text, row.label): index for index, row in enumerate(self.task.train)}
+        again = real_rows(self.task, self.pool[:size], self.seed)
+        return np.array([number[row.text, row.label] for row in again], dtype=int)
+
+    def label_rows(self, name: str, many: int) -> np.ndarray:
+        rows = [index for index, row in enumerate(self.task.train) if row.label == name]
+        return np.resize(rows, many).astype(int) if rows and many > 0 else np.array([], dtype=int)
+
+    def member(
+        self,
+        name: str,
+        rows: np.ndarray,
+        targets: torch.Tensor | None = None,
+        weights: np.ndarray | None = None,
+        *,
+        fit: int,
+    ) -> Member:
+        chosen = self.gold[torch.from_numpy(rows).to(self.device)] if targets is None else targets
+        return Member(name, 10_000 * self.seed + fit, rows, chosen, weights)
+
+    def fit(self, members: list[Member], predicts_all: bool = False, keep_weights: bool = False) -> None:
+        others = np.concatenate([self.real, self.written]) if predicts_all else np.array([], dtype=int)
+        judge = Judge(np.concatenate([self.judged, others]), self.validation, self.test, self.classes)
+        fit_all(
+            members, self.texts, judge, self.pretrained, self.rate, self.max_epochs, self.options.tokens, keep_weights
+        )
+
+
+def _with_mean_1(ones: int, others: np.ndarray) -> np.ndarray:
+    weights = np.concatenate([np.ones(ones), others])
+    return weights / weights.mean()
+
+
+def _lowest(member: Member) -> float:
+    return member.epochs[member.best_epoch - 1]["validation loss"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out_folder", type=Path, help="Folder of a comparison with runs of PGKD.")
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--fits", type=int, default=3, help="Of each recipe and seed.")
+    parser.add_argument("--plain", type=int, default=6, help="Fits of the plain student, which teach together.")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="Amounts beside all, for `mixed`.")
+    parser.add_argument("--verify", action="store_true", help="Ask the teacher of the settings for its label of each.")
+    parser.add_argument("--tokens", type=int, default=120_000, help="Most tokens of a step.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--set", nargs="+", default=[], help="Settings as key=value; of the student's rate, epochs and length alone."
+    )
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    judged: dict[str, np.ndarray] = {}
+    with options.out.open("w", encoding="utf-8") as file:
+        for seed in options.seeds:
+            started = time.perf_counter()
+            study = Study(options, seed, device)
+            members = study.run()
+            for number, member in enumerate(members):
+                record = {
+                    "dataset": options.dataset,
+                    "seed": seed,
+                    "recipe": member.name,
+                    "rows": len(member.rows),
+                    "best": member.best_epoch,
+                    "epochs": [{name: round(value, 4) for name, value in one.items()} for one in member.epochs],
+                }
+                file.write(json.dumps(record) + "\n")
+                scores = torch.from_numpy(member.best).float()
+                gold = torch.cat([study.validation, study.test]).cpu()
+                losses = torch.nn.functional.cross_entropy(scores, gold, reduction="none")
+                judged[f"{seed}-{number}"] = np.stack([losses.numpy(), scores.argmax(-1).numpy(), gold.numpy()])
+            file.flush()
+            sys.stderr.write(f"{options.dataset} {seed}: {len(members)} fits, {time.perf_counter() - started:.0f} s\n")
+    np.savez_compressed(options.out.with_suffix(".npz"), **judged)
+
+
+if __name__ == "__main__":
+    main()
