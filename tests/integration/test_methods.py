@@ -63,8 +63,11 @@ def test_the_plain_student_takes_rows_of_rare_classes_again(tmp_path: Path, task
         outcome = run_in(tmp_path, "plain", rare, config.model_copy(update={"student": student}))
         assert outcome.rows == len(rare.train)
         steps[balance] = outcome.gradient_steps
-    assert steps[0.0] <= steps[1.0] < steps[3.0]
-    assert steps[3.0] >= 2.5 * steps[0.0]
+    assert steps == {
+        0.0: 6,
+        1.0: 6,
+        3.0: 14,
+    }  # two epochs; up to 9 of a class are one batch less full, up to 28 four more
 
 
 def test_a_control_repeats_real_rows_as_often_as_pgkd_accepted(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
