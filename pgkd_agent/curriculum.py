@@ -27,7 +27,7 @@ def fit_history(
     results: list[FitResult] = []
     dynamics = None
     for part in _parts(history, settings.order):
-        rows = [*part, *_repeated(part, settings.balance)]
+        rows = [*part, *rows_again(part, settings.balance)]
         examples = [Example(row.text, row.label) for row in rows]
         results.append(student.fit(examples, validation, kd_step, _weights(rows, settings), goes_on=bool(results)))
         if len(part) == len(history):
@@ -51,7 +51,7 @@ def _parts(history: History, order: str) -> list[Sequence[HistoryRow]]:
     return [written, history.rows] if order == "synthetic_first" else [history.rows, real]
 
 
-def _repeated(rows: Sequence[HistoryRow], balance: float) -> list[HistoryRow]:
+def rows_again(rows: Sequence[HistoryRow], balance: float) -> list[HistoryRow]:
     """Rows of the classes that have fewer than `balance` times the mean, each class's in turns."""
     by_class: dict[str, list[HistoryRow]] = defaultdict(list)
     for row in rows:

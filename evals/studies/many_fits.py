@@ -29,20 +29,22 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from stacked import Judge, Member, Texts, fit_all, weights_of
-from unchosen import drawn_task, real_rows, written_rows
+from stacked import Fits, Judge, Member, Texts, fit_all, weights_of
+from unchosen import drawn_task, real_rows, study_parser, written_rows
 
+from pgkd_agent.curriculum import rows_again
 from pgkd_agent.errors import DataError
-from pgkd_agent.history import texts_of
+from pgkd_agent.history import History, HistoryRow, texts_of
 from pgkd_agent.metrics import class_ids
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
-from pgkd_agent.types import label_names
+from pgkd_agent.types import Example, label_names
 from pgkd_agent.zero_shot import evaluate_zero_shot
 
 SMOOTHING, TOP, LAYERS = 0.1, 5, 6
@@ -56,7 +58,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace, seed: int, device: torch.device) -> None:
         self.task, config = drawn_task(options.data / options.dataset, options.set, seed)
-        number, written = written_rows(options.out_folder / "cells" / options.dataset / "pgkd", self.task, config)
+        number, written = written_rows(options.comparison / "cells" / options.dataset / "pgkd", self.task, config)
         if not number:
             raise DataError(f"the run of {options.dataset} with seed {seed} accepted nothing")
         self.pool = written[:number]
@@ -108,7 +110,7 @@ class Study:
     def recipes(self, taught: torch.Tensor) -> dict[str, Recipe]:
         """What to train on in one part: rows, their targets, their weights."""
         gold, real, smooth = self.gold, self.real, self.smooth()
-        balanced = np.concatenate([real, *(self.label_rows(name, lacks) for name, lacks in self.lacking().items())])
+        balanced = np.concatenate([real, self.numbers(rows_again(History.of(self.task.train).rows, balance=1.0))])
         softly = torch.cat([self.softened(taught, real, 0.25), self.softened(taught, self.written, 0.5)])
         found: dict[str, Recipe] = {
             "plain smoothed": (real, smooth[real]),
@@ -195,14 +197,13 @@ class Study:
         return [size for size in self.options.sizes if size < len(self.written)] + [len(self.written)]
 
     def repeated(self, size: int) -> np.ndarray:
-        """Real rows of the classes of the first written ones, by their numbers."""
-        number = {(row.text, row.label): index for index, row in enumerate(self.task.train)}
-        again = real_rows(self.task, self.pool[:size], self.seed)
-        return np.array([number[row.text, row.label] for row in again], dtype=int)
+        """Real rows of the classes of the first written ones."""
+        return self.numbers(real_rows(self.task, self.pool[:size], self.seed))
 
-    def label_rows(self, name: str, many: int) -> np.ndarray:
-        rows = [index for index, row in enumerate(self.task.train) if row.label == name]
-        return np.resize(rows, many).astype(int) if rows and many > 0 else np.array([], dtype=int)
+    def numbers(self, rows: Iterable[Example | HistoryRow]) -> np.ndarray:
+        """Of real rows, by what they say."""
+        number = {(row.text, row.label): index for index, row in enumerate(self.task.train)}
+        return np.array([number[row.text, row.label] for row in rows], dtype=int)
 
     def member(
         self,
@@ -219,9 +220,8 @@ class Study:
     def fit(self, members: list[Member], predicts_all: bool = False, keep_weights: bool = False) -> None:
         others = np.concatenate([self.real, self.written]) if predicts_all else np.array([], dtype=int)
         judge = Judge(np.concatenate([self.judged, others]), self.validation, self.test, self.classes)
-        fit_all(
-            members, self.texts, judge, self.pretrained, self.rate, self.max_epochs, self.options.tokens, keep_weights
-        )
+        tokens = self.options.tokens
+        fit_all(members, Fits(self.texts, judge, self.pretrained, self.rate, self.max_epochs, tokens, keep_weights))
 
 
 def _with_mean_1(ones: int, others: np.ndarray) -> np.ndarray:
@@ -234,20 +234,13 @@ def _lowest(member: Member) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out_folder", type=Path, help="Folder of a comparison with runs of PGKD.")
-    parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = study_parser(__doc__, "Settings as key=value; of the student's rate, epochs and length alone.")
     parser.add_argument("--fits", type=int, default=3, help="Of each recipe and seed.")
     parser.add_argument("--plain", type=int, default=6, help="Fits of the plain student, which teach together.")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="Amounts beside all, for `mixed`.")
     parser.add_argument("--verify", action="store_true", help="Ask the teacher of the settings for its label of each.")
     parser.add_argument("--tokens", type=int, default=120_000, help="Most tokens of a step.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--set", nargs="+", default=[], help="Settings as key=value; of the student's rate, epochs and length alone."
-    )
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     judged: dict[str, np.ndarray] = {}

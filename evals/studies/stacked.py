@@ -157,19 +157,28 @@ def weights_of(bert: dict[str, torch.Tensor], layers: int, vocabulary: np.ndarra
     return {name: tensor.float() for name, tensor in w.items()}
 
 
-def fit_all(
-    members: Sequence[Member],
-    texts: Texts,
-    judge: Judge,
-    pretrained: Weights,
-    rate: float,
-    max_epochs: int,
-    tokens: int,
-    keep_weights: bool = False,
-) -> None:
-    """Fit every member; those with about as many rows go together, at most so many tokens a step."""
-    for group in _groups(members, texts, tokens):
-        _fit(group, texts, judge, pretrained, rate, max_epochs, tokens, keep_weights)
+@dataclass(frozen=True)
+class Fits:
+    """What all members have in common.
+
+    Attributes:
+        tokens: Most of a step.
+        keep_weights: Whether members keep those of their best epoch, to go on from.
+    """
+
+    texts: Texts
+    judge: Judge
+    pretrained: Weights
+    rate: float
+    max_epochs: int
+    tokens: int
+    keep_weights: bool = False
+
+
+def fit_all(members: Sequence[Member], fits: Fits) -> None:
+    """Fit every member; those with about as many rows go together."""
+    for group in _groups(members, fits.texts, fits.tokens):
+        _fit(group, fits)
 
 
 def _groups(members: Sequence[Member], texts: Texts, tokens: int) -> Iterator[list[Member]]:
@@ -184,19 +193,11 @@ def _groups(members: Sequence[Member], texts: Texts, tokens: int) -> Iterator[li
         yield group
 
 
-def _fit(
-    members: Sequence[Member],
-    texts: Texts,
-    judge: Judge,
-    pretrained: Weights,
-    rate: float,
-    max_epochs: int,
-    tokens: int,
-    keep_weights: bool,
-) -> None:
+def _fit(members: Sequence[Member], fits: Fits) -> None:
+    texts, judge, pretrained, max_epochs = fits.texts, fits.judge, fits.pretrained, fits.max_epochs
     device = texts.ids.device
     stack = Stack(_start(members, pretrained, judge.classes, device), sum(".qkv.w" in name for name in pretrained), 12)
-    optimizer = _optimizer(stack, rate)
+    optimizer = _optimizer(stack, fits.rate)
     per_epoch = members[0].steps_per_epoch
     steps, warm = max_epochs * per_epoch, round(WARMUP * max_epochs * per_epoch)
     generators = [np.random.default_rng([member.seed, 1]) for member in members]
@@ -214,9 +215,9 @@ def _fit(
             places = [rows[batch] for rows in drawn]
             _step(stack, optimizer, [members[one] for one in active], places, texts)
             step += 1
-        logits = _predict(stack, texts, judge.rows, tokens)
+        logits = _predict(stack, texts, judge.rows, fits.tokens)
         figures = [_figures(one, judge) for one in logits]
-        weights = {name: tensor.detach() for name, tensor in stack.weights.items()} if keep_weights else {}
+        weights = {name: tensor.detach() for name, tensor in stack.weights.items()} if fits.keep_weights else {}
         for place, one in enumerate(active):
             member = members[one]
             member.epochs.append(figures[place])
@@ -224,7 +225,7 @@ def _fit(
             if figures[place]["validation loss"] < lowest[one]:
                 lowest[one], bad[one], member.best_epoch = figures[place]["validation loss"], 0, epoch
                 member.best = logits[place].half().cpu().numpy()
-                if keep_weights:
+                if fits.keep_weights:
                     member.end = {name: tensor[place].clone() for name, tensor in weights.items()}
         going = [place for place, one in enumerate(active) if bad[one] <= PATIENCE]
         if not going:

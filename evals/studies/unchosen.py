@@ -56,25 +56,31 @@ Found = dict[str, dict[int, Figures]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="Folder of a comparison with runs of PGKD.")
-    parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = study_parser(__doc__, "Settings as key=value.")
     parser.add_argument("--recipes", nargs="+", default=["mixed", "synthetic_first"], choices=RECIPES)
     parser.add_argument(
         "--rows", nargs="*", default=["own"], help="own, likely, or a number; none for the plain student alone."
     )
-    parser.add_argument("--set", nargs="+", default=[], help="Settings as key=value.")
     options = parser.parse_args()
     found: Found = defaultdict(dict)
     for seed in options.seeds:
         task, config = drawn_task(options.data / options.dataset, options.set, seed)
-        runs = options.out / "cells" / options.dataset / "pgkd"
+        runs = options.comparison / "cells" / options.dataset / "pgkd"
         for what, figures in study(task, runs, config, options.rows, options.recipes):
             found[what][seed] = figures
             sys.stderr.write(json.dumps({"seed": seed, "what": what, **figures}) + "\n")
     sys.stdout.write(table(found))
+
+
+def study_parser(about: str | None, settings: str) -> argparse.ArgumentParser:
+    """What every study of written rows is told."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="Folder of a comparison with runs of PGKD.")
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--set", nargs="+", default=[], help=settings)
+    return parser
 
 
 def drawn_task(data: Path, settings: Sequence[str], seed: int) -> tuple[Task, PGKDConfig]:

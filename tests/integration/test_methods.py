@@ -63,11 +63,7 @@ def test_the_plain_student_takes_rows_of_rare_classes_again(tmp_path: Path, task
         outcome = run_in(tmp_path, "plain", rare, config.model_copy(update={"student": student}))
         assert outcome.rows == len(rare.train)
         steps[balance] = outcome.gradient_steps
-    assert steps == {
-        0.0: 6,
-        1.0: 6,
-        3.0: 14,
-    }  # two epochs; up to 9 of a class are one batch less full, up to 28 four more
+    assert steps == {0.0: 6, 1.0: 6, 3.0: 14}  # of two epochs: up to 9 a class fill a batch, up to 28 take four more
 
 
 def test_a_control_repeats_real_rows_as_often_as_pgkd_accepted(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
