@@ -18,6 +18,14 @@ share of it is the mean prediction of the plain students of that seed: half of a
   first five; `verified` (with `--verify`): only those that the teacher itself gives the label they were asked for;
 * `filled`: written rows for the classes with fewer real ones than the mean alone, up to it.
 
+With `--default-student` every student is trained as by default, its labels smoothed and rows of rare classes taken
+again, and the question is whether a written row's label should be softened, by whom, and how far:
+
+* `plain`, `mixed` and `control` as above; `soft`: half of a written row's label is what the plain students predict
+  together, `soft by one`: what the first of them does; `soft 0.8` and `relabelled`: more of it and all;
+* `control soft`: the same for the repeated real rows; `plain soft`: half of the label of all real rows;
+* `all soft`: a quarter of a real row's label and half of a written one's; `all control soft`: of a repeated one's.
+
 Writes a line per fit with its figures after each epoch. `OUT.npz` has the loss, the predicted and the true class of
 each validation and test row.
 """
@@ -91,17 +99,19 @@ class Study:
         self.rate, self.max_epochs = config.student.learning_rate or 1.5e-4, config.student.max_epochs or 12
 
     def run(self) -> list[Member]:
-        plain = [self.member("plain", self.real, fit=fit) for fit in range(self.options.plain)]
+        is_default = self.options.default_student
+        first = self.as_by_default(self.real, self.gold[self.real]) if is_default else (self.real, None)
+        plain = [self.member("plain", *first, fit=fit) for fit in range(self.options.plain)]
         self.fit(plain, predicts_all=True)
-        taught = torch.from_numpy(np.stack([one.best for one in plain])).to(self.device).float().softmax(-1).mean(0)
-        taught = taught[-len(self.real) - len(self.written) :]
+        each = torch.from_numpy(np.stack([one.best for one in plain])).to(self.device).float().softmax(-1)
+        each = each[:, -len(self.real) - len(self.written) :]
+        taught = each.mean(0)
         for one in plain:
             one.best = one.best[: len(self.judged)]
-        members = [
-            self.member(name, *rows, fit=fit) for name, rows in self.recipes(taught).items() for fit in self.fits
-        ]
+        recipes = self.softened_recipes(taught, each[0]) if is_default else self.recipes(taught)
+        members = [self.member(name, *recipe, fit=fit) for name, recipe in recipes.items() for fit in self.fits]
         self.fit(members)
-        return [*plain, *members, *self.in_two_parts(taught)]
+        return [*plain, *members, *([] if is_default else self.in_two_parts(taught))]
 
     @property
     def fits(self) -> range:
@@ -111,7 +121,7 @@ class Study:
         """What to train on in one part: rows, their targets, their weights."""
         gold, real, smooth = self.gold, self.real, self.smooth()
         balanced = np.concatenate([real, self.numbers(rows_again(History.of(self.task.train).rows, balance=1.0))])
-        softly = torch.cat([self.softened(taught, real, 0.25), self.softened(taught, self.written, 0.5)])
+        softly = self.softly(taught, self.written)
         found: dict[str, Recipe] = {
             "plain smoothed": (real, smooth[real]),
             "plain soft": (real, softly[real]),
@@ -142,6 +152,45 @@ class Study:
             **{name: (np.concatenate([real, rows]), None) for name, rows in kept.items()},
         }
         return found | {f"{name} {len(self.written)}": recipe for name, recipe in whole.items()}
+
+    def softened_recipes(self, taught: torch.Tensor, by_one: torch.Tensor) -> dict[str, Recipe]:
+        """Of students as by default: what to train on, and its targets."""
+        gold, real, written = self.gold, self.real, self.written
+        again = self.repeated(len(written))
+        both, twice = np.concatenate([real, written]), np.concatenate([real, again])
+
+        def mixed(added: torch.Tensor) -> Recipe:
+            return self.as_by_default(both, torch.cat([gold[real], added]))
+
+        def control(added: torch.Tensor) -> Recipe:
+            return self.as_by_default(twice, torch.cat([gold[real], added]))
+
+        found = {
+            "mixed": mixed(gold[written]),
+            "soft": mixed(self.softened(taught, written, 0.5)),
+            "soft by one": mixed(self.softened(by_one, written, 0.5)),
+            "soft 0.8": mixed(self.softened(taught, written, 0.8)),
+            "relabelled": mixed(taught[written]),
+            "control": control(gold[again]),
+            "control soft": control(self.softened(taught, again, 0.5)),
+            "plain soft": self.as_by_default(real, self.softened(taught, real, 0.5)),
+            "all soft": self.as_by_default(both, self.softly(taught, written)),
+            "all control soft": self.as_by_default(twice, self.softly(taught, again)),
+        }
+        return {name if name == "plain soft" else f"{name} {len(written)}": recipe for name, recipe in found.items()}
+
+    def as_by_default(self, rows: np.ndarray, targets: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+        """Smoothed, and rows of rare classes again, with the targets that they have."""
+        known = [*self.task.train, *self.pool]
+        chosen = [HistoryRow(known[row].text, known[row].label, 0, place) for place, row in enumerate(rows)]
+        more = [row.request_index for row in rows_again(chosen, balance=1.0)]
+        order = np.concatenate([np.arange(len(rows)), np.array(more, dtype=int)])
+        smoothed = (1 - SMOOTHING) * targets + SMOOTHING / self.classes
+        return rows[order], smoothed[torch.from_numpy(order).to(self.device)]
+
+    def softly(self, taught: torch.Tensor, added: np.ndarray) -> torch.Tensor:
+        """Targets of the real rows and what is added to them."""
+        return torch.cat([self.softened(taught, self.real, 0.25), self.softened(taught, added, 0.5)])
 
     def in_two_parts(self, taught: torch.Tensor) -> list[Member]:
         """The second part goes on from the first, and counts where it lowers the loss."""
@@ -239,6 +288,7 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=6, help="Fits of the plain student, which teach together.")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="Amounts beside all, for `mixed`.")
     parser.add_argument("--verify", action="store_true", help="Ask the teacher of the settings for its label of each.")
+    parser.add_argument("--default-student", action="store_true", help="Smoothed labels, rare rows again; see above.")
     parser.add_argument("--tokens", type=int, default=120_000, help="Most tokens of a step.")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
