@@ -54,6 +54,10 @@ class StudentSettings(_Settings):
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
     """Share of a row's label that training spreads over all classes, against overconfidence; None takes the student's
     own (bert-base 0, minilm 0.1). Paper: 0."""
+    soft_labels: float | None = Field(default=None, ge=0, lt=1)
+    """Share of a row's label that what the plain student predicts makes up, in the fits of the KD steps:
+    self-distillation, which costs no fit. None takes the student's own (bert-base 0, minilm 0.5). For Algorithm 1 and
+    its controls; other methods take labels as they are. Paper: 0."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
     learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
@@ -274,6 +278,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "train_batch_size": 64,
             "head_factor": 1.0,
             "label_smoothing": 0.0,
+            "soft_labels": 0.0,
             "balance": 0.0,
             "max_epochs": 30,
             "restart": "continue",

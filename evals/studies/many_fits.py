@@ -23,8 +23,10 @@ again, and the question is whether a written row's label should be softened, by 
 
 * `plain`, `mixed` and `control` as above; `soft`: half of a written row's label is what the plain students predict
   together, `soft by one`: what the first of them does; `soft 0.8` and `relabelled`: more of it and all;
-* `control soft`: the same for the repeated real rows; `plain soft`: half of the label of all real rows;
-* `all soft`: a quarter of a real row's label and half of a written one's; `all control soft`: of a repeated one's.
+* `control soft`: the same for the repeated real rows;
+* `all soft`: a quarter of a real row's label and half of a written one's; `all control soft`: of a repeated one's;
+* `plain halved`, `halved` and `control halved`: half of every label, as `student.soft_labels` 0.5 does; each also
+  `by one`, which is that setting.
 
 Writes a line per fit with its figures after each epoch. `OUT.npz` has the loss, the predicted and the true class of
 each validation and test row.
@@ -109,9 +111,14 @@ class Study:
         for one in plain:
             one.best = one.best[: len(self.judged)]
         recipes = self.softened_recipes(taught, each[0]) if is_default else self.recipes(taught)
-        members = [self.member(name, *recipe, fit=fit) for name, recipe in recipes.items() for fit in self.fits]
+        members = [
+            self.member(name, *recipe, fit=fit)
+            for name, recipe in recipes.items()
+            if not self.options.only or name.removesuffix(f" {len(self.written)}") in self.options.only
+            for fit in self.fits
+        ]
         self.fit(members)
-        return [*plain, *members, *([] if is_default else self.in_two_parts(taught))]
+        return [*plain, *members, *([] if is_default or self.options.only else self.in_two_parts(taught))]
 
     @property
     def fits(self) -> range:
@@ -173,11 +180,13 @@ class Study:
             "relabelled": mixed(taught[written]),
             "control": control(gold[again]),
             "control soft": control(self.softened(taught, again, 0.5)),
-            "plain soft": self.as_by_default(real, self.softened(taught, real, 0.5)),
             "all soft": self.as_by_default(both, self.softly(taught, written)),
             "all control soft": self.as_by_default(twice, self.softly(taught, again)),
         }
-        return {name if name == "plain soft" else f"{name} {len(written)}": recipe for name, recipe in found.items()}
+        for by, guide in (("", taught), (" by one", by_one)):
+            for name, rows in (("plain halved", real), ("halved", both), ("control halved", twice)):
+                found[name + by] = self.as_by_default(rows, self.softened(guide, rows, 0.5))
+        return {name if name.startswith("plain") else f"{name} {len(written)}": found[name] for name in found}
 
     def as_by_default(self, rows: np.ndarray, targets: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
         """Smoothed, and rows of rare classes again, with the targets that they have."""
@@ -288,6 +297,7 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=6, help="Fits of the plain student, which teach together.")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="Amounts beside all, for `mixed`.")
     parser.add_argument("--verify", action="store_true", help="Ask the teacher of the settings for its label of each.")
+    parser.add_argument("--only", nargs="*", default=[], help="Recipes by name, of those in one part; none for all.")
     parser.add_argument("--default-student", action="store_true", help="Smoothed labels, rare rows again; see above.")
     parser.add_argument("--tokens", type=int, default=120_000, help="Most tokens of a step.")
     parser.add_argument("--out", type=Path, required=True)

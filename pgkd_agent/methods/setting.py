@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import PGKDConfig, StudentSettings
 from pgkd_agent.data import Task
 from pgkd_agent.history import History, texts_of
 from pgkd_agent.metrics import evaluate
@@ -25,7 +25,7 @@ from pgkd_agent.types import (
 )
 
 if TYPE_CHECKING:
-    from pgkd_agent.student.student import TorchStudent
+    from pgkd_agent.student.student import Guide, TorchStudent
 
 ClassCounts = Mapping[str, int]
 """Rows per label."""
@@ -84,18 +84,23 @@ class Outcome:
 
 
 def new_student(setting: Setting) -> TorchStudent:
+    """Of a method other than Algorithm 1: it takes labels as they are."""
+    return _student(setting, setting.config.student.model_copy(update={"soft_labels": 0.0}))
+
+
+def _student(setting: Setting, settings: StudentSettings) -> TorchStudent:
     from pgkd_agent.student.student import TorchStudent
 
-    return TorchStudent(setting.config.student, setting.task.taxonomy, setting.config.seed)
+    return TorchStudent(settings, setting.task.taxonomy, setting.config.seed)
 
 
 class PlainFits:
     """The plain student of a dataset and seed, trained once for all loops that begin with it; only the last one is
-    kept, 4 bytes a parameter."""
+    kept, 4 bytes a parameter, and as many of its guide."""
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._kept: tuple[Any, FitResult, float] | None = None
+        self._kept: tuple[Any, Guide | None, FitResult, float] | None = None
 
     def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
         """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
@@ -106,11 +111,13 @@ class PlainFits:
         if self._kept is None or key != self._key:
             started = time.perf_counter()
             result = student.fit(rows, validation, 0)
-            self._key, self._kept = key, (student.snapshot(), result, time.perf_counter() - started)
+            self._key = key
+            self._kept = student.snapshot(), student.guide, result, time.perf_counter() - started
         else:
-            student.restore(self._kept[0])
-            student.learning_rate = self._kept[1].learning_rate
-        return self._kept[1:]
+            weights, student.guide, result, _ = self._kept
+            student.restore(weights)
+            student.learning_rate = result.learning_rate
+        return self._kept[2:]
 
 
 class LoopStudent:
@@ -122,7 +129,7 @@ class LoopStudent:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._student = new_student(setting)
+        self._student = _student(setting, setting.config.student)
         self.reset, self.predict = self._student.reset, self._student.predict
         self.snapshot, self.restore = self._student.snapshot, self._student.restore
         self.seconds_saved = 0.0

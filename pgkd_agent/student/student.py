@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,23 @@ logger = logging.getLogger(__name__)
 Weights = dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """The plain student, trained on labels as they are, and its probabilities by text, each of shape (n_classes,)."""
+
+    weights: Weights
+    opinions: dict[str, np.ndarray]
+
+
 class TorchStudent:
     """A classifier that can be fitted again and again, and put back to any snapshot.
 
     Args:
         seed: The head is drawn from it, once for all steps; order and dropout from (seed, step).
         on_epoch: Called after each epoch of each fit.
+
+    Attributes:
+        guide: Whose opinions soften the labels of later steps (`soft_labels`): the student as step 0 left it.
     Raises:
         ConfigError: The student or the device is not usable.
     """
@@ -66,6 +77,8 @@ class TorchStudent:
             label_smoothing=recipe.label_smoothing,
             bf16=use_bf16(settings.bf16, device),
         )
+        self._soft_labels = recipe.soft_labels
+        self.guide: Guide | None = None
         self._learning_rates = settings.learning_rates
         self._from_scratch = settings.restart == "from_scratch"
         self._seed = seed
@@ -95,11 +108,26 @@ class TorchStudent:
         *,
         goes_on: bool = False,
     ) -> FitResult:
-        if kd_step == 0 and self._learning_rates and not goes_on:
-            return self._fit_with_best_rate(rows, validation, weights)
+        if kd_step == 0 and not goes_on:
+            return self._fit_plain(rows, validation, weights)
         if self._from_scratch and not goes_on:
             self.reset()
         return self._fit(rows, validation, kd_step, weights, goes_on)
+
+    def _fit_plain(
+        self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
+    ) -> FitResult:
+        """The first fit, to labels as they are."""
+        self.guide = None
+        if self._learning_rates:
+            result = self._fit_with_best_rate(rows, validation, weights)
+        else:
+            if self._from_scratch:
+                self.reset()
+            result = self._fit(rows, validation, 0, weights)
+        if self._soft_labels:
+            self.guide = Guide(self.snapshot(), {})
+        return result
 
     def _fit_with_best_rate(
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
@@ -137,11 +165,12 @@ class TorchStudent:
         weights: Sequence[float] | None,
         goes_on: bool = False,
     ) -> FitResult:
+        soft = self._softened(rows)
         self._is_as_loaded = False
         result = fit(
             self._model,
             self._tokenizer,
-            replace(self._rows(rows), weights=weights),
+            replace(self._rows(rows), weights=weights, soft=soft),
             self._rows(validation),
             self._fit_settings,
             derive_seed(self._seed, kd_step, "fit, second part" if goes_on else "fit"),
@@ -150,6 +179,21 @@ class TorchStudent:
         )
         logger.info("fit: %d epochs, best %d", result.epochs, result.best_epoch)
         return result
+
+    def _softened(self, rows: Sequence[Example]) -> np.ndarray | None:
+        """The labels with the guide's opinions, shape (n_rows, n_classes); None without a guide."""
+        if self.guide is None:
+            return None
+        opinions = self.guide.opinions
+        if new := list(dict.fromkeys(row.text for row in rows if row.text not in opinions)):
+            current, is_as_loaded = self.snapshot(), self._is_as_loaded
+            self.restore(self.guide.weights)
+            opinions.update(zip(new, self.predict(new).astype(np.float32), strict=True))
+            self.restore(current)
+            self._is_as_loaded = is_as_loaded
+        labels = np.eye(len(self._class_ids), dtype=np.float32)[[self._class_ids[row.label] for row in rows]]
+        share = np.float32(self._soft_labels)
+        return (1 - share) * labels + share * np.stack([opinions[row.text] for row in rows])
 
     @property
     def learning_rate(self) -> float:

@@ -31,11 +31,23 @@ OnEpoch = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Token ids and class ids, in the same order; `weights` of the rows in the training loss, None where all are 1."""
+    """Token ids and class ids, in the same order.
+
+    Attributes:
+        weights: Of the rows in the training loss, None where all are 1.
+        soft: What to train on in place of the labels, shape (n_rows, n_classes), each row a distribution.
+    """
 
     ids: Encoded
     labels: Sequence[int]
     weights: Sequence[float] | None = None
+    soft: np.ndarray | None = None
+
+    def targets(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Of these rows, as `cross_entropy` takes them."""
+        if self.soft is None:
+            return torch.tensor([self.labels[row] for row in rows], device=device)
+        return torch.from_numpy(self.soft[list(rows)]).to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +162,9 @@ def _step(
     for part in inference_batches([train.ids[row] for row in rows], len(rows), max_tokens(device)):
         places = [rows[place] for place in part]
         batch = pad(tokenizer, [train.ids[row] for row in places], device)
-        labels = torch.tensor([train.labels[row] for row in places], device=device)
         logits = trainee.computing(**batch).logits.float()
         weights = train.weights and [train.weights[row] for row in places]
-        loss = _loss(logits, labels, weights, label_smoothing) / len(rows)
+        loss = _loss(logits, train.targets(places, device), weights, label_smoothing) / len(rows)
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "
@@ -169,10 +180,10 @@ def _step(
 
 
 def _loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: Sequence[float] | None, label_smoothing: float
+    logits: torch.Tensor, targets: torch.Tensor, weights: Sequence[float] | None, label_smoothing: float
 ) -> torch.Tensor:
     """Sum of the rows' cross-entropies in nats."""
-    losses = cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    losses = cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
     return losses.sum() if weights is None else losses @ torch.tensor(weights, device=logits.device)
 
 

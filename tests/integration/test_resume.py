@@ -222,16 +222,17 @@ def test_a_run_with_a_recipe_of_its_own_is_replayed(tiny_student: Path, server: 
     assert {step.learning_rate for step in first.steps} == {step.learning_rate for step in again.steps} != {0.0}
 
 
-def test_a_run_from_before_smoothing_and_balance_goes_on_without_them(
+def test_a_run_from_before_smoothing_and_the_like_goes_on_without_them(
     tiny_student: Path, server: OpenAIServer, tmp_path: Path
 ) -> None:
     uneven = TRAIN[:-5]
-    flags = {"student.label_smoothing": 0, "student.balance": 0, "student.max_epochs": 3}
+    newer = ("label_smoothing", "soft_labels", "balance")
+    flags = {**{f"student.{name}": 0 for name in newer}, "student.max_epochs": 3}
     first = distill(uneven, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
     file = tmp_path / "run" / "config.yaml"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    older = [line for line in lines if line.split(":")[0].strip() not in ("label_smoothing", "balance")]
-    assert len(older) == len(lines) - 2
+    older = [line for line in lines if line.split(":")[0].strip() not in newer]
+    assert len(older) == len(lines) - len(newer)
     file.write_text("".join(older), encoding="utf-8")
     again = resume(tmp_path / "run")
     assert [step.validation.loss for step in again.steps] == [step.validation.loss for step in first.steps]

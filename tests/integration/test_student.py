@@ -107,6 +107,35 @@ def test_smoothed_labels_keep_a_student_from_being_sure(tiny_student: Path) -> N
     assert sure > 0.85 and sure_smoothed == pytest.approx(0.6 + 0.4 / len(TAXONOMY), abs=0.08)
 
 
+def test_later_fits_follow_the_plain_student_as_far_as_labels_are_soft(tiny_student: Path) -> None:
+    names = list(TOPICS)
+    rows = sentences(40, 0)
+    wrong = [Example(row.text, names[(names.index(row.label) + 1) % len(names)]) for row in rows]
+
+    def right_in_the_end(share: float) -> float:
+        flags = {"student.learning_rate": 3e-3, "student.max_epochs": 15, "student.soft_labels": share}
+        student = TorchStudent(tiny_config(tiny_student, **flags).student, TAXONOMY, seed=1)
+        student.fit(rows, VALIDATION, 0)
+        assert accuracy(student, VALIDATION) > 0.9
+        student.fit(wrong, VALIDATION, 1)
+        return accuracy(student, VALIDATION)
+
+    assert right_in_the_end(0.0) < 0.5 and right_in_the_end(0.95) > 0.8
+
+
+def test_soft_labels_are_the_labels_and_what_the_plain_student_predicted(tiny_student: Path) -> None:
+    settings = tiny_config(tiny_student, **{"student.soft_labels": 0.25, "student.max_epochs": 2}).student
+    student = TorchStudent(settings, TAXONOMY, seed=1)
+    assert student._softened(TRAIN) is None  # the plain student takes labels as they are
+    student.fit(TRAIN, VALIDATION, 0)
+    said = student.predict([row.text for row in VALIDATION])
+    student.fit(TRAIN[:8], VALIDATION, 1)
+    before = student.predict(TEXTS)
+    gold = np.eye(len(TAXONOMY))[[list(TOPICS).index(row.label) for row in VALIDATION]]
+    assert student._softened(VALIDATION) == pytest.approx(0.75 * gold + 0.25 * said, abs=1e-4)
+    assert np.array_equal(student.predict(TEXTS), before)  # to ask the plain student changes nothing
+
+
 def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
     student = TorchStudent(
         tiny_config(tiny_student, **{"student.learning_rate": 3e-3, "student.max_epochs": 15}).student, TAXONOMY, seed=1
@@ -206,8 +235,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_step_others(config: PG
 
 
 def test_restart_policy(tiny_student: Path) -> None:
+    short = {"student.max_epochs": 2, "student.soft_labels": 0}
+
     def second_fit(restart: str) -> dict[str, torch.Tensor]:
-        settings = tiny_config(tiny_student, **{"student.restart": restart, "student.max_epochs": 2}).student
+        settings = tiny_config(tiny_student, **{"student.restart": restart, **short}).student
         student = TorchStudent(settings, TAXONOMY, seed=1)
         student.fit(sentences(10, 7), VALIDATION, kd_step=0)
         student.fit(TRAIN, VALIDATION, kd_step=1)
@@ -218,7 +249,7 @@ def test_restart_policy(tiny_student: Path) -> None:
         student.fit(TRAIN, VALIDATION, kd_step=1)
         return student.snapshot()
 
-    fresh = only_second(tiny_config(tiny_student, **{"student.max_epochs": 2}).student)
+    fresh = only_second(tiny_config(tiny_student, **short).student)
     assert all(torch.equal(fresh[key], value) for key, value in second_fit("from_scratch").items())
     assert any(not torch.equal(fresh[key], value) for key, value in second_fit("continue").items())
 
@@ -305,7 +336,7 @@ def test_device_and_precision_choices() -> None:
 
 def test_a_small_encoder_gets_its_own_recipe(tiny_student: Path) -> None:
     own = recipe_for(StudentSettings(name=str(tiny_student)))
-    assert (own.learning_rate, own.train_batch_size, own.label_smoothing) == (1.5e-4, 32, 0.1)
+    assert (own.learning_rate, own.train_batch_size, own.label_smoothing, own.soft_labels) == (1.5e-4, 32, 0.1, 0.5)
     assert recipe_for(StudentSettings(name=str(tiny_student), learning_rate=2e-5)).learning_rate == 2e-5
 
 

@@ -30,7 +30,7 @@ def test_the_papers_recipe() -> None:
     assert (student.name, student.max_length, student.patience) == ("bert-base-uncased", 512, 5)
     assert (student.learning_rate, student.train_batch_size, student.max_epochs) == (2e-5, 64, 30)
     assert (student.restart, student.head_factor, student.label_smoothing) == ("continue", 1.0, 0.0)
-    assert (student.balance, config.data.rows) == (0.0, 1000)
+    assert (student.soft_labels, student.balance, config.data.rows) == (0.0, 0.0, 1000)
     assert (evidence.source, evidence.few_shot, evidence.correct) == ("history", 16, 16)
     assert (evidence.misclassified, evidence.hard_negatives) == (16, 16)
     assert (pgkd.num_kd_steps, pgkd.patience_limit, pgkd.pgkd_batch_size) == (10, 5, 32)
