@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.compare.plan import Cell
-from pgkd_agent.config import StudentSettings
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
 from pgkd_agent.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.prices import load_prices
+from pgkd_agent.runs import TRAINED_BEFORE
 from pgkd_agent.statistics import NO_LABEL, NOT_ASKED
 from pgkd_agent.types import TokenUsage, label_names
 
@@ -23,9 +23,16 @@ STEPPED = ("pgkd", "evokd", "evokd_init")
 """Methods with the KD steps of the settings."""
 PROMPTED = ("zero_shot", "few_shot")
 """Methods without a student."""
-LOOP_SETTINGS = ("order", "synthetic_weight")
+LOOP_SETTINGS = ("order", "synthetic_weight", "soft_labels")
 """Of a student, for methods that train on a history."""
-LATER_SETTINGS = ("learning_rates", "min_steps")
+BEFORE: dict[str, Any] = {
+    "learning_rates": [],
+    "min_steps": 0,
+    "order": "mixed",
+    "synthetic_weight": 1.0,
+    **TRAINED_BEFORE["student"],
+}
+"""How a student trained before there were these settings: they count only where they say something else."""
 HOW_ASKED = {
     "cache",
     "cache_counts",
@@ -136,12 +143,11 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 
 def _settings_of(cell: Cell) -> dict[str, Any]:
-    """Settings that matter to the method. Those of `LATER_SETTINGS` count only where they are changed: by default a fit
-    is as it was before them."""
+    """Settings that matter to the method."""
     settings = cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
-    student, default = settings.get("student", {}), StudentSettings().model_dump(mode="json")
-    for name in (*LATER_SETTINGS, *LOOP_SETTINGS):
-        if name in student and (student[name] == default[name] or (name in LOOP_SETTINGS and not _loops(cell.method))):
+    student = settings.get("student", {})
+    for name, before in BEFORE.items():
+        if name in student and (student[name] == before or (name in LOOP_SETTINGS and not _loops(cell.method))):
             del student[name]
     return settings
 

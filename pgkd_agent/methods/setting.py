@@ -25,7 +25,7 @@ from pgkd_agent.types import (
 )
 
 if TYPE_CHECKING:
-    from pgkd_agent.student.student import Guide, TorchStudent
+    from pgkd_agent.student.student import TorchStudent
 
 ClassCounts = Mapping[str, int]
 """Rows per label."""
@@ -96,28 +96,27 @@ def _student(setting: Setting, settings: StudentSettings) -> TorchStudent:
 
 class PlainFits:
     """The plain student of a dataset and seed, trained once for all loops that begin with it; only the last one is
-    kept, 4 bytes a parameter, and as many of its guide."""
+    kept, 4 bytes a parameter."""
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._kept: tuple[Any, Guide | None, FitResult, float] | None = None
+        self._kept: tuple[Any, FitResult, float] | None = None
 
     def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
         """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
         validation = setting.task.validation
-        without_written = {"order": "mixed", "synthetic_weight": 1.0}  # there are none in this fit
+        without_written = {"order": "mixed", "synthetic_weight": 1.0, "soft_labels": 0.0}  # of later fits alone
         settings = setting.config.student.model_copy(update=without_written)
         key = (settings, setting.config.seed, tuple(rows), validation)
         if self._kept is None or key != self._key:
             started = time.perf_counter()
             result = student.fit(rows, validation, 0)
             self._key = key
-            self._kept = student.snapshot(), student.guide, result, time.perf_counter() - started
+            self._kept = student.snapshot(), result, time.perf_counter() - started
         else:
-            weights, student.guide, result, _ = self._kept
-            student.restore(weights)
-            student.learning_rate = result.learning_rate
-        return self._kept[2:]
+            weights, result, _ = self._kept
+            student.take_plain(weights, result.learning_rate)
+        return self._kept[1:]
 
 
 class LoopStudent:

@@ -37,7 +37,7 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """The plain student, trained on labels as they are, and its probabilities by text, each of shape (n_classes,)."""
+    """The plain student, which softens the labels of later fits, and what it thinks: probabilities by text."""
 
     weights: Weights
     opinions: dict[str, np.ndarray]
@@ -49,9 +49,6 @@ class TorchStudent:
     Args:
         seed: The head is drawn from it, once for all steps; order and dropout from (seed, step).
         on_epoch: Called after each epoch of each fit.
-
-    Attributes:
-        guide: Whose opinions soften the labels of later steps (`soft_labels`): the student as step 0 left it.
     Raises:
         ConfigError: The student or the device is not usable.
     """
@@ -78,7 +75,7 @@ class TorchStudent:
             bf16=use_bf16(settings.bf16, device),
         )
         self._soft_labels = recipe.soft_labels
-        self.guide: Guide | None = None
+        self._guide: Guide | None = None
         self._learning_rates = settings.learning_rates
         self._from_scratch = settings.restart == "from_scratch"
         self._seed = seed
@@ -118,7 +115,7 @@ class TorchStudent:
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
     ) -> FitResult:
         """The first fit, to labels as they are."""
-        self.guide = None
+        self._guide = None
         if self._learning_rates:
             result = self._fit_with_best_rate(rows, validation, weights)
         else:
@@ -126,8 +123,14 @@ class TorchStudent:
                 self.reset()
             result = self._fit(rows, validation, 0, weights)
         if self._soft_labels:
-            self.guide = Guide(self.snapshot(), {})
+            self._guide = Guide(self.snapshot(), {})
         return result
+
+    def take_plain(self, weights: Weights, learning_rate: float) -> None:
+        """Take up what another student of these settings came to in step 0, in place of a fit."""
+        self.restore(weights)
+        self.learning_rate = learning_rate
+        self._guide = Guide(weights, {}) if self._soft_labels else None
 
     def _fit_with_best_rate(
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
@@ -182,12 +185,12 @@ class TorchStudent:
 
     def _softened(self, rows: Sequence[Example]) -> np.ndarray | None:
         """The labels with the guide's opinions, shape (n_rows, n_classes); None without a guide."""
-        if self.guide is None:
+        if self._guide is None:
             return None
-        opinions = self.guide.opinions
+        opinions = self._guide.opinions
         if new := list(dict.fromkeys(row.text for row in rows if row.text not in opinions)):
             current, is_as_loaded = self.snapshot(), self._is_as_loaded
-            self.restore(self.guide.weights)
+            self.restore(self._guide.weights)
             opinions.update(zip(new, self.predict(new).astype(np.float32), strict=True))
             self.restore(current)
             self._is_as_loaded = is_as_loaded

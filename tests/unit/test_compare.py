@@ -327,7 +327,7 @@ def test_an_entry_may_take_as_many_tokens_as_another(tmp_path: Path) -> None:
             plan(wrong)
 
 
-def test_settings_that_came_later_make_no_other_cell_at_their_default(tmp_path: Path) -> None:
+def test_settings_that_came_later_make_no_other_cell_where_they_change_nothing(tmp_path: Path) -> None:
     plan = read_comparison(written(tmp_path))
     (cell, *_) = (one for one in cells(plan, tmp_path, {}) if one.method == "control")
 
@@ -336,9 +336,13 @@ def test_settings_that_came_later_make_no_other_cell_at_their_default(tmp_path: 
         other = replace(cell, method=method, config=cell.config.model_copy(update={"student": settings}))
         return dict(_settings_of(other)["student"])
 
-    before = student("control")
-    assert not {"order", "synthetic_weight", "min_steps", "learning_rates"} & set(before)
-    assert student("control", order="real_last") != before != student("control", min_steps=9)
+    as_before = {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0}
+    before = student("control", **as_before)
+    assert not {"order", "synthetic_weight", "min_steps", "learning_rates", *as_before} & set(before)
+    for name in as_before:
+        assert student("control", **{**as_before, name: 0.5}) != before
+    assert student("plain", soft_labels=0.5) == student("plain", soft_labels=0.0)  # it has no KD step
+    assert student("control", order="real_last") != student("control") != student("control", min_steps=9)
     assert student("plain", order="real_last", synthetic_weight=0.5) == student("plain")  # it has no written rows
 
 
