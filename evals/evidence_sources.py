@@ -54,6 +54,7 @@ def main() -> None:
             "seed": options.seed,
             "data.rows": options.rows,
             "student.name": options.student,
+            "student.soft_labels": 0.0,  # as the recorded figures
             "evidence.source": source,
             "pgkd.num_kd_steps": options.steps,
         }

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--operations", type=int, default=12)
     options = parser.parse_args()
     flags = {"student.name": options.student, "data.rows": options.rows, "seed": 1, "student.max_epochs": 2}
+    flags["student.soft_labels"] = 0  # a copy of the weights less
     config = build_config(flags=flags)
     task = load_task(options.train, None, None, options.labels, config)
     settings = config.student.model_copy(update=asdict(recipe_for(config.student)))

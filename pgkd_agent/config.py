@@ -55,9 +55,10 @@ class StudentSettings(_Settings):
     """Share of a row's label that training spreads over all classes, against overconfidence; None takes the student's
     own (bert-base 0, minilm 0.1). Paper: 0."""
     soft_labels: float | None = Field(default=None, ge=0, lt=1)
-    """Share of a row's label that what the plain student predicts makes up, in the fits of the KD steps:
-    self-distillation, which costs no fit. None takes the student's own (bert-base 0, minilm 0.5). For Algorithm 1 and
-    its controls; other methods take labels as they are. Paper: 0."""
+    """How much of a row's label is, in the fits of KD steps, what the plain student predicts instead:
+    self-distillation, for a pass over new rows and one more copy of the weights. None takes the student's own
+    (bert-base 0, minilm 0.5). For Algorithm 1, `frozen` and the controls; other methods take labels as they are.
+    Paper: 0."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
     learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
@@ -190,8 +191,8 @@ class EvidenceSettings(_Settings):
     source: Literal["dynamics", "history", "out_of_fold", "fresh"] = "dynamics"
     """Where the student's rights and wrongs come from: `dynamics`, the mean predicted probability over
     the fit's epochs; `history`, its predictions after the fit; `out_of_fold`, predictions of models that were
-    not trained on the row (`folds` more fits a step); `fresh`, predictions for the last step's samples before
-    they were trained on (in step 1, dynamics). Paper: history."""
+    not trained on the row (`folds` more fits a step, to labels as they are); `fresh`, predictions for the last step's
+    samples before they were trained on (in step 1, dynamics). Paper: history."""
     folds: int = Field(default=3, ge=2)
     """Parts of the history for `out_of_fold`; a fit on all others predicts each."""
     few_shot: int = Field(default=16, ge=0)

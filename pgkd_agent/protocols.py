@@ -23,7 +23,7 @@ class Student(Protocol):
     """A classifier that can be refitted, and put back to an earlier state."""
 
     def reset(self) -> None:
-        """Go back to the state before the first fit."""
+        """Go back to the state before the first fit: nothing of earlier fits has a part in the next one."""
         ...
 
     def fit(
@@ -38,6 +38,7 @@ class Student(Protocol):
         """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss.
 
         Args:
+            kd_step: 0 makes the plain student, which may have a part in the fits of later steps.
             weights: Of the rows in the training loss; None takes 1 for all.
             goes_on: A second part of the same fit: it begins at the current weights, which it keeps where no epoch has
                 a lower validation loss.

@@ -132,7 +132,8 @@ class Retraining:
 def prepare_retraining(run: Path, file: Path) -> Retraining:
     """Read reviewed samples for a run: real rows, validation, test and settings are those of the run.
 
-    The run's guardrails screen the samples again, but for the cap per class.
+    The run's guardrails screen the samples again, but for the cap per class. Labels that a person approved are not
+    softened (`student.soft_labels`).
 
     Args:
         file: Columns `text` and `label`; with a column `status`, only rows that say `accepted` count.
@@ -157,6 +158,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
     config = stored.config.model_copy(
         update={
             "pgkd": stored.config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": len(examples)}),
+            "student": stored.config.student.model_copy(update={"soft_labels": 0.0}),
             "teacher": stored.config.teacher.model_copy(update={"prompt": None, "mode": "chain"}),
             "guardrails": stored.config.guardrails.model_copy(update={"max_per_class": len(examples)}),
         }

@@ -33,6 +33,7 @@ def main() -> None:
         "student.name": str(options.model),
         "student.restart": options.policy,
         "student.max_epochs": options.epochs,
+        "student.soft_labels": 0.0,  # as the recorded figures
         "student.device": "cpu",
         "pgkd.num_kd_steps": options.steps,
         "pgkd.patience_limit": options.steps,

@@ -19,6 +19,7 @@ def main() -> None:
         "student.learning_rate": options.learning_rate,
         "student.head_factor": options.head_factor,
         "student.label_smoothing": 0.0,  # as the others
+        "student.soft_labels": 0.0,
         "student.warmup_share": options.warmup_share,
         "student.weight_decay": options.weight_decay,
         "student.train_batch_size": options.batch_size,

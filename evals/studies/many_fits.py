@@ -111,6 +111,9 @@ class Study:
         for one in plain:
             one.best = one.best[: len(self.judged)]
         recipes = self.softened_recipes(taught, each[0]) if is_default else self.recipes(taught)
+        names = {name.removesuffix(f" {len(self.written)}") for name in recipes}
+        if unknown := set(self.options.only) - names:
+            raise DataError(f"no recipe is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
         members = [
             self.member(name, *recipe, fit=fit)
             for name, recipe in recipes.items()
@@ -302,6 +305,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=120_000, help="Most tokens of a step.")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.default_student and (options.verify or options.sizes):
+        parser.error("--verify and --sizes are not for --default-student")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     judged: dict[str, np.ndarray] = {}
     with options.out.open("w", encoding="utf-8") as file:

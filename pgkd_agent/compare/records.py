@@ -32,7 +32,8 @@ BEFORE: dict[str, Any] = {
     "synthetic_weight": 1.0,
     **TRAINED_BEFORE["student"],
 }
-"""How a student trained before there were these settings: they count only where they say something else."""
+"""How a student trained before there were these settings: where they say the same they do not count, and cells from
+before are still there."""
 HOW_ASKED = {
     "cache",
     "cache_counts",

@@ -105,7 +105,7 @@ class PlainFits:
     def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
         """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
         validation = setting.task.validation
-        without_written = {"order": "mixed", "synthetic_weight": 1.0, "soft_labels": 0.0}  # of later fits alone
+        without_written = {"order": "mixed", "synthetic_weight": 1.0}  # there are none in this fit
         settings = setting.config.student.model_copy(update=without_written)
         key = (settings, setting.config.seed, tuple(rows), validation)
         if self._kept is None or key != self._key:
@@ -114,8 +114,9 @@ class PlainFits:
             self._key = key
             self._kept = student.snapshot(), result, time.perf_counter() - started
         else:
-            weights, result, _ = self._kept
-            student.take_plain(weights, result.learning_rate)
+            snapshot, result, _ = self._kept
+            student.restore(snapshot)
+            student.learning_rate = result.learning_rate
         return self._kept[1:]
 
 

@@ -37,10 +37,23 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """The plain student, which softens the labels of later fits, and what it thinks: probabilities by text."""
+    """The plain student, whose predictions soften the labels of later fits.
+
+    Attributes:
+        opinions: Its probabilities by text, each of shape (n_classes,), float32; it is asked once a text.
+    """
 
     weights: Weights
     opinions: dict[str, np.ndarray]
+
+    def copy(self) -> Guide:
+        return Guide(self.weights, dict(self.opinions))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    weights: Weights
+    guide: Guide | None
 
 
 class TorchStudent:
@@ -91,9 +104,14 @@ class TorchStudent:
         self._encoded: dict[str, list[int]] = {}
 
     def reset(self) -> None:
-        """Go back to the pretrained weights and the head as it was drawn: both are read anew, to take no memory now."""
+        """Go back to the weights before the first fit, with nobody to soften labels."""
+        self._guide = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """With the pretrained weights and the head as it was drawn: both are read again, to take no memory now."""
         if not self._is_as_loaded:
-            self.restore(self._load().state_dict())
+            self._model.load_state_dict(self._load().state_dict())
             self._is_as_loaded = True
 
     def fit(
@@ -105,32 +123,18 @@ class TorchStudent:
         *,
         goes_on: bool = False,
     ) -> FitResult:
-        if kd_step == 0 and not goes_on:
-            return self._fit_plain(rows, validation, weights)
-        if self._from_scratch and not goes_on:
-            self.reset()
-        return self._fit(rows, validation, kd_step, weights, goes_on)
-
-    def _fit_plain(
-        self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
-    ) -> FitResult:
-        """The first fit, to labels as they are."""
-        self._guide = None
-        if self._learning_rates:
+        is_plain = kd_step == 0 and not goes_on
+        if is_plain:
+            self._guide = None
+        if is_plain and self._learning_rates:
             result = self._fit_with_best_rate(rows, validation, weights)
         else:
-            if self._from_scratch:
-                self.reset()
-            result = self._fit(rows, validation, 0, weights)
-        if self._soft_labels:
-            self._guide = Guide(self.snapshot(), {})
+            if self._from_scratch and not goes_on:
+                self._begin_anew()
+            result = self._fit(rows, validation, kd_step, weights, goes_on)
+        if is_plain and self._soft_labels:
+            self._guide = Guide(copy_weights(self._model), {})
         return result
-
-    def take_plain(self, weights: Weights, learning_rate: float) -> None:
-        """Take up what another student of these settings came to in step 0, in place of a fit."""
-        self.restore(weights)
-        self.learning_rate = learning_rate
-        self._guide = Guide(weights, {}) if self._soft_labels else None
 
     def _fit_with_best_rate(
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
@@ -142,7 +146,7 @@ class TorchStudent:
         best: tuple[FitResult, Weights] | None = None
         steps = 0
         for rate in self._learning_rates:
-            self.reset()
+            self._begin_anew()
             self.learning_rate = rate
             try:
                 result = self._fit(rows, validation, 0, weights)
@@ -152,12 +156,12 @@ class TorchStudent:
             logger.info("learning rate %g: validation loss %.4f", rate, result.validation_loss)
             steps += result.gradient_steps
             if best is None or result.validation_loss < best[0].validation_loss:
-                best = result, self.snapshot()
+                best = result, copy_weights(self._model)
         if best is None:
             rates = ", ".join(f"{rate:g}" for rate in self._learning_rates)
             raise StudentDivergedError(f"the loss became infinite with each learning rate ({rates}); try lower ones")
         self.learning_rate = best[0].learning_rate
-        self.restore(best[1])
+        self._model.load_state_dict(best[1])
         return replace(best[0], gradient_steps=steps)
 
     def _fit(
@@ -189,11 +193,10 @@ class TorchStudent:
             return None
         opinions = self._guide.opinions
         if new := list(dict.fromkeys(row.text for row in rows if row.text not in opinions)):
-            current, is_as_loaded = self.snapshot(), self._is_as_loaded
-            self.restore(self._guide.weights)
+            current = copy_weights(self._model)
+            self._model.load_state_dict(self._guide.weights)
             opinions.update(zip(new, self.predict(new).astype(np.float32), strict=True))
-            self.restore(current)
-            self._is_as_loaded = is_as_loaded
+            self._model.load_state_dict(current)
         labels = np.eye(len(self._class_ids), dtype=np.float32)[[self._class_ids[row.label] for row in rows]]
         share = np.float32(self._soft_labels)
         return (1 - share) * labels + share * np.stack([opinions[row.text] for row in rows])
@@ -214,11 +217,12 @@ class TorchStudent:
         """What the last layer makes its logits of, without dropout; shape (n_texts, its width)."""
         return head_inputs(self._model, self._tokenizer, self._encode(texts))
 
-    def snapshot(self) -> Weights:
-        return copy_weights(self._model)
+    def snapshot(self) -> Snapshot:
+        return Snapshot(copy_weights(self._model), self._guide and self._guide.copy())
 
-    def restore(self, snapshot: Weights) -> None:
-        self._model.load_state_dict(snapshot)
+    def restore(self, snapshot: Snapshot) -> None:
+        self._model.load_state_dict(snapshot.weights)
+        self._guide = snapshot.guide and snapshot.guide.copy()
         self._is_as_loaded = False
 
     def save(self, folder: Path) -> None:

@@ -44,7 +44,7 @@ class EncodedRows:
     soft: np.ndarray | None = None
 
     def targets(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Of these rows, as `cross_entropy` takes them."""
+        """Of these rows, for `cross_entropy`: class ids, shape (n,), or distributions, shape (n, n_classes)."""
         if self.soft is None:
             return torch.tensor([self.labels[row] for row in rows], device=device)
         return torch.from_numpy(self.soft[list(rows)]).to(device)

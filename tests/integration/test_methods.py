@@ -115,7 +115,7 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     alone = run_method("control", replace(setting, plain_fits=PlainFits()))
     plain, control, again = (run_method(name, setting) for name in ("plain", "control", "plain"))
     assert fits == [0, 1, 0, 1]  # the last plain student came from where the first was kept
-    assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
+    assert (control.validation_loss, control.gradient_steps) == (alone.validation_loss, alone.gradient_steps)
     assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
     other = replace(setting, config=config.model_copy(update={"seed": 2}))
     run_method("plain", other)
@@ -131,7 +131,7 @@ def test_a_loop_follows_the_recipe_of_its_student_also_where_its_first_fit_was_k
     alone = run_method("control", replace(setting, plain_fits=PlainFits()))
     run_method("plain", setting)
     kept = run_method("control", setting)  # the rate that the kept fit chose holds for the next one too
-    assert (kept.predicted, kept.gradient_steps) == (alone.predicted, alone.gradient_steps)
+    assert (kept.validation_loss, kept.gradient_steps) == (alone.validation_loss, alone.gradient_steps)
     # Two rates in step 0, two parts in step 1: 3 epochs of 3 or 4 steps each.
     assert kept.gradient_steps == 2 * 3 * 3 + 3 * 4 + 3 * 3
 
@@ -162,6 +162,17 @@ def test_eda_adds_variants_of_every_row(tmp_path: Path, task: Task, config: PGKD
     assert outcome.rows == 8 * 5 and outcome.gradient_steps == 12  # 3 batches an epoch, rounded up to whole epochs
     whole = run_in(tmp_path, "eda", task, config, num_aug=1)
     assert whole.rows == 96 and whole.validation_loss is not None
+
+
+def test_soft_labels_are_for_the_loop_alone(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
+    def losses(share: float) -> list[float | None]:
+        student = config.student.model_copy(update={"soft_labels": share, "max_epochs": 6})
+        setting = Setting(task, config.model_copy(update={"student": student}), tmp_path, accepted=({"fruit": 3},))
+        found = run_method("control", setting), run_method("gradual", setting, {"num_aug": 1})
+        return [outcome.validation_loss for outcome in found]
+
+    (control, gradual), (soft_control, soft_gradual) = losses(0.0), losses(0.9)
+    assert soft_control != control and soft_gradual == gradual  # both have fits after the first
 
 
 def test_gradual_begins_with_the_real_rows_and_changes_more_and_more(

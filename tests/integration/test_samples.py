@@ -87,6 +87,7 @@ def review(rows: list[dict[str, Any]]) -> None:
 def test_what_was_approved_is_trained_on_beside_the_plain_student(run: Path, tmp_path: Path) -> None:
     retraining = prepare_retraining(run, edited(run, tmp_path, review))
     assert retraining.not_approved == 3 and len(retraining.teacher.samples) == 5
+    assert retraining.config.student.soft_labels == 0.0  # a person has approved the labels
     result = run_task(retraining.stored.task, retraining.config, retraining.teacher, tmp_path / "again")
     added = [(row.text, row.label) for row in result.history.rows[len(TRAIN) :]]
     assert ("a dust storm on mars", "weather") in added

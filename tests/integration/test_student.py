@@ -12,6 +12,7 @@ import torch
 
 from pgkd_agent.config import PGKDConfig, StudentSettings
 from pgkd_agent.errors import ConfigError, StorageError, StudentDivergedError
+from pgkd_agent.student import trainer
 from pgkd_agent.student.batching import CHARS_PER_TOKEN, encode, pad, training_batches
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.inference import predict_logits
@@ -133,7 +134,39 @@ def test_soft_labels_are_the_labels_and_what_the_plain_student_predicted(tiny_st
     before = student.predict(TEXTS)
     gold = np.eye(len(TAXONOMY))[[list(TOPICS).index(row.label) for row in VALIDATION]]
     assert student._softened(VALIDATION) == pytest.approx(0.75 * gold + 0.25 * said, abs=1e-4)
-    assert np.array_equal(student.predict(TEXTS), before)  # to ask the plain student changes nothing
+    assert np.array_equal(student.predict(TEXTS), before)
+    snapshot = student.snapshot()
+    student.reset()
+    assert student._softened(VALIDATION) is None
+    student.restore(snapshot)
+    assert student._softened(VALIDATION) == pytest.approx(0.75 * gold + 0.25 * said, abs=1e-4)
+
+
+@pytest.mark.parametrize("restart", ["continue", "from_scratch"])
+@pytest.mark.parametrize("rates", [(), (1e-3, 3e-3)])
+def test_to_ask_the_plain_student_changes_no_fit(tiny_student: Path, restart: str, rates: tuple[float, ...]) -> None:
+    flags = {"student.restart": restart, "student.learning_rates": list(rates), "student.max_epochs": 2}
+    settings = tiny_config(tiny_student, **flags).student
+
+    def second_fit(asked: list[Example] | None) -> dict[str, torch.Tensor]:
+        student = TorchStudent(settings, TAXONOMY, seed=1)
+        student.fit(TRAIN, VALIDATION, 0)
+        plain = student.predict(TEXTS)
+        if asked:
+            student._softened(asked)
+        assert np.array_equal(student.predict(TEXTS), plain)
+        student.fit(TRAIN, VALIDATION, 1)
+        return student.snapshot().weights
+
+    never, before = second_fit(None), second_fit(TRAIN)
+    assert all(torch.equal(never[key], before[key]) for key in never)
+
+
+def test_soft_labels_are_smoothed_and_weighted_as_others_are() -> None:
+    torch.manual_seed(0)
+    logits, soft, weights = torch.randn(3, 4), torch.randn(3, 4).softmax(dim=1), [1.0, 0.5, 2.0]
+    expected = -((0.8 * soft + 0.2 / 4) * logits.log_softmax(dim=1)).sum(dim=1) @ torch.tensor(weights)
+    assert trainer._loss(logits, soft, weights, label_smoothing=0.2) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_learns_and_reports_dynamics(tiny_student: Path) -> None:
@@ -214,11 +247,11 @@ def test_a_fit_ends_with_the_weights_of_the_lowest_validation_loss(tiny_student:
 def test_a_snapshot_is_untouched_by_later_fits_and_restores_every_tensor(student: TorchStudent) -> None:
     student.fit(TRAIN, VALIDATION, kd_step=0)
     snapshot = student.snapshot()
-    before = {key: value.clone() for key, value in snapshot.items()}
+    before = {key: value.clone() for key, value in snapshot.weights.items()}
     student.fit(sentences(20, 9), VALIDATION, kd_step=1)
-    assert any(not torch.equal(before[key], value) for key, value in student.snapshot().items())
+    assert any(not torch.equal(before[key], value) for key, value in student.snapshot().weights.items())
     student.restore(snapshot)
-    restored = student.snapshot()
+    restored = student.snapshot().weights
     assert restored.keys() == before.keys()
     assert all(torch.equal(before[key], restored[key]) for key in before)
 
@@ -227,7 +260,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_step_others(config: PG
     def weights(kd_step: int) -> dict[str, torch.Tensor]:
         student = TorchStudent(config.student, TAXONOMY, seed=1)
         student.fit(TRAIN, VALIDATION, kd_step)
-        return student.snapshot()
+        return student.snapshot().weights
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -242,12 +275,12 @@ def test_restart_policy(tiny_student: Path) -> None:
         student = TorchStudent(settings, TAXONOMY, seed=1)
         student.fit(sentences(10, 7), VALIDATION, kd_step=0)
         student.fit(TRAIN, VALIDATION, kd_step=1)
-        return student.snapshot()
+        return student.snapshot().weights
 
     def only_second(settings: StudentSettings) -> dict[str, torch.Tensor]:
         student = TorchStudent(settings, TAXONOMY, seed=1)
         student.fit(TRAIN, VALIDATION, kd_step=1)
-        return student.snapshot()
+        return student.snapshot().weights
 
     fresh = only_second(tiny_config(tiny_student, **short).student)
     assert all(torch.equal(fresh[key], value) for key, value in second_fit("from_scratch").items())
@@ -368,7 +401,7 @@ def test_only_a_head_of_the_same_labels_is_kept(
     folder = other_classifier(tmp_path / "other", tiny_student, names)
     config = tiny_config(folder).student
     weights, again, base = (
-        TorchStudent(settings, TAXONOMY, seed=1).snapshot()
+        TorchStudent(settings, TAXONOMY, seed=1).snapshot().weights
         for settings in (config, config, tiny_config(tiny_student).student)
     )
     head = weights["classifier.weight"]
