@@ -111,13 +111,14 @@ class Study:
         for one in plain:
             one.best = one.best[: len(self.judged)]
         recipes = self.softened_recipes(taught, each[0]) if is_default else self.recipes(taught)
-        names = {name.removesuffix(f" {len(self.written)}") for name in recipes}
-        if unknown := set(self.options.only) - names:
-            raise DataError(f"no recipe is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
+        names = {name: name.removesuffix(f" {len(self.written)}") for name in recipes}
+        known = sorted(set(names.values()))
+        if unknown := set(self.options.only).difference(known):
+            raise DataError(f"no recipe is called {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
         members = [
             self.member(name, *recipe, fit=fit)
             for name, recipe in recipes.items()
-            if not self.options.only or name.removesuffix(f" {len(self.written)}") in self.options.only
+            if not self.options.only or names[name] in self.options.only
             for fit in self.fits
         ]
         self.fit(members)
@@ -129,7 +130,7 @@ class Study:
 
     def recipes(self, taught: torch.Tensor) -> dict[str, Recipe]:
         """What to train on in one part: rows, their targets, their weights."""
-        gold, real, smooth = self.gold, self.real, self.smooth()
+        gold, real, smooth = self.gold, self.real, self.smoothed(self.gold)
         balanced = np.concatenate([real, self.numbers(rows_again(History.of(self.task.train).rows, balance=1.0))])
         softly = self.softly(taught, self.written)
         found: dict[str, Recipe] = {
@@ -197,8 +198,7 @@ class Study:
         chosen = [HistoryRow(known[row].text, known[row].label, 0, place) for place, row in enumerate(rows)]
         more = [row.request_index for row in rows_again(chosen, balance=1.0)]
         order = np.concatenate([np.arange(len(rows)), np.array(more, dtype=int)])
-        smoothed = (1 - SMOOTHING) * targets + SMOOTHING / self.classes
-        return rows[order], smoothed[torch.from_numpy(order).to(self.device)]
+        return rows[order], self.smoothed(targets)[torch.from_numpy(order).to(self.device)]
 
     def softly(self, taught: torch.Tensor, added: np.ndarray) -> torch.Tensor:
         """Targets of the real rows and what is added to them."""
@@ -206,7 +206,7 @@ class Study:
 
     def in_two_parts(self, taught: torch.Tensor) -> list[Member]:
         """The second part goes on from the first, and counts where it lowers the loss."""
-        written, again, smooth = self.written, self.repeated(len(self.written)), self.smooth()
+        written, again, smooth = self.written, self.repeated(len(self.written)), self.smoothed(self.gold)
         both, twice = np.concatenate([self.real, written]), np.concatenate([self.real, again])
         soft = self.softened(taught, written, 0.5)
         plans: dict[str, tuple[Recipe, Recipe]] = {
@@ -234,8 +234,8 @@ class Study:
             second.epochs = [*first.epochs, *second.epochs]
         return seconds
 
-    def smooth(self) -> torch.Tensor:
-        return (1 - SMOOTHING) * self.gold + SMOOTHING / self.classes
+    def smoothed(self, targets: torch.Tensor) -> torch.Tensor:
+        return (1 - SMOOTHING) * targets + SMOOTHING / self.classes
 
     def softened(self, taught: torch.Tensor, rows: np.ndarray, share: float) -> torch.Tensor:
         return (1 - share) * self.gold[rows] + share * taught[rows]
