@@ -67,13 +67,15 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def write_whole(target: Path, content: str) -> None:
-    """Write a file so that it is there whole or as it was before; on disk when this returns.
+    """Write a file, and the folder that it lies in, so that it is there whole or as it was before; on disk when this
+    returns. Several processes may write the same one.
 
     Raises:
         StorageError: The disk is full or refuses.
     """
-    fresh = target.with_name(target.name + ".new")
+    fresh = target.with_name(f"{target.name}.{os.getpid()}.new")
     with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(content)

@@ -112,10 +112,7 @@ def write_results(out: Path, contents: Mapping[str, str]) -> None:
     Raises:
         StorageError: The disk refuses.
     """
-    from pgkd_agent.errors import StorageError
+    from pgkd_agent.files import write_whole
 
-    try:
-        for name, content in contents.items():
-            (out / name).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"results cannot be written to {out}: {error.strerror or error}") from error
+    for name, content in contents.items():
+        write_whole(out / name, content)

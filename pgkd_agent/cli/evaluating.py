@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="[MODEL] FILE", help="A model and labelled rows; with --teacher, rows."),
@@ -66,6 +67,8 @@ def evaluate(
         options.only_for_teacher(
             labels=labels, base_url=base_url, prompt=prompt, description=description, out=out, **caps
         )
+    else:
+        options.only_for_model(context, "batch_size", "device", "engine", "precision", "threads")
     flags = {
         "budget": caps,
         "seed": seed,

@@ -155,6 +155,18 @@ def only_for_teacher(**named: Any) -> None:
         raise ConfigError(f"{option_names(given)}: only for --teacher, which is not given")
 
 
+def only_for_model(context: typer.Context, *parameters: str) -> None:
+    """
+    Args:
+        parameters: Of a command that asks a teacher and loads no model; their defaults are left alone.
+    Raises:
+        ConfigError: One of them is given.
+    """
+    sources = {name: context.get_parameter_source(name) for name in parameters}
+    if given := [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]:
+        raise ConfigError(f"{option_names(given)}: only for a model, and --teacher is evaluated by itself")
+
+
 def money(cost: float | None, currency: str) -> str:
     return "price not known" if cost is None else f"{cost:.4f} {currency}"
 

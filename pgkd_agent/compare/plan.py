@@ -169,7 +169,10 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
         if entry.tokens_of is not None:
             _check_tokens_of(plan, name, entry.tokens_of)
     if plan.baseline not in plan.methods:
-        raise ConfigError(f"{what}: the baseline {plan.baseline!r} is none of the methods {', '.join(plan.methods)}")
+        raise ConfigError(
+            f"{what}: the baseline {plan.baseline!r} is none of the methods {', '.join(plan.methods)}; "
+            "name one of them, in the file or with --baseline"
+        )
 
 
 def _check_tokens_of(plan: ComparisonFile, name: str, of: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from pgkd_agent.compare.plan import Cell
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
+from pgkd_agent.files import as_line, write_whole
 from pgkd_agent.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.prices import load_prices
 from pgkd_agent.runs import TRAINED_BEFORE
@@ -186,12 +186,4 @@ def store(file: Path, identity: dict[str, Any], done: Done) -> None:
     Raises:
         StorageError: The disk refuses.
     """
-    fresh = file.with_suffix(".new")
-    content = json.dumps({"identity": identity, "cell": asdict(done)}, ensure_ascii=False)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(content + "\n", encoding="utf-8")
-        os.replace(fresh, file)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
+    write_whole(file, as_line({"identity": identity, "cell": asdict(done)}))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from markupsafe import Markup, escape
 
 from pgkd_agent.embedded import MODELS
 from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import write_whole
 from pgkd_agent.reports.chart import Chart, line_chart
 from pgkd_agent.reports.story import Story, read_story
 from pgkd_agent.text import shorten
@@ -163,14 +163,7 @@ def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> P
             f"no page can be made for {file}: the run's files are damaged, or from an older version "
             f"({type(error).__name__}: {error})"
         ) from error
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")  # another process may make the same page
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(fresh, file)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
+    write_whole(file, page)
     return file
 
 

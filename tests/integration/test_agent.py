@@ -228,7 +228,7 @@ def test_local_teachers_work_as_agents_or_fall_back(
         flags = {
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
-            "teacher.max_tokens": 160,
+            "teacher.max_tokens": 96,
             "teacher.max_tool_calls": 2,
         }
         result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=run)

@@ -126,6 +126,16 @@ def test_an_evaluation_of_a_local_teacher_has_no_server(files: Path) -> None:
     assert done.returncode == 2 and "a local: teacher has no server" in " ".join(done.stderr.split())
 
 
+def test_an_evaluation_of_a_teacher_has_no_engine(files: Path) -> None:
+    command = ("evaluate", "--teacher", "local:smollm2", files / "test.jsonl")
+    for given, named in (
+        (("--engine", "auto"), "--engine"),
+        (("--threads", 2, "--batch-size", 64), "--batch-size, --threads"),
+    ):
+        done = pgkd(*command, *given)
+        assert done.returncode == 2 and f"{named}: only for a model" in " ".join(done.stderr.split())
+
+
 def test_base_url_passes_over_local_teachers(files: Path) -> None:
     both = ("--teacher", "local:smollm2", "--teacher", "openai:a")
     common = ("distill", "--train", files / "train.jsonl", *both, "--dry-run", "--base-url")

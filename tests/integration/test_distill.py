@@ -261,8 +261,8 @@ def test_the_embedded_teacher_gets_a_prompt_that_fits(
         "teacher.spec": f"local:{smollm2}",
         "teacher.prompt": "paper",
         "teacher.structured": "auto",
-        "teacher.max_tokens": 64,
-        "teacher.context_tokens": 768,
+        "teacher.max_tokens": 32,
+        "teacher.context_tokens": 640,
         "pgkd.num_kd_steps": 1,
     }
     result = distill(TRAIN, VALIDATION, config=tiny_config(tiny_student, **flags))
