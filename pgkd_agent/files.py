@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +74,7 @@ def write_whole(target: Path, content: str) -> None:
     Raises:
         StorageError: The disk is full or refuses.
     """
-    fresh = target.with_name(f"{target.name}.{os.getpid()}.new")
+    fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.new")
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -82,7 +83,7 @@ def write_whole(target: Path, content: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, target)
-        except OSError:
+        except BaseException:
             fresh.unlink(missing_ok=True)
             raise
 

@@ -56,7 +56,12 @@ def push(model: Path, repo: str, public: bool = False) -> str:
     check_hub(repo, public)
     try:
         made = HfApi().create_repo(repo, private=not public, exist_ok=True)
-        HfApi().upload_folder(repo_id=made.repo_id, folder_path=model, commit_message="Upload by pgkd-agent")
+        HfApi().upload_folder(
+            repo_id=made.repo_id,
+            folder_path=model,
+            commit_message="Upload by pgkd-agent",
+            ignore_patterns=["*.new"],  # what a killed process left half written
+        )
     except Exception as error:  # as above; the one that uploads has its own too
         again = shlex.join(["pgkd", "push", str(model), repo, *(["--public"] if public else [])])
         raise StorageError(

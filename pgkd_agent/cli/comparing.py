@@ -49,7 +49,7 @@ def compare(
     from pgkd_agent.errors import ConfigError
 
     overrides = nested_settings(set_ or ())
-    plan = narrowed(read_comparison(file), names_of(datasets), names_of(methods), _numbers(seeds), overrides, baseline)
+    plan = narrowed(read_comparison(file, baseline), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
     grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)

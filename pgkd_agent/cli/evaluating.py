@@ -63,12 +63,12 @@ def evaluate(
             "pgkd evaluate --teacher SPEC FILE"
         )
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
-    if teacher is None:
+    if teacher:
+        options.only_for_model(context, "batch_size", "device", "engine", "precision", "threads")
+    else:
         options.only_for_teacher(
             labels=labels, base_url=base_url, prompt=prompt, description=description, out=out, **caps
         )
-    else:
-        options.only_for_model(context, "batch_size", "device", "engine", "precision", "threads")
     flags = {
         "budget": caps,
         "seed": seed,

@@ -163,7 +163,7 @@ def only_for_model(context: typer.Context, *parameters: str) -> None:
         ConfigError: One of them is given.
     """
     sources = {name: context.get_parameter_source(name) for name in parameters}
-    if given := [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]:
+    if given := [name for name, source in sources.items() if source is None or source.name != "DEFAULT"]:
         raise ConfigError(f"{option_names(given)}: only for a model, and --teacher is evaluated by itself")
 
 

@@ -116,12 +116,15 @@ class Cell:
         return f"{self.dataset}, {self.entry}, seed {self.seed}"
 
 
-def read_comparison(file: Path) -> ComparisonFile:
+def read_comparison(file: Path, baseline: str | None = None) -> ComparisonFile:
     """
+    Args:
+        baseline: Another one than the file says.
     Raises:
         ConfigError: The file cannot be read, or something in it is not known.
     """
     plan = read_plan(file, ComparisonFile)
+    plan = plan.model_copy(update={"baseline": baseline or plan.baseline})
     check_comparison(plan, str(file))
     return plan
 
@@ -218,12 +221,9 @@ def narrowed(
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (),
     overrides: Settings | None = None,
-    baseline: str | None = None,
 ) -> ComparisonFile:
     """A part of a plan; empty is all. What a method repeats comes along, with the seed that it is repeated from.
 
-    Args:
-        baseline: Another one than the file says.
     Raises:
         ConfigError: The plan has no such dataset or method, or an override is about what makes a method itself.
     """
@@ -241,7 +241,6 @@ def narrowed(
             "tune_seed": _tune_seed(plan),
             "tune": {key: values for key, values in plan.tune.items() if key not in named},
             "overrides": overrides,
-            "baseline": baseline or plan.baseline,
         }
     )
     for name, entry in part.methods.items():

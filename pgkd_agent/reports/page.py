@@ -20,7 +20,7 @@ from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import write_whole
 from pgkd_agent.reports.chart import Chart, line_chart
 from pgkd_agent.reports.story import Story, read_story
-from pgkd_agent.text import shorten
+from pgkd_agent.text import shorten, well_formed
 
 REPORT = "report.html"
 CARD = "README.md"
@@ -163,7 +163,7 @@ def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> P
             f"no page can be made for {file}: the run's files are damaged, or from an older version "
             f"({type(error).__name__}: {error})"
         ) from error
-    write_whole(file, page)
+    write_whole(file, well_formed(page))
     return file
 
 

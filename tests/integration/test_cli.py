@@ -131,6 +131,7 @@ def test_an_evaluation_of_a_teacher_has_no_engine(files: Path) -> None:
     for given, named in (
         (("--engine", "auto"), "--engine"),
         (("--threads", 2, "--batch-size", 64), "--batch-size, --threads"),
+        (("--device", "cpu", "--precision", "fp32"), "--device, --precision"),
     ):
         done = pgkd(*command, *given)
         assert done.returncode == 2 and f"{named}: only for a model" in " ".join(done.stderr.split())

@@ -261,7 +261,7 @@ def test_the_embedded_teacher_gets_a_prompt_that_fits(
         "teacher.spec": f"local:{smollm2}",
         "teacher.prompt": "paper",
         "teacher.structured": "auto",
-        "teacher.max_tokens": 32,
+        "teacher.max_tokens": 48,
         "teacher.context_tokens": 640,
         "pgkd.num_kd_steps": 1,
     }

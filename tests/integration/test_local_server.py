@@ -66,13 +66,14 @@ def test_same_seed_same_reply_also_in_another_server(server: LocalServer, smollm
     assert text_of(ask(server, max_tokens=8, seed=2)) != reply
     with LocalServer(smollm2, context_tokens=512, threads=2) as second:
         assert second.base_url != server.base_url
-        assert reply.startswith(text_of(ask(second, max_tokens=3)))  # two threads wait for each other on a busy machine
+        part = text_of(ask(second, max_tokens=5))  # two threads wait for each other on a busy machine
+        assert len(part) > 3 and reply.startswith(part)
     assert text_of(ask(server, max_tokens=8)) == reply  # closing one leaves the other
 
 
 def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None:
-    long = "word " * 150  # with 64 tokens of reply it fills most of one context of 256
-    with LocalServer(smollm2, context_tokens=256, slots=2) as server:
+    long = "word " * 250  # with 64 tokens of reply it needs more than half of 512
+    with LocalServer(smollm2, context_tokens=512, slots=2) as server:
         replies: list[httpx.Response] = []
         asking = [
             threading.Thread(
@@ -88,7 +89,7 @@ def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None
                 slots = client.get(server.base_url.removesuffix("/v1") + "/slots").json()
             most = max(most, sum(slot["is_processing"] for slot in slots))
             time.sleep(0.05)
-    assert most == 2
+    assert most == 2 and [slot["n_ctx"] for slot in slots] == [512, 512]
     assert [reply.json()["usage"]["completion_tokens"] for reply in replies] == [64, 64]
 
 

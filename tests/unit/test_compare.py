@@ -194,10 +194,14 @@ def test_a_part_of_a_plan(tmp_path: Path) -> None:
         ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
         ({"methods": ["plain", "eda"]}, "no method 'eda'"),
         ({"overrides": {"teacher": {"prompt": "agent"}}}, r"method 'pgkd' is about teacher\.prompt"),
-        ({"methods": ["pgkd"]}, "baseline 'plain' is none"),
+        ({"methods": ["pgkd"]}, "baseline 'plain' is none of .* with --baseline"),
     ):
         with pytest.raises(ConfigError, match=message):
             narrowed(plan, **wrong)
+    file = written(tmp_path, PLAN.replace("methods:", "baseline: nothing\nmethods:"))
+    with pytest.raises(ConfigError, match="baseline 'nothing'"):
+        read_comparison(file)
+    assert read_comparison(file, "plain").baseline == "plain"
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:

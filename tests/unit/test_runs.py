@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from pgkd_agent.calibration import Calibration, Errors
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.files import append_lines, read_lines
+from pgkd_agent.files import append_lines, read_lines, write_whole
 from pgkd_agent.runs import RunDirectory
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation
@@ -167,6 +168,37 @@ def test_one_process_works_on_a_run_at_a_time(capped: Path, tmp_path: Path) -> N
 def test_a_surrogate_is_stored_as_its_escape(tmp_path: Path) -> None:
     append_lines(tmp_path / "rows.jsonl", [{"text": "half \ud83d"}])
     assert read_lines(tmp_path / "rows.jsonl") == [{"text": "half \ud83d"}]
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "made" / "file.json"
+    write_whole(file, "one")
+    for failure, raised in (
+        (OSError(28, "No space left on device"), StorageError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+        with monkeypatch.context() as broken, pytest.raises(raised):
+            broken.setattr("pgkd_agent.files.os.replace", failing(failure))
+            write_whole(file, "two")
+        assert file.read_text() == "one" and list(file.parent.iterdir()) == [file]
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_whole(file / "below", "a file is no folder")
+    write_whole(file, "half \ud83d")
+    assert file.read_text() == "half \\ud83d"
+
+
+def test_many_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    file, contents = tmp_path / "page.html", [str(number) * 10_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_whole(file, contents[number % 4]), range(40)))
+    assert file.read_text() in contents and list(tmp_path.iterdir()) == [file]
 
 
 def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
