@@ -28,6 +28,7 @@ from evals.bench.contenders import PARTS, Contender, Race
 from evals.bench.machine import commit, describe_machine, versions_of
 from evals.bench.report import add_ratios, summarize, to_markdown
 from pgkd_agent import embedded
+from pgkd_agent.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,8 +201,8 @@ class Bench:
 
     def _write(self) -> None:
         out = self._options.out
-        (out / "results.json").write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
-        (out / "results.md").write_text(to_markdown(self.results), encoding="utf-8")
+        write_whole(out / "results.json", json.dumps(self.results, indent=1) + "\n")
+        write_whole(out / "results.md", to_markdown(self.results))
 
     def _say(self, line: str) -> None:
         sys.stderr.write(f"{datetime.now():%H:%M:%S} {line}\n")

@@ -31,6 +31,7 @@ Model = Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models
 
 
 def classify(
+    context: typer.Context,
     model: Model,
     file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSONL, Parquet, TXT), or - for lines of stdin.")],
     text_column: options.TextColumn = None,
@@ -80,16 +81,8 @@ def classify(
 
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if teacher is None:
-        options.only_for_teacher(
-            labels=labels,
-            base_url=base_url,
-            prompt=prompt,
-            description=description,
-            **caps,
-            config=config,
-            set_=set_,
-            calls=calls,
-        )
+        for_a_teacher = ("labels", "base_url", "prompt", "description", *options.CAPS, "config", "set_", "calls")
+        options.refuse(context, for_a_teacher, options.NO_TEACHER)
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)

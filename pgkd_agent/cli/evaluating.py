@@ -64,11 +64,11 @@ def evaluate(
         )
     caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if teacher:
-        options.only_for_model(context, "batch_size", "device", "engine", "precision", "threads")
+        for_a_model = ("batch_size", "device", "engine", "precision", "threads")
+        options.refuse(context, for_a_model, "only for a model, and --teacher is evaluated by itself")
     else:
-        options.only_for_teacher(
-            labels=labels, base_url=base_url, prompt=prompt, description=description, out=out, **caps
-        )
+        for_a_teacher = ("labels", "base_url", "prompt", "description", "out", *options.CAPS)
+        options.refuse(context, for_a_teacher, options.NO_TEACHER)
     flags = {
         "budget": caps,
         "seed": seed,

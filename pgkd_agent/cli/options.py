@@ -81,6 +81,11 @@ class Outlets:
     hub: str | None = None
 
 
+CAPS = ("max_usd", "max_calls", "max_tokens", "max_minutes")
+"""Parameters of `caps`."""
+NO_TEACHER = "only for --teacher, which is not given"
+
+
 def caps(
     max_usd: float | None, max_calls: int | None, max_tokens: int | None, max_minutes: float | None
 ) -> dict[str, float]:
@@ -144,27 +149,16 @@ def option_names(parameters: Iterable[str]) -> str:
     return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in parameters)
 
 
-def only_for_teacher(**named: Any) -> None:
+def refuse(context: typer.Context, parameters: Sequence[str], why: str) -> None:
     """
     Args:
-        named: Parameters of a command that has no teacher; None where one is not given.
-    Raises:
-        ConfigError: One of them is.
-    """
-    if given := [name for name, value in named.items() if value is not None]:
-        raise ConfigError(f"{option_names(given)}: only for --teacher, which is not given")
-
-
-def only_for_model(context: typer.Context, *parameters: str) -> None:
-    """
-    Args:
-        parameters: Of a command that asks a teacher and loads no model; their defaults are left alone.
+        parameters: Of the command that runs, which it would leave unread; their defaults are left alone.
     Raises:
         ConfigError: One of them is given.
     """
     sources = {name: context.get_parameter_source(name) for name in parameters}
     if given := [name for name, source in sources.items() if source is None or source.name != "DEFAULT"]:
-        raise ConfigError(f"{option_names(given)}: only for a model, and --teacher is evaluated by itself")
+        raise ConfigError(f"{option_names(given)}: {why}")
 
 
 def money(cost: float | None, currency: str) -> str:

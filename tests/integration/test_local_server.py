@@ -60,19 +60,18 @@ def test_reply_follows_the_schema(server: LocalServer) -> None:
 
 
 def test_same_seed_same_reply_also_in_another_server(server: LocalServer, smollm2: Path) -> None:
-    reply = text_of(ask(server, max_tokens=8))
+    reply = text_of(ask(server, max_tokens=12))
     assert text_of(ask(server, "Something in between.", max_tokens=5)) != reply
-    assert text_of(ask(server, max_tokens=8)) == reply
-    assert text_of(ask(server, max_tokens=8, seed=2)) != reply
+    assert text_of(ask(server, max_tokens=12)) == reply
+    assert text_of(ask(server, max_tokens=12, seed=2)) != reply
     with LocalServer(smollm2, context_tokens=512, threads=2) as second:
         assert second.base_url != server.base_url
-        part = text_of(ask(second, max_tokens=5))  # two threads wait for each other on a busy machine
-        assert len(part) > 3 and reply.startswith(part)
-    assert text_of(ask(server, max_tokens=8)) == reply  # closing one leaves the other
+        assert text_of(ask(second, max_tokens=12)) == reply
+    assert text_of(ask(server, max_tokens=12)) == reply  # closing one leaves the other
 
 
 def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None:
-    long = "word " * 250  # with 64 tokens of reply it needs more than half of 512
+    long = "word " * 400  # with 64 tokens of reply it fills most of one context of 512
     with LocalServer(smollm2, context_tokens=512, slots=2) as server:
         replies: list[httpx.Response] = []
         asking = [

@@ -25,6 +25,7 @@ from tests.integration.test_distill import FIRST, SECOND, rows_of
 
 TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 STEPS = 2
+LOCAL_STEPS = 1  # a prompt takes a real teacher some seconds
 REQUESTS_PER_STEP = 2
 
 
@@ -71,7 +72,7 @@ def local_config(student: Path, model: Path | str) -> PGKDConfig:
             "teacher.samples_per_request": 1,
             "teacher.max_tokens": 48,
             "pgkd.pgkd_batch_size": REQUESTS_PER_STEP,
-            "pgkd.num_kd_steps": 1,  # a prompt takes this teacher some seconds
+            "pgkd.num_kd_steps": LOCAL_STEPS,
         },
     )
 
@@ -185,17 +186,17 @@ def test_a_run_with_a_real_local_teacher_is_killed_and_resumed(
     assert made == calls[: len(made)] and 0 < len(made) < len(calls)
     result = resume(run)
     assert calls_of(run) == calls  # each call was made once
-    same_outcome(result, run, (expected, tmp_path / "whole"))
+    same_outcome(result, run, (expected, tmp_path / "whole"), LOCAL_STEPS)
 
 
-def same_outcome(result: DistillResult, run: Path, undisturbed: tuple[DistillResult, Path]) -> None:
+def same_outcome(result: DistillResult, run: Path, undisturbed: tuple[DistillResult, Path], steps: int = STEPS) -> None:
     expected, other = undisturbed
     assert result.best_step == expected.best_step and result.history == expected.history
     assert [step.validation for step in result.steps] == [step.validation for step in expected.steps]
     assert result.summary.teacher == expected.summary.teacher and result.after == expected.after
     for name in ("history.jsonl", "rejected.jsonl", "validation.jsonl"):
         assert rows_of(run / name) == rows_of(other / name), name
-    assert [row["kd_step"] for row in rows_of(run / "steps.jsonl")] == list(range(len(expected.steps)))
+    assert [row["kd_step"] for row in rows_of(run / "steps.jsonl")] == list(range(steps + 1))
     for model in ("best", "last"):
         ours, theirs = (load_file(path / "models" / model / "model.safetensors") for path in (run, other))
         assert all(ours[name].equal(theirs[name]) for name in theirs), model
