@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +36,58 @@ def read_labels(folder: Path) -> list[str]:
     return [name if isinstance(name, str) else name["name"] for name in names]
 
 
-def draw(rows: Sequence[Row], number: int, seed: int) -> list[Row]:
-    """The same rows in every environment."""
+def draw(rows: Sequence[Row], number: int | None, seed: int) -> list[Row]:
+    """The same rows in every environment; None takes all."""
     order = list(rows)
     random.Random(seed).shuffle(order)
     return order[:number]
 
 
 class TrainingData:
-    """Rows for one training: `rows` to learn from, `validation` beside them, and `test`, the same for every seed."""
+    """Rows for one training: `train` to learn from, `validation` beside them, and `test`, the same for every seed.
+
+    The first two are those of the package where `--splits` names a folder that `evals.bench.splits` wrote, else drawn.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        drawn = draw(read_rows(options.data / "train.jsonl"), options.rows + options.validation_rows, options.seed)
         self.labels = read_labels(options.data)
-        self.train = drawn[: options.rows]
-        self.validation = drawn[options.rows :]
-        self.test = draw(read_rows(options.data / "test.jsonl"), options.test_rows, TEST_SEED)
+        if options.splits:
+            folder = options.splits / str(options.seed)
+            self.train, self.validation = (read_rows(folder / f"{part}.jsonl") for part in ("train", "validation"))
+        else:
+            rows = read_rows(options.data / "train.jsonl")
+            drawn = draw(rows, options.rows + options.validation_rows, options.seed)
+            self.train, self.validation = drawn[: options.rows], drawn[options.rows :]
+        self.test = draw(read_rows(options.data / "test.jsonl"), options.test_rows or None, TEST_SEED)
         self.class_ids = {name: number for number, name in enumerate(self.labels)}
 
     def ids(self, rows: Sequence[Row]) -> list[int]:
         return [self.class_ids[label] for _text, label in rows]
+
+    def quality(
+        self,
+        probabilities: Sequence[Sequence[float]],
+        columns: Sequence[int] | None = None,
+        gold: Sequence[int] | None = None,
+    ) -> dict[str, float | None]:
+        """`quality` on the test rows.
+
+        Args:
+            columns: Class numbers of the columns; None where all classes have one, in order.
+            gold: Where the rows are in another order than `test`.
+        """
+        gold = self.ids(self.test) if gold is None else gold
+        return quality(probabilities, gold, columns or range(len(self.labels)), set(self.ids(self.train)))
 
 
 def training_options(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl, test.jsonl, labels.json")
     parser.add_argument("--model", type=Path, required=True, help="folder of the encoder")
+    parser.add_argument("--splits", type=Path, help="folder of evals.bench.splits, instead of rows drawn here")
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--validation-rows", type=int, default=200, help="of ours alone; the others take none")
-    parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--test-rows", type=int, default=1000, help="0 takes all")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-4)
@@ -140,8 +165,38 @@ def median(values: Sequence[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def accuracy(predicted: Sequence[int], gold: Sequence[int]) -> float:
-    return sum(int(one) == two for one, two in zip(predicted, gold, strict=True)) / len(gold)
+def quality(
+    probabilities: Sequence[Sequence[float]], gold: Sequence[int], columns: Sequence[int], seen: Collection[int]
+) -> dict[str, float | None]:
+    """What probabilities are worth, as the package reports it.
+
+    Args:
+        probabilities: A row for each of `gold`, a column for each class of `columns`.
+        seen: Classes with training rows.
+    Returns:
+        Accuracy; F1, mean over the classes that `gold` holds; cross-entropy in nats, mean over all rows and over those
+        of seen classes. A loss is None where it is infinite, as with a class that has no column.
+    """
+    predicted = [columns[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
+    right = Counter(one for one, two in zip(predicted, gold, strict=True) if one == two)
+    guessed, there = Counter(predicted), Counter(gold)
+    place = {number: column for column, number in enumerate(columns)}
+    given = [
+        float(row[place[number]]) if number in place else 0.0 for row, number in zip(probabilities, gold, strict=True)
+    ]
+    return {
+        "accuracy": right.total() / len(gold),
+        "macro_f1": sum(2 * right[one] / (guessed[one] + there[one]) for one in there) / len(there),
+        "test_loss": _cross_entropy(given),
+        "seen_loss": _cross_entropy([one for one, number in zip(given, gold, strict=True) if number in seen]),
+    }
+
+
+def _cross_entropy(probabilities: Sequence[float]) -> float | None:
+    """Of the probabilities that the right classes were given; None where one of them is 0."""
+    if not probabilities or min(probabilities) <= 0:
+        return None
+    return -sum(map(math.log, probabilities)) / len(probabilities)
 
 
 def peak_gib() -> float:

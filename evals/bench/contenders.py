@@ -8,15 +8,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = ("train", "bert-base", "infer", "guardrails", "restart")
+PARTS = ("train", "student", "bert-base", "infer", "guardrails", "restart")
 
 TRAINING_DATASETS = ("banking77", "ag_news")
+STUDENT_DATASETS = ("banking77", "huffpost", "amzn_reviews", "ag_news", "imdb", "inshorts")
 INFERENCE_DATASETS = ("huffpost", "ag_news", "amzn_reviews")
 
 FULL_PRECISION = "ours, torch fp32"
 """Whose labels the others' are compared with."""
 
 GUARDRAIL_ROWS = (20_000, 100_000)
+
+TEST_ROWS = 1000
+"""At most, where `--test-rows` names no number; the part `student` takes all."""
+
+SETFIT_ITERATIONS = 20
+"""Of its paper, and its default before version 1.0; today's, all pairs, would be a million texts."""
+
+AS_OTHERS = (
+    *("--batch-size", "32", "--head-factor", "10", "--warmup-share", "0.06", "--weight-decay", "0.01"),
+    *("--max-length", "512", "--set", "student.label_smoothing=0", "--set", "student.soft_labels=0"),
+    *("--set", "student.balance=0", "--set", "student.contrastive=0", "--set", "student.head_init=random"),
+)
+"""What ours is told where it is to train as `Trainer` does, whatever its defaults."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +74,15 @@ def training(options: argparse.Namespace, model: Path) -> Iterator[Race]:
     for dataset in _chosen(TRAINING_DATASETS, options):
         common = (
             *("--data", str(options.data / dataset), "--model", str(model), "--rows", str(options.rows)),
-            *("--test-rows", str(options.test_rows), "--epochs", str(options.epochs)),
+            *("--test-rows", _number(options.test_rows, TEST_ROWS), "--epochs", str(options.epochs)),
             *("--learning-rate", str(options.learning_rate), "--body-learning-rate", str(options.body_learning_rate)),
         )
-        setfit = (*common, "--epochs", str(options.setfit_epochs or options.epochs))
+        setfit = (*common, "--epochs", _number(options.setfit_epochs, options.epochs))
         yield Race(
             "train",
             dataset,
             (
-                Contender("ours", "train_ours", common, is_ours=True),
+                Contender("ours", "train_ours", (*common, *AS_OTHERS), is_ours=True),
                 Contender("Trainer, defaults", "train_trainer", common, is_rival=True),
                 Contender("Trainer, tuned", "train_trainer", (*common, "--tuned"), is_rival=True),
                 Contender("sentence-transformers", "train_sentence_transformers", common, is_rival=True),
@@ -76,6 +90,45 @@ def training(options: argparse.Namespace, model: Path) -> Iterator[Race]:
             ),
             seeded=True,
         )
+
+
+def student(
+    options: argparse.Namespace, work: Path, model: Path, prepare: Callable[[str, Path], None]
+) -> Iterator[Race]:
+    """The student on real rows alone, and what else would be trained on them; all on the package's splits.
+
+    Args:
+        prepare: Told the dataset and the folder for its splits.
+    """
+    for dataset in _chosen(STUDENT_DATASETS, options):
+        splits = work / "splits" / f"{dataset}-{options.rows}"
+        common = (
+            *("--data", str(options.data / dataset), "--model", str(model), "--splits", str(splits)),
+            *("--test-rows", _number(options.test_rows, 0)),
+        )
+        body = (*common, "--body-learning-rate", str(options.body_learning_rate))
+        setfit = (*body, "--epochs", _number(options.setfit_epochs, SETFIT_ITERATIONS))
+        fastfit = (*common, "--epochs", str(options.fastfit_epochs), "--repeats", str(options.fastfit_repeats))
+        contenders = [
+            Contender("ours", "train_ours", common, is_ours=True),
+            Contender("SetFit", "train_setfit", setfit, is_rival=True),
+            Contender("FastFit", "train_fastfit", fastfit, is_rival=True),
+            Contender(
+                "sentence-transformers",
+                "train_sentence_transformers",
+                (*body, "--epochs", str(options.epochs)),
+                is_rival=True,
+            ),
+            Contender("frozen embeddings", "train_frozen", common, is_rival=True),
+        ]
+        if options.before:
+            settings = [part for setting in options.before for part in ("--set", setting)]
+            contenders.insert(1, Contender("ours before", "train_ours", (*common, *settings), is_ours=True))
+
+        def made(dataset: str = dataset, splits: Path = splits) -> None:
+            prepare(dataset, splits)
+
+        yield Race("student", dataset, tuple(contenders), seeded=True, prepare=made)
 
 
 def bert_base(options: argparse.Namespace, folder: Path, prepare: Callable[[], None]) -> Iterator[Race]:
@@ -168,7 +221,7 @@ def restart(options: argparse.Namespace, model: Path) -> Iterator[Race]:
         common = (
             *("--data", str(options.data / dataset), "--model", str(model), "--rows", str(options.restart_rows)),
             *("--steps", str(options.restart_steps), "--epochs", str(options.epochs)),
-            *("--test-rows", str(options.test_rows)),
+            *("--test-rows", _number(options.test_rows, TEST_ROWS)),
         )
         yield Race(
             "restart",
@@ -179,6 +232,10 @@ def restart(options: argparse.Namespace, model: Path) -> Iterator[Race]:
             ),
             seeded=True,
         )
+
+
+def _number(named: int | None, otherwise: int) -> str:
+    return str(otherwise if named is None else named)
 
 
 def _chosen(datasets: tuple[str, ...], options: argparse.Namespace) -> list[str]:

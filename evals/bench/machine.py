@@ -19,6 +19,8 @@ PACKAGES = (
     "openvino",
     "sentence-transformers",
     "setfit",
+    "fast-fit",
+    "scikit-learn",
     "accelerate",
 )
 

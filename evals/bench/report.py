@@ -1,7 +1,8 @@
-"""Rounds of figures as medians with their range, ratios to ours, JSON and Markdown."""
+"""Rounds of figures as medians with their range or as means over seeds, ratios to ours, JSON and Markdown."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ HEADINGS = {
     "validation_accuracy": "validation accuracy",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "test_loss": "test loss",
+    "seen_loss": "of seen classes",
     "gflops": "GFLOP/s",
     "gemm_gflops": "of a matrix product",
     "share_of_ceiling": "share of it",
@@ -46,15 +49,35 @@ RATIOS = {
 
 MORE_IS_BETTER = {"texts_per_second"}
 
+OF_STUDENTS = ("accuracy", "macro_f1", "test_loss", "seen_loss", "seconds_total", "peak_gib")
+"""Figures whose mean and deviation over seeds are shown for the part `student`."""
+
 
 def summarize(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Median, least and most of each figure over the rounds."""
-    names = dict.fromkeys(name for run in runs for name in run["figures"])
+    """Median, least and most of each figure over the rounds that have it."""
     spread = {}
-    for name in names:
-        values = [run["figures"][name] for run in runs if name in run["figures"]]
+    for name, values in _measured(runs).items():
         spread[name] = {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
     return spread
+
+
+def over_seeds(runs: Sequence[Run]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation of the figures that all seeds have; of one seed the deviation is None."""
+    return {
+        name: {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+        for name, values in _measured(runs).items()
+        if len(values) == len(runs)
+    }
+
+
+def _measured(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """The values of each figure; a figure that is None was not measured."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run["figures"].items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return found
 
 
 def reference_of(race: Mapping[str, Any], figure: str) -> str | None:
@@ -105,7 +128,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "`x` columns: how many times as fast the reference is, which is named below the table.",
     ]
     for race in results["races"]:
-        lines += ["", f"## {race['part']}: {race['dataset']}", "", *_table(race)]
+        table = _seed_table(race) if race["part"] == "student" else _table(race)
+        lines += ["", f"## {race['part']}: {race['dataset']}", "", *table]
     return "\n".join(lines) + "\n"
 
 
@@ -125,6 +149,29 @@ def _table(race: Mapping[str, Any]) -> list[str]:
     for figure in ratios:
         lines += ["", f"x {HEADINGS[figure]}: against {race['references'][figure]}."]
     return lines
+
+
+def _seed_table(race: Mapping[str, Any]) -> list[str]:
+    """One number a cell; a figure that a seed lacks has none."""
+    heads = ["seeds", *(head for figure in OF_STUDENTS for head in (HEADINGS[figure], "sd"))]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    for entry in race["contenders"]:
+        if not entry["runs"]:
+            lines.append(f"| {entry['name']} | {entry['failure'] or 'not run'} |" + " |" * (len(heads) - 1))
+            continue
+        found = [entry["over_seeds"].get(figure, {}) for figure in OF_STUDENTS]
+        values = [value for figure in found for value in (figure.get("mean"), figure.get("sd"))]
+        cells = [str(len(entry["runs"])), *("" if value is None else _number(value) for value in values)]
+        lines.append(f"| {entry['name']} | {' | '.join(cells)} |")
+    failed = [entry for entry in race["contenders"] if entry["failure"] and entry["runs"]]
+    return [
+        *lines,
+        "",
+        *(line for entry in failed for line in (f"{entry['name']}, a later seed: {entry['failure']}.", "")),
+        "Means and standard deviations over seeds, on the same rows. Losses are mean cross-entropies of test rows, in "
+        'nats; "of seen classes" leaves out rows of classes without training rows, of which some contenders know '
+        "nothing: their loss on all rows is infinite, and not given.",
+    ]
 
 
 def _cell(spread: Mapping[str, float] | None) -> str:

@@ -2,10 +2,10 @@
 
     python -m evals.bench.run --data DIR [--parts train,infer] [--rounds 3] ...
 
-DIR holds a folder per dataset (banking77, ag_news, huffpost, amzn_reviews) with train.jsonl, test.jsonl, labels.json; a
-dataset that is missing is left out, and that is said. Every contender is a process of its own, never two at once, and
-contenders take turns over the rounds. Writes results.json and results.md into --out, anew after every race.
-Students and exports for the comparison of inference are kept in --work.
+DIR holds a folder per dataset (banking77, ag_news, huffpost, amzn_reviews; imdb and inshorts for the part `student`)
+with train.jsonl, test.jsonl, labels.json; a dataset that is missing is left out, and that is said. Every contender is a
+process of its own, never two at once, and contenders take turns over the rounds. Writes results.json and results.md
+into --out, anew after every race. Splits, and students and exports for the comparison of inference, are kept in --work.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from evals.bench import contenders
 from evals.bench.common import read_rows
 from evals.bench.contenders import PARTS, Contender, Race
 from evals.bench.machine import commit, describe_machine, versions_of
-from evals.bench.report import add_ratios, summarize, to_markdown
+from evals.bench.report import add_ratios, over_seeds, summarize, to_markdown
 from pgkd_agent import embedded
 from pgkd_agent.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
+
+VALIDATION_SHARE = 0.2
+"""Of the rows that the package splits."""
 
 BUSY = 0.5
 """Load of a machine with other work on it."""
@@ -50,7 +53,8 @@ def parse() -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/bench"))
     add("--work", type=Path, help="folder for models that are made; default: OUT/work")
     add("--rival-python", type=Path, default=Path(".bench-venv/bin/python"))
-    add("--parts", type=words, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    usual = [part for part in PARTS if part != "student"]
+    add("--parts", type=words, default=usual, help=f"some of {','.join(PARTS)}; default: all but student (a day)")
     add("--datasets", type=words, default=[], help="only these")
     add("--contenders", type=words, default=[], help="only names that contain one of these, e.g. ours,Trainer")
     add("--rounds", type=int, default=3, help="of races without a seed")
@@ -59,11 +63,14 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, help="OMP_NUM_THREADS of all; default: as it is")
     add("--timeout", type=int, default=7200, help="seconds for one contender")
     add("--rows", type=int, default=800, help="to train on")
-    add("--test-rows", type=int, default=1000)
+    add("--test-rows", type=int, help="default: 1000 at most, in the part student all")
     add("--epochs", type=int, default=12)
     add("--learning-rate", type=float, default=1.5e-4, help="of ours and of Trainer")
     add("--body-learning-rate", type=float, default=2e-5, help="of the contrastive methods")
-    add("--setfit-epochs", type=int, help="passes of SetFit, each four texts a row; default: --epochs")
+    add("--setfit-epochs", type=int, help="passes, each four texts a row; default: --epochs, student: 20; 0: all pairs")
+    add("--fastfit-epochs", type=int, default=40)
+    add("--fastfit-repeats", type=int, default=1, help="of each batch; its README: 4")
+    add("--before", action="append", default=[], metavar="KEY=VALUE", help="a setting of `ours before`, else left out")
     add("--bert-rows", type=int, default=128)
     add("--texts", type=int, default=2000, help="to classify, at most")
     add("--calls", type=int, default=200, help="single texts")
@@ -152,16 +159,18 @@ class Bench:
         _add_agreement(chosen, entries)
         for entry in entries:
             entry["summary"] = summarize(entry["runs"])
+            if race.seeded:
+                entry["over_seeds"] = over_seeds(entry["runs"])
         raced = {"part": race.part, "dataset": race.dataset, "contenders": entries}
         add_ratios(raced)
         return raced
 
-    def _start(self, one: Contender, seed: Sequence[str]) -> tuple[dict[str, float], str]:
+    def _start(self, one: Contender, seed: Sequence[str]) -> tuple[dict[str, float | None], str]:
         """Its figures, or why there are none."""
         python = str(self._options.rival_python) if one.is_rival else sys.executable
         try:
             output = self.call([python, "-m", f"evals.bench.{one.module}", *one.arguments, *seed])
-            figures: dict[str, float] = json.loads(output.strip().splitlines()[-1])
+            figures: dict[str, float | None] = json.loads(output.strip().splitlines()[-1])
         except (RuntimeError, ValueError, IndexError) as error:
             return {}, str(error).replace("|", "/") or type(error).__name__
         return figures, ""
@@ -226,6 +235,16 @@ def _add_agreement(chosen: Sequence[Contender], entries: Sequence[dict[str, Any]
                 run["figures"]["agreement"] = same
 
 
+def prepare_splits(bench: Bench, options: argparse.Namespace) -> Callable[[str, Path], None]:
+    rows = str(round(options.rows / (1 - VALIDATION_SHARE)))
+
+    def prepare(dataset: str, splits: Path) -> None:
+        command = [sys.executable, "-m", "evals.bench.splits", "--data", str(options.data / dataset)]
+        bench.call([*command, "--out", str(splits), "--rows", rows, "--seeds", *options.seeds])
+
+    return prepare
+
+
 def prepare_bert_base(bench: Bench, folder: Path, model: Path) -> Callable[[], None]:
     command = [sys.executable, "-m", "evals.bench.make_bert_base", "--tokenizer", str(model), "--out", str(folder)]
     return lambda: bench.make(folder, command)
@@ -262,6 +281,7 @@ def main() -> None:
     bert = options.work / "bert-base"
     races: dict[str, Callable[[], Iterable[Race]]] = {
         "train": lambda: contenders.training(options, model),
+        "student": lambda: contenders.student(options, options.work, model, prepare_splits(bench, options)),
         "bert-base": lambda: contenders.bert_base(options, bert, prepare_bert_base(bench, bert, model)),
         "infer": lambda: contenders.inference(options, options.work, model, prepare_inference(bench, options, model)),
         "guardrails": lambda: contenders.guardrails(options),

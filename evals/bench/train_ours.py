@@ -1,25 +1,32 @@
-"""Contender: `TorchStudent.fit`.
+"""Contender: the plain student of this package.
 
 It computes the loss on its validation rows after every epoch and keeps the best one's weights, within the time that is
-reported; the rivals do neither.
+reported; the rivals do neither. What no option names is the package's own: with `--epochs` it takes exactly as many,
+else it may stop early. `--set` is as in `pgkd train`, and options that are named win over it.
 """
 
 from __future__ import annotations
 
-from evals.bench.common import EpochClock, TrainingData, accuracy, emit, training_options
+from evals.bench.common import EpochClock, TrainingData, emit, training_options
 from pgkd_agent import Example, Label, build_config
+from pgkd_agent.curriculum import fit_history
+from pgkd_agent.history import History
 from pgkd_agent.student.student import TorchStudent
+
+OWN = ("learning_rate", "head_factor", "warmup_share", "weight_decay", "batch_size", "epochs", "max_length")
+"""Options without which the package's defaults hold."""
 
 
 def main() -> None:
-    options = training_options(__doc__).parse_args()
+    parser = training_options(__doc__)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.set_defaults(**dict.fromkeys(OWN))
+    options = parser.parse_args()
     data = TrainingData(options)
     flags = {
         "student.name": str(options.model),
         "student.learning_rate": options.learning_rate,
         "student.head_factor": options.head_factor,
-        "student.label_smoothing": 0.0,  # as the others
-        "student.soft_labels": 0.0,
         "student.warmup_share": options.warmup_share,
         "student.weight_decay": options.weight_decay,
         "student.train_batch_size": options.batch_size,
@@ -29,18 +36,19 @@ def main() -> None:
         "student.device": "cpu",
     }
     clock: EpochClock
+    settings = build_config(assignments=options.settings, flags=flags).student
     student = TorchStudent(
-        build_config(flags=flags).student,
+        settings,
         tuple(map(Label, data.labels)),
         options.seed,
         on_epoch=lambda _epoch, _most, _loss: clock.tick(),
     )
     train, validation = ([Example(*row) for row in rows] for rows in (data.train, data.validation))
     clock = EpochClock()
-    student.fit(train, validation, kd_step=0)
+    fit_history(student, History.of(train), validation, kd_step=0, settings=settings)
     figures = clock.figures()
-    predicted = student.predict([text for text, _label in data.test]).argmax(axis=1)
-    emit({**figures, "accuracy": accuracy(predicted.tolist(), data.ids(data.test))})
+    probabilities = student.predict([text for text, _label in data.test])
+    emit({**figures, **data.quality(probabilities.tolist())})
 
 
 if __name__ == "__main__":

@@ -14,18 +14,11 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import BatchAllTripletLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from sklearn.linear_model import LogisticRegression
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
-from evals.bench.common import EpochClock, TrainingData, accuracy, emit, training_options
+from evals.bench.callbacks import EpochTicks
+from evals.bench.common import EpochClock, TrainingData, emit, training_options
 from evals.bench.embedding import load_body
-
-
-class _Clock(TrainerCallback):
-    def __init__(self, clock: EpochClock) -> None:
-        self._clock = clock
-
-    def on_epoch_end(self, *_args: object, **_kwargs: object) -> None:
-        self._clock.tick()
 
 
 def main() -> None:
@@ -54,12 +47,12 @@ def main() -> None:
             args=arguments,
             train_dataset=Dataset.from_dict({"sentence": texts, "label": ids}),
             loss=BatchAllTripletLoss(body),
-            callbacks=[_Clock(clock)],
+            callbacks=[EpochTicks(clock)],
         ).train()
         head = LogisticRegression(max_iter=1000).fit(body.encode(texts), ids)
     figures = clock.figures()
-    predicted = head.predict(body.encode([text for text, _label in data.test]))
-    emit({**figures, "accuracy": accuracy(predicted.tolist(), data.ids(data.test))})
+    probabilities = head.predict_proba(body.encode([text for text, _label in data.test]))
+    emit({**figures, **data.quality(probabilities.tolist(), head.classes_.tolist())})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from evals.bench.common import EpochClock, TrainingData, accuracy, emit, training_options
+from evals.bench.common import EpochClock, TrainingData, emit, training_options
 
 TUNED = {"bf16": True, "optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"}
 
@@ -97,8 +97,8 @@ def main() -> None:
         trainer.train()
         figures = clock.epochs.figures()
         answers = trainer.predict(encoded(data.test))  # with batches by length in an order of its own
-        predicted = answers.predictions.argmax(axis=-1)
-    emit({**figures, "accuracy": accuracy(predicted.tolist(), answers.label_ids.tolist())})
+        probabilities = torch.from_numpy(answers.predictions).double().softmax(dim=-1)
+    emit({**figures, **data.quality(probabilities.tolist(), gold=answers.label_ids.tolist())})
 
 
 if __name__ == "__main__":
