@@ -42,30 +42,38 @@ class DataSettings(_Settings):
 
 
 class StudentSettings(_Settings):
-    name: str = "bert-base-uncased"
-    """`minilm` (embedded), a hub id, or a local folder. Paper: BERT-base."""
+    name: str = "minilm"
+    """`minilm` or `mpnet` (embedded), a hub id, or a local folder. Paper: bert-base-uncased."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1.5e-4). Paper: 2e-5."""
+    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 7e-5, mpnet 2e-5). Paper: 2e-5."""
     train_batch_size: int | None = Field(default=None, ge=1)
-    """Rows per gradient step; None takes the student's own (bert-base 64, minilm 32). Paper: 64."""
+    """Rows per gradient step; None takes the student's own (bert-base 64, minilm and mpnet 32). Paper: 64."""
+    head_init: Literal["centroids", "random"] | None = None
+    """How the head begins. `centroids`: at the mean embedding of each class's rows and name, for encoders that were
+    trained to embed texts and say how (minilm, mpnet, folders and hub models of sentence-transformers), with the layer
+    before it solved to give that embedding; other encoders begin at random. None takes the student's own (bert-base
+    random). Paper: random."""
     head_factor: float | None = Field(default=None, gt=0)
     """The fresh head's learning rate as a multiple of the encoder's; None takes the student's own
-    (bert-base 1, minilm 10). Paper: 1."""
+    (bert-base 1, minilm and mpnet 3). Paper: 1."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
     """Share of a row's label that training spreads over all classes, against overconfidence; None takes the student's
-    own (bert-base 0, minilm 0.1). Paper: 0."""
+    own (bert-base 0, minilm and mpnet 0.1). Paper: 0."""
+    contrastive: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Weight of a supervised contrastive loss beside the cross-entropy: what the head is given of texts of a class
+    comes together, of others apart. None takes the student's own (bert-base 0, minilm and mpnet 0.5). Paper: 0."""
     soft_labels: float | None = Field(default=None, ge=0, lt=1)
     """How much of a row's label is, in the fits of KD steps, what the plain student predicts instead:
     self-distillation, for a pass over new rows and one more copy of the weights. None takes the student's own
-    (bert-base 0, minilm 0.5). For Algorithm 1, `frozen` and the controls; other methods take labels as they are.
-    Paper: 0."""
+    (bert-base 0, minilm and mpnet 0.5). For Algorithm 1, `frozen` and the controls; other methods take labels as they
+    are. Paper: 0."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
     learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     """Peak rates to choose from, by the plain student's validation loss, a fit each; empty takes `learning_rate`, which
     they replace."""
     max_epochs: int | None = Field(default=None, ge=1)
-    """Most epochs of a fit; None takes the student's own (bert-base 30, minilm 12). Paper: 30."""
+    """Most epochs of a fit; None takes the student's own (bert-base 30, minilm and mpnet 5). Paper: 30."""
     min_steps: int = Field(default=0, ge=0)
     """Gradient steps that a fit, or each part of one (`order`), may take at least: where rows are few, more epochs than
     `max_epochs`, and as much more patience. Paper: 0."""
@@ -275,10 +283,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "data": {"rows": 1000},
         "student": {
+            "name": "bert-base-uncased",
             "learning_rate": 2e-5,
             "train_batch_size": 64,
+            "head_init": "random",
             "head_factor": 1.0,
             "label_smoothing": 0.0,
+            "contrastive": 0.0,
             "soft_labels": 0.0,
             "balance": 0.0,
             "max_epochs": 30,

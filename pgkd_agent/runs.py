@@ -48,7 +48,9 @@ SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
 
 
-TRAINED_BEFORE = {"student": {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0}}
+TRAINED_BEFORE = {
+    "student": {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0, "head_init": "random", "contrastive": 0.0}
+}
 """How runs trained that were stored before there were these settings, which are in every file since."""
 
 LOCK_FILE = ".lock"

@@ -38,7 +38,7 @@ Labels = Annotated[
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts.")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the labels.")]
 StudentName = Annotated[
-    str | None, typer.Option("--student", help="minilm, a hub id or a folder.", show_default="bert-base-uncased")
+    str | None, typer.Option("--student", help="minilm, mpnet, a hub id or a folder.", show_default="minilm")
 ]
 Rows = Annotated[int | None, typer.Option("--rows", help="Draw this many labelled rows (paper: 1000).")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]

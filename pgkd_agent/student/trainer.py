@@ -16,8 +16,9 @@ from pgkd_agent.early_stopping import EarlyStopping
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
+from pgkd_agent.student.contrast import Contrast
 from pgkd_agent.student.dropout import MaskPool, pooled_dropout
-from pgkd_agent.student.inference import max_tokens, predict_logits
+from pgkd_agent.student.inference import last_linear, max_tokens, predict_logits, watched
 from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
@@ -63,6 +64,7 @@ class FitSettings:
     weight_decay: float
     head_factor: float
     label_smoothing: float
+    contrastive: float
     bf16: bool
 
     def epochs_for(self, rows: int) -> tuple[int, int]:
@@ -119,6 +121,7 @@ def _fit(
     steps = max_epochs * settings.steps_per_epoch(len(train.ids))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * steps), steps)
     stopping = EarlyStopping(patience)
+    contrast = Contrast(settings.contrastive)
     best: dict[str, torch.Tensor] = {}
     if keeps_start:
         stopping.update(0, validation_loss(trainee.computing, tokenizer, validation))
@@ -130,7 +133,7 @@ def _fit(
         masks.renew()
         trainee.computing.train()
         for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
-            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing)
+            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing, contrast)
             schedule.step()
         loss = validation_loss(trainee.computing, tokenizer, validation)
         if stopping.update(epoch, loss):
@@ -149,6 +152,7 @@ def _step(
     rows: list[int],
     optimizer: torch.optim.Optimizer,
     label_smoothing: float,
+    contrast: Contrast,
 ) -> np.ndarray:
     """One step on a batch, its longest texts first and a few at a time, since what is kept of them for the backward
     pass is most of a fit's memory; returns the probabilities seen on the way.
@@ -162,9 +166,13 @@ def _step(
     for part in inference_batches([train.ids[row] for row in rows], len(rows), max_tokens(device)):
         places = [rows[place] for place in part]
         batch = pad(tokenizer, [train.ids[row] for row in places], device)
-        logits = trainee.computing(**batch).logits.float()
+        with watched(last_linear(trainee.computing)) as inputs:
+            logits = trainee.computing(**batch).logits.float()
         weights = train.weights and [train.weights[row] for row in places]
-        loss = _loss(logits, train.targets(places, device), weights, label_smoothing) / len(rows)
+        loss = _loss(logits, train.targets(places, device), weights, label_smoothing)
+        if contrast.weight:
+            loss = loss + contrast.loss(inputs[0].float(), torch.tensor([train.labels[row] for row in places]))
+        loss = loss / len(rows)
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "

@@ -44,6 +44,9 @@ def serve_json(answer: Callable[[Request], Answer]) -> Iterator[str]:
         def do_GET(self) -> None:
             self._respond(b"")
 
+        def do_HEAD(self) -> None:
+            self._respond(b"")
+
         def do_POST(self) -> None:
             self._respond(self.rfile.read(int(self.headers["Content-Length"])))
 
@@ -59,8 +62,9 @@ def serve_json(answer: Callable[[Request], Answer]) -> Iterator[str]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            with contextlib.suppress(ConnectionError):  # the client did not wait
-                self.wfile.write(content)
+            if self.command != "HEAD":
+                with contextlib.suppress(ConnectionError):  # the client did not wait
+                    self.wfile.write(content)
 
         def log_message(self, *_args: object) -> None:
             pass

@@ -24,6 +24,7 @@ from transformers import (
 from pgkd_agent.student import dropout as dropout_module
 from pgkd_agent.student import trainer
 from pgkd_agent.student.batching import encode, pad
+from pgkd_agent.student.contrast import Contrast
 from pgkd_agent.student.dropout import ATTENTION, MaskPool, PooledDropout, pooled_dropout
 from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.trainer import EncodedRows, FitSettings, fit
@@ -68,6 +69,7 @@ def settings(**changes: Any) -> FitSettings:
         "weight_decay": 0.01,
         "head_factor": 1.0,
         "label_smoothing": 0.0,
+        "contrastive": 0.0,
         "bf16": False,
     }
     return FitSettings(**{**values, **changes})
@@ -242,7 +244,7 @@ def gradients(model: Any, tokenizer: Any, bf16: bool) -> dict[str, torch.Tensor]
         with pooled_dropout(trainee.computing, 1):
             trainee.computing.train()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-            trainer._step(trainee, tokenizer, encoded, list(range(len(encoded.ids))), optimizer, label_smoothing=0.0)
+            trainer._step(trainee, tokenizer, encoded, list(range(len(encoded.ids))), optimizer, 0.0, Contrast(0.0))
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 

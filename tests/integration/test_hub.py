@@ -1,10 +1,13 @@
-"""Pushing a model, against a server that speaks the model hub's protocol."""
+"""Pushing a model and fetching one, against a server that speaks the model hub's protocol."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.hub import check_hub, push
 from pgkd_agent.reports.page import _base_model
 from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.fetching import HUB_SECONDS
+from pgkd_agent.student.loading import load_config
 from tests.integration.command_line import Ended, pgkd_process
 from tests.integration.loopback import Answer, Request, serve_json
 
@@ -139,3 +144,109 @@ def test_what_cannot_be_pushed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ConfigError, match="no token for the model hub; log in"):
         check_hub("me/bank")
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Sets the hub's address for this process, with an empty cache."""
+
+    def set_address(address: str) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    return set_address
+
+
+def fails_soon(reason: str) -> None:
+    """One sentence that names the embedded students, and no more time than a try may take."""
+    began = time.monotonic()
+    words = rf"nor to be had from.*{reason}.*--student minilm or mpnet \(`pgkd models get minilm`\)$"
+    with pytest.raises(ConfigError, match=words):
+        load_config("bert-base-uncased")
+    assert time.monotonic() - began < HUB_SECONDS + 1
+
+
+def test_a_hub_that_accepts_and_never_answers_is_given_up(reach: Callable[[str], None]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reach(f"http://127.0.0.1:{server.getsockname()[1]}")
+        fails_soon("does not answer within 3 seconds")
+
+
+def test_a_hub_that_refuses_is_asked_once(reach: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: (tries.append(args), connect(*args))[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    reach(f"http://127.0.0.1:{port}")
+    fails_soon("refused")
+    assert len(tries) == 1
+
+
+def test_a_name_that_is_never_resolved_is_given_up(
+    reach: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def never(*_args: object, **_kwargs: object) -> None:
+        released.wait()
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    reach("http://hub.invalid")
+    fails_soon("does not answer within 3 seconds")
+    released.set()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(404, b""), "does not know it"),
+        (Answer(401, b"", {"X-Error-Code": "RepoNotFound"}), "does not know it"),
+        (Answer(503, b""), "answers with status 503"),
+    ],
+)
+def test_a_hub_that_has_no_such_model_or_is_out_of_order_is_asked_once(
+    answer: Answer, reason: str, reach: Callable[[str], None]
+) -> None:
+    asked: list[Request] = []
+
+    def hub(request: Request) -> Answer:
+        asked.append(request)
+        return answer
+
+    with serve_json(hub) as address:
+        reach(address)
+        fails_soon(reason)
+    assert [(request.method, request.path) for request in asked] == [
+        ("HEAD", "/bert-base-uncased/resolve/main/config.json")
+    ]
+
+
+def test_offline_the_hub_is_not_asked(reach: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    reach("http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_args: pytest.fail("it was asked"))
+    fails_soon("not asked: HF_HUB_OFFLINE is set")
+
+
+def test_a_slow_download_is_waited_for_and_then_comes_from_the_cache(
+    reach: Callable[[str], None], tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgkd_agent.student.fetching.HUB_SECONDS", 0.5)
+
+    def hub(request: Request) -> Answer:
+        file = tiny_student / request.path.rpartition("/")[2]
+        if "/resolve/" not in request.path or not file.is_file():
+            return Answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        headers = {"ETag": f'"{file.name}"', "X-Repo-Commit": "0" * 40}
+        return Answer(200, file.read_bytes(), headers, seconds=1.0 if request.method == "GET" else 0.0)
+
+    with serve_json(hub) as address:
+        reach(address)
+        fetched = load_config("me/tiny")
+    assert fetched.hidden_size == 32
+    assert load_config("me/tiny").to_dict() == fetched.to_dict()  # the server is gone

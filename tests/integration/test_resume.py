@@ -225,8 +225,8 @@ def test_a_run_from_before_smoothing_and_the_like_goes_on_without_them(
     tiny_student: Path, server: OpenAIServer, tmp_path: Path
 ) -> None:
     uneven = TRAIN[:-5]
-    newer = ("label_smoothing", "soft_labels", "balance")
-    flags = {**{f"student.{name}": 0 for name in newer}, "student.max_epochs": 3}
+    newer = {"label_smoothing": 0, "soft_labels": 0, "balance": 0, "head_init": "random", "contrastive": 0}
+    flags = {**{f"student.{name}": value for name, value in newer.items()}, "student.max_epochs": 3}
     first = distill(uneven, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
     file = tmp_path / "run" / "config.yaml"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)

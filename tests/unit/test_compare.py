@@ -340,11 +340,12 @@ def test_settings_that_came_later_make_no_other_cell_where_they_change_nothing(t
         other = replace(cell, method=method, config=cell.config.model_copy(update={"student": settings}))
         return dict(_settings_of(other)["student"])
 
-    as_before = {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0}
+    as_before = {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0, "head_init": "random", "contrastive": 0.0}
     before = student("control", **as_before)
     assert not {"order", "synthetic_weight", "min_steps", "learning_rates", *as_before} & set(before)
     for name in as_before:
-        assert student("control", **{**as_before, name: 0.5}) != before
+        other = "centroids" if name == "head_init" else 0.5
+        assert student("control", **{**as_before, name: other}) != before
     assert student("plain", soft_labels=0.5) == student("plain", soft_labels=0.0)  # it has no KD step
     assert student("control", order="real_last") != student("control") != student("control", min_steps=9)
     assert student("plain", order="real_last", synthetic_weight=0.5) == student("plain")  # it has no written rows
