@@ -103,16 +103,10 @@ class SentenceStart:
         weight, bias = solve_ridge(
             torch.cat([rows.inputs, halves.inputs]), spread(torch.cat([rows.embeddings, halves.embeddings]))
         )
-        offset = OFFSETS[self._model.config.model_type]
-        with torch.no_grad():
-            dense.weight.copy_(weight.T)
-            dense.bias.copy_(bias + offset)
+        _set(dense, weight.T, bias + OFFSETS[self._model.config.model_type])
         features = self._features(dense, rows.inputs)
         texts = len(features) - len(self._class_ids)
-        weight, bias = centroid_head(features[:texts], torch.tensor(labels[::step]), features[texts:])
-        with torch.no_grad():
-            head.weight.copy_(weight)
-            head.bias.copy_(bias)
+        _set(head, *centroid_head(features[:texts], torch.tensor(labels[::step]), features[texts:]))
 
     def _halves(self, ids: Encoded) -> Encoded:
         """Both halves of each text, with the special tokens around them that the text has."""
@@ -188,6 +182,12 @@ def reading_layers(model: Any, tokenizer: Any, ids: list[int]) -> tuple[nn.Linea
             handle.remove()
     dense, head = found
     return dense, head
+
+
+@torch.no_grad()
+def _set(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
 
 
 def _pooled(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

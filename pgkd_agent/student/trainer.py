@@ -132,7 +132,8 @@ def _fit(
         epoch += 1
         masks.renew()
         trainee.computing.train()
-        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
+        paired = train.labels if contrast.weight else None
+        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order"), paired):
             dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing, contrast)
             schedule.step()
         loss = validation_loss(trainee.computing, tokenizer, validation)
