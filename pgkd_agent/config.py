@@ -45,7 +45,7 @@ class StudentSettings(_Settings):
     name: str = "minilm"
     """`minilm` or `mpnet` (embedded), a hub id, or a local folder. Paper: bert-base-uncased."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 7e-5, mpnet 2e-5). Paper: 2e-5."""
+    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1e-4, mpnet 3e-5). Paper: 2e-5."""
     train_batch_size: int | None = Field(default=None, ge=1)
     """Rows per gradient step; None takes the student's own (bert-base 64, minilm and mpnet 32). Paper: 64."""
     head_init: Literal["centroids", "random"] | None = None

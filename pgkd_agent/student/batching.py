@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -93,50 +92,17 @@ def padded_length(length: int) -> int:
     return math.ceil(length / step) * step
 
 
-def training_batches(
-    encoded: Encoded, batch_size: int, seed: int, labels: Sequence[int] | None = None
-) -> list[list[int]]:
-    """Row numbers per batch: each row once, batches of similar length in random order.
-
-    Args:
-        labels: Class ids; with them most rows come with another of their class in the same batch.
-    """
+def training_batches(encoded: Encoded, batch_size: int, seed: int) -> list[list[int]]:
+    """Row numbers per batch: each row once, batches of similar length in random order."""
     generator = random.Random(seed)
-    units = [[row] for row in range(len(encoded))] if labels is None else _pairs(encoded, labels, generator)
-    generator.shuffle(units)
+    order = list(range(len(encoded)))
+    generator.shuffle(order)
     batches: list[list[int]] = []
-    for pool in _pools(units, batch_size * POOL_BATCHES):
-        by_length = sorted(pool, key=lambda unit: sum(len(encoded[row]) for row in unit) / len(unit))
-        rows = [row for unit in by_length for row in unit]
-        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    for start in range(0, len(order), batch_size * POOL_BATCHES):
+        pool = sorted(order[start : start + batch_size * POOL_BATCHES], key=lambda row: len(encoded[row]))
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     generator.shuffle(batches)
     return batches
-
-
-def _pairs(encoded: Encoded, labels: Sequence[int], generator: random.Random) -> list[list[int]]:
-    """Rows of a class in twos, at random but rather of similar length; one is left alone where their number is odd."""
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        by_class[label].append(row)
-    units = []
-    for rows in by_class.values():
-        rows.sort(key=lambda row: len(encoded[row]) * generator.uniform(0.8, 1.2))
-        units += [rows[i : i + 2] for i in range(0, len(rows), 2)]
-    return units
-
-
-def _pools(units: Sequence[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """The units in order, in lists that hold so many rows, but for the last one."""
-    pool: list[list[int]] = []
-    size = 0
-    for unit in units:
-        if size + len(unit) > most:
-            yield pool
-            pool, size = [], 0
-        pool.append(unit)
-        size += len(unit)
-    if pool:
-        yield pool
 
 
 def inference_batches(encoded: Encoded, batch_size: int, max_tokens: int) -> Iterator[list[int]]:

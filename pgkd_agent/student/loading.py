@@ -72,7 +72,7 @@ long before rare classes are learned. With soft labels a small teacher's texts h
 
 SENTENCE_SMALL = TrainingRecipe(
     head_init="centroids",
-    learning_rate=7e-5,
+    learning_rate=1e-4,
     train_batch_size=32,
     max_epochs=5,
     head_factor=3.0,
@@ -81,7 +81,7 @@ SENTENCE_SMALL = TrainingRecipe(
     soft_labels=0.5,
 )
 """For sentence encoders of MiniLM's width, whose head begins near where it ends (`evals/results/student.md`)."""
-SENTENCE_BASE = replace(SENTENCE_SMALL, learning_rate=2e-5)
+SENTENCE_BASE = replace(SENTENCE_SMALL, learning_rate=3e-5)
 """For wider ones."""
 
 POOLING_FILE = "1_Pooling/config.json"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pgkd_agent.config import StudentSettings
-from pgkd_agent.errors import StudentDivergedError
+from pgkd_agent.errors import ConfigError, StudentDivergedError
 from pgkd_agent.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
@@ -28,7 +28,7 @@ from pgkd_agent.student.loading import (
     use_bf16,
 )
 from pgkd_agent.student.saving import save_classifier
-from pgkd_agent.student.start import SentenceStart, class_texts
+from pgkd_agent.student.start import OFFSETS, SentenceStart, class_texts
 from pgkd_agent.student.trainer import EncodedRows, FitSettings, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 
@@ -106,6 +106,11 @@ class TorchStudent:
         self._is_as_loaded = True
         self._max_length = _max_length(self._model, settings.max_length)
         self._encoded: dict[str, list[int]] = {}
+        if recipe.contrastive and self._model.config.model_type not in OFFSETS:
+            raise ConfigError(
+                f"student.contrastive is for {', '.join(OFFSETS)}; {settings.name!r} is a "
+                f"{self._model.config.model_type}: leave it at 0"
+            )
         self._start: SentenceStart | None = None
         if recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
             texts = encode(self._tokenizer, class_texts(taxonomy), self._max_length)

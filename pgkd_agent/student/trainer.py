@@ -132,8 +132,7 @@ def _fit(
         epoch += 1
         masks.renew()
         trainee.computing.train()
-        paired = train.labels if contrast.weight else None
-        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order"), paired):
+        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
             dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing, contrast)
             schedule.step()
         loss = validation_loss(trainee.computing, tokenizer, validation)

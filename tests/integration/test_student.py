@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -316,22 +315,6 @@ def test_training_batches_take_each_row_once_and_pad_less_than_random_ones() -> 
     padded = sum(max(len(encoded[row]) for row in batch) * len(batch) for batch in batches)
     assert padded < 1.15 * sum(map(len, encoded))
     assert batches != training_batches(encoded, 16, seed=4)
-
-
-def test_training_batches_with_labels_bring_rows_of_a_class_together() -> None:
-    encoded = [[0] * (1 + i % 50) for i in range(1001)]
-    labels = [i % 77 for i in range(1001)]
-    batches = training_batches(encoded, 16, seed=3, labels=labels)
-    assert sorted(row for batch in batches for row in batch) == list(range(1001))
-    assert all(len(batch) <= 16 for batch in batches) and batches != training_batches(encoded, 16, 4, labels)
-
-    def alone(batches: list[list[int]]) -> float:
-        counts = [Counter(labels[row] for row in batch) for batch in batches]
-        return sum(count == 1 for one in counts for count in one.values()) / len(labels)
-
-    assert alone(batches) < 0.15 < 0.7 < alone(training_batches(encoded, 16, seed=3))
-    padded = sum(max(len(encoded[row]) for row in batch) * len(batch) for batch in batches)
-    assert padded < 1.5 * sum(map(len, encoded))
 
 
 def test_a_runnable_takes_one_text_or_many(student: TorchStudent) -> None:

@@ -56,7 +56,7 @@ def test_following_it_brings_classes_together_and_apart() -> None:
         optimizer.step()
     cosines = normalize(vectors.detach()) @ normalize(vectors.detach()).T
     same = labels[:, None] == labels[None, :]
-    assert cosines[same].min() > 0.8 and cosines[~same].max() < 0.5
+    assert cosines[same].min() > cosines[~same].max() + 0.4
 
 
 def test_a_text_alone_has_no_loss() -> None:
