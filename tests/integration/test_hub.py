@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from pgkd_agent.hub import check_hub, push
 from pgkd_agent.reports.page import _base_model
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.fetching import HUB_SECONDS
-from pgkd_agent.student.loading import load_config
+from pgkd_agent.student.loading import load_config, pooling_of, resolve_source
 from tests.integration.command_line import Ended, pgkd_process
 from tests.integration.loopback import Answer, Request, serve_json
 
@@ -250,3 +251,54 @@ def test_a_slow_download_is_waited_for_and_then_comes_from_the_cache(
         fetched = load_config("me/tiny")
     assert fetched.hidden_size == 32
     assert load_config("me/tiny").to_dict() == fetched.to_dict()  # the server is gone
+
+
+def serving(folder: Path, asked: list[str]) -> Callable[[Request], Answer]:
+    """A hub whose every model is this folder."""
+
+    def hub(request: Request) -> Answer:
+        name = request.path.partition("/resolve/main/")[2]
+        asked.append(name)
+        if not name or not (folder / name).is_file():
+            return Answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "0" * 40})
+        headers = {"ETag": f'"{name}"', "X-Repo-Commit": "0" * 40}
+        return Answer(200, (folder / name).read_bytes(), headers)
+
+    return hub
+
+
+def test_an_embedded_student_that_is_not_here_comes_from_the_hub_and_says_how_it_reads(
+    reach: Callable[[str], None], tiny_student: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PGKD_HOME", str(tmp_path / "empty"))
+    model = tmp_path / "model"
+    shutil.copytree(tiny_student, model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}', encoding="utf-8")
+    asked: list[str] = []
+    with serve_json(serving(model, asked)) as address:
+        reach(address)
+        assert resolve_source("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
+        assert (load_config("minilm").hidden_size, pooling_of("minilm")) == (32, "mean")
+    asked.clear()
+    assert (load_config("minilm").hidden_size, pooling_of("minilm")) == (32, "mean")  # from the cache
+    assert asked == []
+
+
+def test_an_encoder_of_the_hub_that_does_not_say_how_it_reads_is_asked_once(
+    reach: Callable[[str], None], tiny_student: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_student, model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
+    asked: list[str] = []
+    with serve_json(serving(model, asked)) as address:
+        reach(address)
+        assert pooling_of("me/encoder") is None
+        assert "1_Pooling/config.json" in asked
+        asked.clear()
+        assert pooling_of("me/encoder") is None
+        assert "1_Pooling/config.json" not in asked
