@@ -6,8 +6,13 @@ the encoder saw them then (cross-batch memory, Wang et al. 2020).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch.nn.functional import normalize
+
+from pgkd_agent.student.inference import watched
 
 TEMPERATURE = 0.1
 """Cosines are divided by it."""
@@ -20,12 +25,18 @@ class Contrast:
 
     Args:
         weight: Of the loss, beside a cross-entropy; 0 for none.
+        head: The layer whose inputs are compared; None where nothing is.
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, head: torch.nn.Linear | None = None) -> None:
         self.weight = weight
+        self._head = head
         self._vectors = torch.empty(0)
         self._labels = torch.empty(0, dtype=torch.int64)
+
+    def watching(self) -> AbstractContextManager[list[Any]]:
+        """What the head is given, for each time that the model runs in the block."""
+        return nullcontext([]) if self._head is None else watched(self._head)
 
     def loss(self, vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Weighted sum over texts, in nats; a text that nothing is compared with as one of its class adds 0.

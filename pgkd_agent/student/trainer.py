@@ -18,7 +18,7 @@ from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
 from pgkd_agent.student.contrast import Contrast
 from pgkd_agent.student.dropout import MaskPool, pooled_dropout
-from pgkd_agent.student.inference import last_linear, max_tokens, predict_logits, watched
+from pgkd_agent.student.inference import last_linear, max_tokens, predict_logits
 from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
@@ -121,7 +121,7 @@ def _fit(
     steps = max_epochs * settings.steps_per_epoch(len(train.ids))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * steps), steps)
     stopping = EarlyStopping(patience)
-    contrast = Contrast(settings.contrastive)
+    contrast = Contrast(settings.contrastive, last_linear(trainee.computing) if settings.contrastive else None)
     best: dict[str, torch.Tensor] = {}
     if keeps_start:
         stopping.update(0, validation_loss(trainee.computing, tokenizer, validation))
@@ -166,7 +166,7 @@ def _step(
     for part in inference_batches([train.ids[row] for row in rows], len(rows), max_tokens(device)):
         places = [rows[place] for place in part]
         batch = pad(tokenizer, [train.ids[row] for row in places], device)
-        with watched(last_linear(trainee.computing)) as inputs:
+        with contrast.watching() as inputs:
             logits = trainee.computing(**batch).logits.float()
         weights = train.weights and [train.weights[row] for row in places]
         loss = _loss(logits, train.targets(places, device), weights, label_smoothing)
