@@ -15,9 +15,9 @@ from pathlib import Path
 from pgkd_agent.config import build_config
 from pgkd_agent.data import PRESETS
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.preview import preview
-from pgkd_agent.teacher.local import LocalServer
-from pgkd_agent.tokens import estimate_tokens
+from pgkd_agent.teacher.preview import preview
+from pgkd_agent.teacher.prompting.tokens import estimate_tokens
+from pgkd_agent.teacher.providers.local import LocalServer
 
 
 def prompts(data: Path) -> dict[tuple[str, str], str]:

@@ -25,10 +25,10 @@ from transformers import AutoModel
 
 from pgkd_agent import build_config
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.curriculum import fit_history
 from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
-from pgkd_agent.history import History, texts_of
-from pgkd_agent.metrics import class_ids, evaluate
+from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.loop.training import fit_history
+from pgkd_agent.metrics.report import class_ids, evaluate
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
 from pgkd_agent.student.student import TorchStudent

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pgkd_agent import Cascade, StudentClassifier, build_config, open_llm
-from pgkd_agent.cascade import CascadeStats
+from pgkd_agent.answering.cascade import CascadeStats
 from pgkd_agent.data import read_examples
 
 

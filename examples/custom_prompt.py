@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pgkd_agent import DistillResult, build_config, distill
-from pgkd_agent.linting import lint_prompt
+from pgkd_agent.teacher.prompting.linting import lint_prompt
 
 HERE = Path(__file__).parent
 PROMPT = HERE / "house_style.j2"

@@ -9,33 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pgkd_agent.cascade import Answer, Cascade, Routed, open_llm
+    from pgkd_agent.answering.cascade import Answer, Cascade, Routed, open_llm
     from pgkd_agent.config import PGKDConfig, build_config
     from pgkd_agent.data import Task
     from pgkd_agent.errors import PGKDError
-    from pgkd_agent.observing import Observer
     from pgkd_agent.pipeline import DistillResult, distill, resume
+    from pgkd_agent.runs.recorder import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.types import Example, Label
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Answer": "pgkd_agent.cascade",
-    "Cascade": "pgkd_agent.cascade",
+    "Answer": "pgkd_agent.answering.cascade",
+    "Cascade": "pgkd_agent.answering.cascade",
     "DistillResult": "pgkd_agent.pipeline",
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
-    "Observer": "pgkd_agent.observing",
+    "Observer": "pgkd_agent.runs.recorder",
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",
-    "Routed": "pgkd_agent.cascade",
+    "Routed": "pgkd_agent.answering.cascade",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
-    "open_llm": "pgkd_agent.cascade",
+    "open_llm": "pgkd_agent.answering.cascade",
     "resume": "pgkd_agent.pipeline",
 }
 

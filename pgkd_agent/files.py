@@ -1,4 +1,5 @@
-"""Files that others read while they grow: written whole or a line at a time, and held by one process."""
+"""Files that others read while they grow: written whole or a line at a time, and held by one process; and the folders
+that the package carries."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pgkd_agent.errors import StorageError
+from pgkd_agent.errors import ConfigError, StorageError
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -104,3 +105,17 @@ def storing(target: Path) -> Iterator[None]:
         raise StorageError(
             f"{target} cannot be written: {error.strerror or error}; what was stored before is kept"
         ) from error
+
+
+def resource_folder(name: str) -> Path:
+    """`prompts` or `schemas`: a wheel carries it inside the package, an editable install beside it.
+
+    Raises:
+        ConfigError: It is in neither place.
+    """
+    package = Path(__file__).parent
+    places = [package / "_resources" / name, package.parent / name]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise ConfigError(f"no folder {name!r}; looked in {places[0]} and {places[1]}; reinstall pgkd-agent")

@@ -9,21 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.algorithm import run_pgkd
-from pgkd_agent.budget import Budget
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.guardrails import Check, Guardrails
-from pgkd_agent.history import History, texts_of
-from pgkd_agent.observing import Bill, Observer, StepKeeper, write_pages
-from pgkd_agent.prices import load_prices
-from pgkd_agent.prompts import PromptTemplate
-from pgkd_agent.protocols import Teacher
-from pgkd_agent.reports import is_current
-from pgkd_agent.runs import RunDirectory, read_run
-from pgkd_agent.summary import RunResult, summarize
-from pgkd_agent.teachers import (
+from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.loop.guardrails import Check, Guardrails
+from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.loop.protocols import Teacher
+from pgkd_agent.runs.directory import RunDirectory, read_run
+from pgkd_agent.runs.recorder import Bill, Observer, StepKeeper, write_pages
+from pgkd_agent.runs.report import is_current
+from pgkd_agent.runs.summary import RunResult, summarize
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.opening import (
     Hooks,
     OpenTeacher,
     members,
@@ -31,6 +30,7 @@ from pgkd_agent.teachers import (
     prompt_variant,
     teacher_prompt,
 )
+from pgkd_agent.teacher.prompting.templates import PromptTemplate
 from pgkd_agent.types import Evaluation, Example, StepRecord
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pgkd_agent.answer import Samples
-from pgkd_agent.compare.plan import ComparisonFile
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.prices import PriceTable
-from pgkd_agent.prompt_evals.suite import PromptSuite
-from pgkd_agent.resources import resource_folder
-from pgkd_agent.summary import RunResult
+from pgkd_agent.experiments.compare.plan import ComparisonFile
+from pgkd_agent.experiments.prompt_evals.suite import PromptSuite
+from pgkd_agent.files import resource_folder
+from pgkd_agent.runs.summary import RunResult
+from pgkd_agent.teacher.calls.prices import PriceTable
+from pgkd_agent.teacher.prompting.answer import Samples
 
 MODELS: dict[str, Any] = {
     "config": PGKDConfig,

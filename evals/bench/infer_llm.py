@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evals.bench.common import TEST_SEED, draw, emit, median, read_labels, read_rows
 from pgkd_agent import Example, Label, build_config
-from pgkd_agent.zero_shot import evaluate_zero_shot
+from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
 
 
 def main() -> None:

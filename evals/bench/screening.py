@@ -13,8 +13,8 @@ from pathlib import Path
 
 from evals.bench.common import Row, emit, median, peak_gib, read_rows
 from pgkd_agent.config import GuardrailSettings
-from pgkd_agent.guardrails import Guardrails
-from pgkd_agent.history import History, HistoryRow
+from pgkd_agent.loop.guardrails import Guardrails
+from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.types import GeneratedSample, Label
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from evals.bench.common import EpochClock, TrainingData, emit, training_options
 from pgkd_agent import Example, Label, build_config
-from pgkd_agent.curriculum import fit_history
-from pgkd_agent.history import History
+from pgkd_agent.loop.history import History
+from pgkd_agent.loop.training import fit_history
 from pgkd_agent.student.student import TorchStudent
 
 OWN = ("learning_rate", "head_factor", "warmup_share", "weight_decay", "batch_size", "epochs", "max_length")

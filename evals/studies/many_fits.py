@@ -48,14 +48,14 @@ from safetensors.torch import load_file
 from stacked import Fits, Judge, Member, Texts, fit_all, weights_of
 from unchosen import drawn_task, real_rows, study_parser, written_rows
 
-from pgkd_agent.curriculum import rows_again
 from pgkd_agent.errors import DataError
-from pgkd_agent.history import History, HistoryRow, texts_of
-from pgkd_agent.metrics import class_ids
+from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
+from pgkd_agent.loop.history import History, HistoryRow, texts_of
+from pgkd_agent.loop.training import rows_again
+from pgkd_agent.metrics.report import class_ids
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
 from pgkd_agent.types import Example, label_names
-from pgkd_agent.zero_shot import evaluate_zero_shot
 
 SMOOTHING, TOP, LAYERS = 0.1, 5, 6
 

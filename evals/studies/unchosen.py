@@ -27,17 +27,17 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pgkd_agent import build_config
-from pgkd_agent.compare.plan import TRAIN_FILE
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.curriculum import fit_history
 from pgkd_agent.data import Task
 from pgkd_agent.errors import DataError
-from pgkd_agent.guardrails import Guardrails
-from pgkd_agent.history import History, HistoryRow, texts_of
-from pgkd_agent.methods.loops import repeated_rows
-from pgkd_agent.metrics import evaluate
+from pgkd_agent.experiments.compare.plan import TRAIN_FILE
+from pgkd_agent.experiments.methods.loops import repeated_rows
+from pgkd_agent.loop.guardrails import Guardrails
+from pgkd_agent.loop.history import History, HistoryRow, texts_of
+from pgkd_agent.loop.training import fit_history
+from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.runs import read_lines
+from pgkd_agent.runs.directory import read_lines
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, GeneratedSample, label_names
 

@@ -11,8 +11,8 @@ import typer
 from pgkd_agent.cli import options, terminal
 
 if TYPE_CHECKING:
-    from pgkd_agent.bench import Figure, LatencyCost
-    from pgkd_agent.estimates import Estimate
+    from pgkd_agent.experiments.bench import Figure, LatencyCost
+    from pgkd_agent.teacher.calls.estimates import Estimate
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 
@@ -62,10 +62,10 @@ def latency_cost(
 
     Says of every figure whether it was measured or computed, and of what.
     """
-    from pgkd_agent.bench import MachinePrices, StudentOptions, measure_latency_cost
     from pgkd_agent.data import read_examples
     from pgkd_agent.data.splitting import sample_rows
     from pgkd_agent.errors import ConfigError, DataError
+    from pgkd_agent.experiments.bench import MachinePrices, StudentOptions, measure_latency_cost
     from pgkd_agent.seeding import rng
 
     if teacher is None and (base_url, out) != (None, None):

@@ -131,10 +131,10 @@ def _print_cascade(
     labels: Path | None,
     calls: Path | None,
 ) -> None:
-    from pgkd_agent.cascade import Cascade, open_llm
+    from pgkd_agent.answering.cascade import Cascade, open_llm
     from pgkd_agent.data import read_taxonomy
     from pgkd_agent.errors import ConfigError
-    from pgkd_agent.prices import load_prices
+    from pgkd_agent.teacher.calls.prices import load_prices
     from pgkd_agent.types import TokenUsage, label_names
 
     taxonomy = read_taxonomy(labels) if labels else classifier.taxonomy
@@ -196,7 +196,7 @@ def export(
 ) -> None:
     """Export a model for ONNX Runtime and OpenVINO, checked against the original; needs the extra 'onnx'."""
     from pgkd_agent.data import stream_texts
-    from pgkd_agent.student.exporting import export_classifier
+    from pgkd_agent.student.engines.export import export_classifier
 
     folder = model.resolve()
     source = check or _validation_rows(folder)

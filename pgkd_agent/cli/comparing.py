@@ -16,7 +16,7 @@ from pgkd_agent.config import nested_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgkd_agent.compare import ComparisonFile, Progress
+    from pgkd_agent.experiments.compare import ComparisonFile, Progress
 
 
 def compare(
@@ -43,10 +43,19 @@ def compare(
     Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
     failed; the tables then say which.
     """
-    from pgkd_agent.compare import fill, lines, narrowed, read_comparison, to_csv, to_json, to_latex, to_markdown
-    from pgkd_agent.compare.plot import plot as draw
-    from pgkd_agent.compare.tables import HEADINGS
     from pgkd_agent.errors import ConfigError
+    from pgkd_agent.experiments.compare import (
+        fill,
+        lines,
+        narrowed,
+        read_comparison,
+        to_csv,
+        to_json,
+        to_latex,
+        to_markdown,
+    )
+    from pgkd_agent.experiments.compare.plot import plot as draw
+    from pgkd_agent.experiments.compare.tables import HEADINGS
 
     overrides = nested_settings(set_ or ())
     plan = narrowed(read_comparison(file, baseline), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
@@ -100,7 +109,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
 
 
 def _what(plan: ComparisonFile) -> str:
-    from pgkd_agent.compare.plan import seeds_of
+    from pgkd_agent.experiments.compare.plan import seeds_of
 
     number = len(plan.datasets) * sum(len(seeds_of(plan, name)) for name in plan.methods)
     hours = "" if plan.hours is None else f", about {plan.hours:g} hours"

@@ -26,7 +26,7 @@ def doctor(
     Takes the settings that a run would take. Hosted teachers other than OpenAI's are asked for one word. The exit code
     is that with which a run would end.
     """
-    from pgkd_agent.doctor import Finding, diagnose
+    from pgkd_agent.cli.diagnosis import Finding, diagnose
 
     named: dict[str, Any] = {"student.name": student}
     settings = options.zero_shot_settings(config, set_, named, teacher, base_url)

@@ -45,7 +45,7 @@ def prompts(
     (readable, accepted, accuracy, F1) is lower than in the baseline by more than --fail-under.
     """
     from pgkd_agent.errors import ConfigError
-    from pgkd_agent.prompt_evals import (
+    from pgkd_agent.experiments.prompt_evals import (
         evaluate_prompts,
         losses_against,
         read_baseline,

@@ -12,8 +12,8 @@ from pgkd_agent.cli import options, terminal
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
-    from pgkd_agent.estimates import Estimate
     from pgkd_agent.student.classifier import StudentClassifier
+    from pgkd_agent.teacher.calls.estimates import Estimate
     from pgkd_agent.types import Example
 
 
@@ -95,10 +95,10 @@ def evaluate(
 def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from pgkd_agent.calibration import calibration_error, coverage, with_temperature
     from pgkd_agent.data.taxonomy import check_labels
-    from pgkd_agent.metrics import class_ids, format_report, row_losses
-    from pgkd_agent.metrics import evaluate as evaluate_rows
+    from pgkd_agent.metrics.calibration import calibration_error, coverage, with_temperature
+    from pgkd_agent.metrics.report import class_ids, format_report, row_losses
+    from pgkd_agent.metrics.report import evaluate as evaluate_rows
 
     check_labels(rows, classifier.taxonomy, where)
     probabilities, temperature = classifier.probabilities([row.text for row in rows]), classifier.temperature
@@ -142,8 +142,8 @@ def _evaluate_teacher(
 
     from pgkd_agent.data import read_taxonomy, taxonomy_of
     from pgkd_agent.data.taxonomy import check_labels
-    from pgkd_agent.metrics import format_report
-    from pgkd_agent.zero_shot import evaluate_zero_shot
+    from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
+    from pgkd_agent.metrics.report import format_report
 
     taxonomy = read_taxonomy(labels) if labels else taxonomy_of(all_rows)
     check_labels(rows, taxonomy, str(file))

@@ -10,7 +10,14 @@ import typer
 from pgkd_agent.cli import options
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import PromptError
-from pgkd_agent.prompts import VARIABLES, PromptTemplate, Purpose, list_prompts, load_prompt, read_prompt
+from pgkd_agent.teacher.prompting.templates import (
+    VARIABLES,
+    PromptTemplate,
+    Purpose,
+    list_prompts,
+    load_prompt,
+    read_prompt,
+)
 
 app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
 
@@ -49,7 +56,7 @@ def lint(
     zero_shot: ZeroShot = False,
 ) -> None:
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
-    from pgkd_agent.linting import lint_prompt
+    from pgkd_agent.teacher.prompting.linting import lint_prompt
 
     purposes: list[Purpose] = ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(VARIABLES)
     named = [(purpose, name) for purpose in purposes for name in variants or list_prompts(purpose, folder)]

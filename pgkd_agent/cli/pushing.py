@@ -25,6 +25,6 @@ def push(
 
     Takes the token of `hf auth login` or HF_TOKEN, and the server of HF_ENDPOINT where that is set.
     """
-    from pgkd_agent import hub
+    from pgkd_agent.runs import hub
 
     typer.echo(hub.push(model, repo, public))

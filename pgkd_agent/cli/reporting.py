@@ -19,7 +19,7 @@ def report(
 
     A run writes its report.html itself, anew after every step; this makes it again, for example after an update.
     """
-    from pgkd_agent.reports import COMPARISON, write_comparison, write_report
+    from pgkd_agent.runs.report import COMPARISON, write_comparison, write_report
 
     page = write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs, out or Path(COMPARISON))
     typer.echo(page)

@@ -17,17 +17,17 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.options import Outlets
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
-from pgkd_agent.estimates import Estimate
-from pgkd_agent.hub import check_hub, push
-from pgkd_agent.observing import Observer, Observers
+from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
-from pgkd_agent.preview import Preview, estimate, preview
-from pgkd_agent.prices import load_prices
-from pgkd_agent.protocols import Teacher
-from pgkd_agent.runs import read_run
-from pgkd_agent.summary import HEADLINE, BeforeAfter, class_changes
-from pgkd_agent.teachers import members
-from pgkd_agent.tracking import tracked
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.hub import check_hub, push
+from pgkd_agent.runs.recorder import Observer, Observers
+from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, class_changes
+from pgkd_agent.runs.trackers import tracked
+from pgkd_agent.teacher.calls.estimates import Estimate
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.opening import members
+from pgkd_agent.teacher.preview import Preview, estimate, preview
 from pgkd_agent.types import StepRecord
 
 WINNERS_AND_LOSERS = 5

@@ -22,7 +22,7 @@ def export(
     ],
 ) -> None:
     """Write all samples with their origin; rejected ones with the rule and the reason."""
-    from pgkd_agent.samples import export_samples
+    from pgkd_agent.runs.samples import export_samples
 
     counts = export_samples(run, out)
     typer.echo(f"{out}: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
@@ -36,7 +36,7 @@ def import_(
 ) -> None:
     """Train again on the run's real rows and the approved samples, beside the plain student."""
     from pgkd_agent.cli.running import run_with_display
-    from pgkd_agent.samples import prepare_retraining
+    from pgkd_agent.runs.samples import prepare_retraining
 
     retraining = prepare_retraining(run, file)
     typer.echo(f"{len(retraining.teacher.samples)} samples approved, {retraining.not_approved} not")

@@ -55,8 +55,8 @@ def serve(
     try:
         import uvicorn
 
-        from pgkd_agent.serving.app import create_app
-        from pgkd_agent.serving.limits import Limits
+        from pgkd_agent.answering.serving.app import create_app
+        from pgkd_agent.answering.serving.limits import Limits
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is not installed; install the package with its extra: pip install 'pgkd-agent[serve]'"

@@ -7,7 +7,7 @@ import logging
 from rich.console import Console
 from rich.logging import RichHandler
 
-WITHOUT_TABLE = ("pgkd_agent.algorithm", "pgkd_agent.student")
+WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 """What these say at level INFO, a run's table of steps says too."""
 
 _is_quiet = False

@@ -12,10 +12,10 @@ import torch
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 
-from pgkd_agent.calibration import read_temperature
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.metrics.calibration import read_temperature
 from pgkd_agent.student.batching import encode
-from pgkd_agent.student.engines import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
+from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.types import Label, Probabilities
 
@@ -42,7 +42,7 @@ class StudentClassifier(Runnable[str, Prediction]):
     Args:
         model: A `transformers` classifier; None where an `engine` computes.
         max_length: Tokens a text is cut at; None takes what tokenizer and model take.
-        temperature: Logits are divided by it (`pgkd_agent.calibration`).
+        temperature: Logits are divided by it (`pgkd_agent.metrics.calibration`).
     """
 
     def __init__(
@@ -187,10 +187,10 @@ def _exported_engine(
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device {device!r}: the {name} engine runs on the CPU; take --engine torch for others")
     if name == "openvino":
-        from pgkd_agent.student.openvino_engine import OpenVinoEngine
+        from pgkd_agent.student.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(folder, tokenizer, resolve_precision(precision, torch.device("cpu")), threads)
-    from pgkd_agent.student.onnx_engine import OnnxEngine
+    from pgkd_agent.student.engines.onnx import OnnxEngine
 
     if resolve_precision(precision, torch.device("meta")):
         raise ConfigError("precision bf16 is for torch and openvino; the onnx engine has that of the export")

@@ -14,7 +14,7 @@ import torch
 
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError, StudentDivergedError
-from pgkd_agent.history import texts_of
+from pgkd_agent.loop.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
 from pgkd_agent.student.classifier import StudentClassifier

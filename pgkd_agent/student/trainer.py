@@ -12,15 +12,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup
 
-from pgkd_agent.early_stopping import EarlyStopping
 from pgkd_agent.errors import StudentDivergedError
+from pgkd_agent.loop.early_stopping import EarlyStopping
 from pgkd_agent.seeding import derive_seed
+from pgkd_agent.student.accelerated.dropout import MaskPool, pooled_dropout
+from pgkd_agent.student.accelerated.precision import Trainee
+from pgkd_agent.student.accelerated.vocabulary import only_occurring_tokens
 from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
 from pgkd_agent.student.contrast import Contrast
-from pgkd_agent.student.dropout import MaskPool, pooled_dropout
 from pgkd_agent.student.inference import last_linear, max_tokens, predict_logits
-from pgkd_agent.student.precision import Trainee
-from pgkd_agent.student.vocabulary import only_occurring_tokens
 from pgkd_agent.types import FitResult
 
 GRADIENT_CLIP = 1.0

@@ -11,16 +11,16 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from pgkd_agent.answer import answer_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherRejectedError
-from pgkd_agent.prompts import Message, PromptTemplate
-from pgkd_agent.protocols import Teacher
-from pgkd_agent.teacher.calling import Caller
-from pgkd_agent.teacher.dialect import reply_text
-from pgkd_agent.teacher.gated import GatedChatModel
-from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
-from pgkd_agent.teacher.requests import plan_prompt_requests
+from pgkd_agent.loop.protocols import Teacher
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.calls.gated import GatedChatModel
+from pgkd_agent.teacher.prompting.answer import answer_schema
+from pgkd_agent.teacher.prompting.parsing import ParsedReply, parse_samples
+from pgkd_agent.teacher.prompting.requests import plan_prompt_requests
+from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate
+from pgkd_agent.teacher.providers.dialect import reply_text
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, label_names
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from pgkd_agent.answer import CONTRACT_LINE, Sample, answer_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherOutputError
-from pgkd_agent.guardrails import LabelResolver
-from pgkd_agent.prompts import Message, PromptTemplate, prompt_tokens
-from pgkd_agent.teacher.call_log import RawReply
-from pgkd_agent.teacher.calling import Caller, CallId, Question
-from pgkd_agent.teacher.parsing import ParsedReply, parse_samples
-from pgkd_agent.teacher.requests import PromptRequest, plan_prompt_requests, shrunk
+from pgkd_agent.loop.guardrails import LabelResolver
+from pgkd_agent.teacher.calls.call_log import RawReply
+from pgkd_agent.teacher.calls.calling import Caller, CallId, Question
+from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, Sample, answer_schema
+from pgkd_agent.teacher.prompting.parsing import ParsedReply, parse_samples
+from pgkd_agent.teacher.prompting.requests import PromptRequest, plan_prompt_requests, shrunk
+from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, prompt_tokens
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)

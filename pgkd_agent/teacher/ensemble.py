@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pgkd_agent.protocols import Teacher
+from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import TeacherReply, TeacherRequest
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.guardrails import Accepted, Rejected, Screened
-from pgkd_agent.history import History
-from pgkd_agent.protocols import Screener
+from pgkd_agent.loop.guardrails import Accepted, Rejected, Screened
+from pgkd_agent.loop.history import History
+from pgkd_agent.loop.protocols import Screener
 from pgkd_agent.teacher.zero_shot import ZeroShotAnswer, ZeroShotClassifier
 from pgkd_agent.types import GeneratedSample, TokenUsage
 

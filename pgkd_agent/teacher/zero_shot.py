@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from pgkd_agent.answer import zero_shot_schema
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError
-from pgkd_agent.guardrails import LabelResolver
-from pgkd_agent.prompts import Message, PromptTemplate, zero_shot_values
-from pgkd_agent.teacher.call_log import RawReply
-from pgkd_agent.teacher.calling import Caller, CallId, Question
-from pgkd_agent.teacher.parsing import parse_label
+from pgkd_agent.loop.guardrails import LabelResolver
+from pgkd_agent.teacher.calls.call_log import RawReply
+from pgkd_agent.teacher.calls.calling import Caller, CallId, Question
+from pgkd_agent.teacher.prompting.answer import zero_shot_schema
+from pgkd_agent.teacher.prompting.parsing import parse_label
+from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, zero_shot_values
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Example, Label, label_names
 

@@ -21,13 +21,13 @@ from pgkd_agent.errors import (
     StorageError,
     TeacherUnavailableError,
 )
-from pgkd_agent.observing import Observer
+from pgkd_agent.experiments.zero_shot import calls_beside, evaluate_zero_shot
 from pgkd_agent.pipeline import resume
-from pgkd_agent.teacher.call_log import Call, CallLog
-from pgkd_agent.teacher.calling import OVERHEAD_TOKENS, Caller
+from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.teacher.calls.call_log import Call, CallLog
+from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, FitResult, Label, StepRecord, TokenUsage
-from pgkd_agent.zero_shot import calls_beside, evaluate_zero_shot
 from tests.integration import bedrock_server
 from tests.integration.conftest import sentences
 from tests.integration.loopback import Answer

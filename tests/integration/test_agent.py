@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.metrics import format_report
+from pgkd_agent.metrics.report import format_report
 from pgkd_agent.pipeline import resume
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration import bedrock_server, openai_server

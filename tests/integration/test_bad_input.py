@@ -276,7 +276,7 @@ def test_too_little_space_is_exit_5_before_the_first_fit(
     files: Path, pgkd: Any, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("pgkd_agent.runs.shutil.disk_usage", lambda _path: usage)
+    monkeypatch.setattr("pgkd_agent.runs.directory.shutil.disk_usage", lambda _path: usage)
     ended = pgkd("train", "--train", "good.jsonl", "--out", "new", "--student", tiny_student)
     assert ended.code == 5 and "0 MB free, the run's models need" in ended.output
     assert not (files / "new").exists()

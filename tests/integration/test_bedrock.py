@@ -12,7 +12,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherUnavailableError
-from pgkd_agent.teacher.calling import Caller
+from pgkd_agent.teacher.calls.calling import Caller
 from tests.integration.bedrock_server import KEY_ID, REGION, SECRET, BedrockServer, converse, error, serve, tool_use
 from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer

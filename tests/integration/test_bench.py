@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pgkd_agent.bench import LatencyCost, MachinePrices, StudentOptions, measure_latency_cost
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import BudgetExceededError, ConfigError, DataError
+from pgkd_agent.experiments.bench import LatencyCost, MachinePrices, StudentOptions, measure_latency_cost
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, Label
 from tests.integration.command_line import pgkd

@@ -13,7 +13,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableLambda
 
 from pgkd_agent import Cascade, StudentClassifier, open_llm
-from pgkd_agent.cascade import Answer as Named
+from pgkd_agent.answering.cascade import Answer as Named
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import ConfigError, StorageError, TeacherContextError, TeacherUnavailableError
 from pgkd_agent.types import Label, TokenUsage

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from pgkd_agent.runs.summary import RunResult
 from pgkd_agent.student.classifier import StudentClassifier
-from pgkd_agent.summary import RunResult
 from tests.integration.command_line import pgkd, pgkd_process
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.openai_server import completion, serve

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pgkd_agent.compare import ComparisonFile, Grid, Progress, fill, lines, read_comparison
-from pgkd_agent.compare import grid as grids
 from pgkd_agent.errors import PromptError, StorageError
-from pgkd_agent.methods import Outcome, Setting, run_method
-from pgkd_agent.statistics import NOT_ASKED
+from pgkd_agent.experiments.compare import ComparisonFile, Grid, Progress, fill, lines, read_comparison
+from pgkd_agent.experiments.compare import grid as grids
+from pgkd_agent.experiments.methods import Outcome, Setting, run_method
+from pgkd_agent.metrics.intervals import NOT_ASKED
 from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve

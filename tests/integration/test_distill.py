@@ -20,10 +20,10 @@ from pgkd_agent.errors import (
     TeacherOutputError,
     TeacherUnavailableError,
 )
-from pgkd_agent.guardrails import ScreenState
-from pgkd_agent.prompts import list_prompts
-from pgkd_agent.summary import TeacherUsage
-from pgkd_agent.teacher.calling import Caller
+from pgkd_agent.loop.guardrails import ScreenState
+from pgkd_agent.runs.summary import TeacherUsage
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.prompting.templates import list_prompts
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example
 from tests.integration.conftest import TOPICS, sentences, tiny_config

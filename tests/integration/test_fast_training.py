@@ -21,14 +21,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from pgkd_agent.student import dropout as dropout_module
 from pgkd_agent.student import trainer
+from pgkd_agent.student.accelerated import dropout as dropout_module
+from pgkd_agent.student.accelerated.dropout import ATTENTION, MaskPool, PooledDropout, pooled_dropout
+from pgkd_agent.student.accelerated.precision import Trainee
+from pgkd_agent.student.accelerated.vocabulary import OccurringTokens, only_occurring_tokens
 from pgkd_agent.student.batching import encode, pad
 from pgkd_agent.student.contrast import Contrast
-from pgkd_agent.student.dropout import ATTENTION, MaskPool, PooledDropout, pooled_dropout
-from pgkd_agent.student.precision import Trainee
 from pgkd_agent.student.trainer import EncodedRows, FitSettings, fit
-from pgkd_agent.student.vocabulary import OccurringTokens, only_occurring_tokens
 from tests.integration.conftest import TOPICS, sentences
 
 ROWS = sentences(6, 0)

@@ -16,21 +16,21 @@ from typing import Any
 
 import pytest
 
-from pgkd_agent.algorithm import build_request
-from pgkd_agent.budget import Budget
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import prepare_task
 from pgkd_agent.errors import TeacherError, TeacherOutputError, TeacherUnavailableError
-from pgkd_agent.evidence import score_rows
-from pgkd_agent.guardrails import Guardrails
-from pgkd_agent.history import History
-from pgkd_agent.metrics import evaluate
-from pgkd_agent.preview import stand_in
-from pgkd_agent.prices import load_prices
-from pgkd_agent.protocols import Teacher
-from pgkd_agent.teacher.calling import Caller
-from pgkd_agent.teacher.failures import Kind
-from pgkd_agent.teachers import open_teacher, teacher_prompt
+from pgkd_agent.loop.algorithm import build_request
+from pgkd_agent.loop.evidence import score_rows
+from pgkd_agent.loop.guardrails import Guardrails
+from pgkd_agent.loop.history import History
+from pgkd_agent.loop.protocols import Teacher
+from pgkd_agent.metrics.report import evaluate
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.calls.failures import Kind
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.opening import open_teacher, teacher_prompt
+from pgkd_agent.teacher.preview import stand_in
 from pgkd_agent.types import TeacherReply, TeacherRequest
 from tests.integration import bedrock_server, openai_server
 from tests.integration.conftest import FILLER, TOPICS, sentences

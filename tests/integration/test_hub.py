@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.hub import check_hub, push
-from pgkd_agent.reports.page import _base_model
+from pgkd_agent.runs.hub import check_hub, push
+from pgkd_agent.runs.report.page import _base_model
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.fetching import HUB_SECONDS
 from pgkd_agent.student.loading import load_config, pooling_of, resolve_source

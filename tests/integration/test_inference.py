@@ -15,10 +15,10 @@ import torch
 
 from pgkd_agent.cli.classifying import export
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.student import exporting
 from pgkd_agent.student.batching import encode, inference_batches, pad
 from pgkd_agent.student.classifier import StudentClassifier
-from pgkd_agent.student.exporting import ExportReport, export_classifier
+from pgkd_agent.student.engines import export as exporting
+from pgkd_agent.student.engines.export import ExportReport, export_classifier
 from pgkd_agent.student.loading import load_tokenizer, use_bf16
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label

@@ -100,13 +100,13 @@ def test_an_sdist_holds_what_the_wheel_is_made_of(built: tuple[Path, Path], tmp_
     assert {
         "pgkd_agent/_resources/prompts/pgkd/attributes.yaml",
         "pgkd_agent/_resources/prompts/zero_shot/paper.j2",
-        "pgkd_agent/prices.yaml",
+        "pgkd_agent/teacher/calls/prices.yaml",
         "pgkd_agent/py.typed",
     } <= files
     assert not any(name.startswith(("tests/", "evals/")) for name in files)
 
 
 def test_an_editable_install_reads_the_checkout() -> None:
-    from pgkd_agent.resources import resource_folder
+    from pgkd_agent.files import resource_folder
 
     assert resource_folder("prompts") == CHECKOUT / "prompts"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.teacher.local import LocalServer
+from pgkd_agent.teacher.providers.local import LocalServer
 
 LABELS = ["Sci/Tech", "it's", 'a "quoted" one', "été 🏀"]
 ITEM = {

@@ -13,9 +13,9 @@ import pytest
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task
 from pgkd_agent.errors import ConfigError, TeacherOutputError
-from pgkd_agent.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
-from pgkd_agent.methods.eda import from_table
-from pgkd_agent.methods.loops import RepeatingTeacher
+from pgkd_agent.experiments.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
+from pgkd_agent.experiments.methods.eda import from_table
+from pgkd_agent.experiments.methods.loops import RepeatingTeacher
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, FitResult, Label
 from tests.integration.conftest import TOPICS, sentences

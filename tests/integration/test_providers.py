@@ -17,9 +17,9 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig, TeacherSettings
 from pgkd_agent.errors import ConfigError, TeacherContextError, TeacherUnavailableError
-from pgkd_agent.teacher.calling import CHECK_REPLY_TOKENS, Caller
-from pgkd_agent.teacher.factory import build_teacher
-from pgkd_agent.teacher.failures import Kind, classify, may_be_billed
+from pgkd_agent.teacher.calls.calling import CHECK_REPLY_TOKENS, Caller
+from pgkd_agent.teacher.calls.failures import Kind, classify, may_be_billed
+from pgkd_agent.teacher.providers.factory import build_teacher
 from tests.integration import anthropic_server, ollama_server, openai_server
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer

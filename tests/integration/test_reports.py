@@ -16,9 +16,9 @@ from pgkd_agent import distill
 from pgkd_agent.cli.main import app
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.observing import Observer
 from pgkd_agent.pipeline import resume
-from pgkd_agent.reports import write_comparison, write_report
+from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.runs.report import write_comparison, write_report
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, StepRecord
 from tests.integration.chromium import dumped
@@ -150,7 +150,7 @@ def test_a_page_that_cannot_be_made_ends_no_run(
     def broken(_run: Path) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("pgkd_agent.observing.write_report", broken)
+    monkeypatch.setattr("pgkd_agent.runs.recorder.write_report", broken)
     with ScriptedChatModel([reply(1), reply(22)]) as teacher, caplog.at_level("WARNING"):
         result = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
     assert len(result.steps) == 3 and "no report of" in caplog.text

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import DistillResult, distill, resume
-from pgkd_agent.teacher.call_log import CallLog
+from pgkd_agent.teacher.calls.call_log import CallLog
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
@@ -89,7 +89,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pgkd_agent import pipeline
-from pgkd_agent.runs import RunDirectory
+from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.teacher import chain
 from pgkd_agent.student import saving, student
 from tests.integration import test_resume

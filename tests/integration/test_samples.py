@@ -14,8 +14,8 @@ from pgkd_agent import distill
 from pgkd_agent.data import read_records
 from pgkd_agent.errors import ConfigError, DataError, StorageError
 from pgkd_agent.pipeline import run as run_task
-from pgkd_agent.runs import read_run
-from pgkd_agent.samples import COLUMNS, export_samples, prepare_retraining
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.samples import COLUMNS, export_samples, prepare_retraining
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.test_distill import FIRST, SECOND

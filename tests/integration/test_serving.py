@@ -18,11 +18,11 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
+from pgkd_agent.answering.serving.app import create_app
+from pgkd_agent.answering.serving.limits import Limits
+from pgkd_agent.answering.serving.messages import ClassifyRequest
 from pgkd_agent.cli.serving import LOOPBACK, _listen
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.serving.app import create_app
-from pgkd_agent.serving.limits import Limits
-from pgkd_agent.serving.messages import ClassifyRequest
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.types import Label
 from tests.integration.chromium import dumped

@@ -15,12 +15,12 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
-from pgkd_agent.estimates import Estimate
-from pgkd_agent.observing import Observer
 from pgkd_agent.pipeline import resume
-from pgkd_agent.teacher.calling import Caller
+from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.calls.estimates import Estimate
+from pgkd_agent.teacher.prompting.tokens import most_tokens
 from pgkd_agent.testing import ScriptedChatModel
-from pgkd_agent.tokens import most_tokens
 from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, serve

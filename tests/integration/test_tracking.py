@@ -11,9 +11,9 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.observing import Observer, Observers
+from pgkd_agent.runs.recorder import Observer, Observers
+from pgkd_agent.runs.trackers import TRACKERS, tracked
 from pgkd_agent.testing import ScriptedChatModel
-from pgkd_agent.tracking import TRACKERS, tracked
 from tests.integration.conftest import sentences
 
 TRAIN, TEST = sentences(10, 0), sentences(5, 2)

@@ -11,10 +11,10 @@ import pytest
 
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
-from pgkd_agent.estimates import Estimate
-from pgkd_agent.tokens import estimate_tokens
+from pgkd_agent.experiments.zero_shot import ZeroShotResult, evaluate_zero_shot
+from pgkd_agent.teacher.calls.estimates import Estimate
+from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label
-from pgkd_agent.zero_shot import ZeroShotResult, evaluate_zero_shot
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, failure, serve
 

@@ -12,7 +12,7 @@ import yaml
 
 from pgkd_agent.config import PGKDConfig, setting_keys, to_yaml
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.resources import resource_folder
+from pgkd_agent.files import resource_folder
 from pgkd_agent.schemas import MODELS, file_name, render, schema_of
 
 CHECKOUT = Path(__file__).parents[2]

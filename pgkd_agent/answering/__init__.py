@@ -1,0 +1,1 @@
+"""A trained student at work beside an LLM, and over HTTP."""

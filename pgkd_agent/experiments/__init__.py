@@ -1,0 +1,1 @@
+"""Measurements: methods, comparisons, prompt variants, LLMs without a student, latency and cost."""

@@ -1,0 +1,162 @@
+"""Algorithm 1 with the teacher of the settings, and with one that has nothing new to say."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, cycle, islice
+from pathlib import Path
+
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
+from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Setting, of_steps
+from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.loop.guardrails import Accepted, Guardrails, Screened
+from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.loop.protocols import Screener, Teacher
+from pgkd_agent.pipeline import resume, run
+from pgkd_agent.runs.directory import START_FILES
+from pgkd_agent.seeding import rng
+from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
+
+
+def plain(setting: Setting) -> Outcome:
+    """The student on the real rows alone: Algorithm 1, line 1."""
+    return _in_steps(setting, None, 0, AcceptAll())
+
+
+def pgkd(setting: Setting) -> Outcome:
+    """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
+    started = time.perf_counter()
+    folder = setting.folder / "run"
+    if all((folder / name).exists() for name in START_FILES):
+        result = resume(folder, setting.teacher)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        result = run(setting.task, setting.config, setting.teacher, folder)
+    predict = result.classifier.probabilities
+    outcome = of_steps(setting, result.steps, result.best_step, result.history, predict, started)
+    return replace(outcome, cost=result.summary.teacher.cost)
+
+
+def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) -> Outcome:
+    """The loop with the samples that a run of PGKD accepted, step by step: an LLM writes once for many students.
+
+    They are screened again. Those of a run with another seed were written for another student, with other rows in view,
+    some of which are validation rows here: PGKD without guidance by the student at hand.
+
+    Args:
+        samples: Only so many, the first that were accepted; None takes all.
+        at_once: All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
+            `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit.
+    """
+    if setting.pool is None:
+        raise ConfigError("`frozen` trains on what a run of PGKD accepted: name the method it belongs to (`of`)")
+    pool = _first(setting.pool, samples)
+    if at_once:
+        pool = [[row for step in pool for row in step]]
+    task = setting.task
+    screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    return _in_steps(setting, PoolTeacher(pool), len(pool), screener)
+
+
+def _first(pool: Sequence[Sequence[Example]], number: int | None) -> list[Sequence[Example]]:
+    """So many rows of the pool, in as many KD steps as they were accepted in."""
+    if number is None:
+        return list(pool)
+    found = sum(map(len, pool))
+    if number > found:
+        raise ConfigError(f"`frozen` is to take {number} samples, and the run that it takes them from accepted {found}")
+    before = accumulate((len(step) for step in pool), initial=0)
+    return [step[: number - start] for step, start in zip(pool, before, strict=False) if start < number]
+
+
+def control(setting: Setting) -> Outcome:
+    """The loop with the teacher's samples replaced by real training rows once more: as many of each class in each step.
+
+    Steps, fits and selection are those of the run of PGKD, whose patience it does not apply again, so what PGKD has
+    over it is due to the samples.
+    """
+    return _repeat(setting, None)
+
+
+def control_eda(setting: Setting, wordnet: str = str(WORDNET)) -> Outcome:
+    """`control` with a variant by EDA of each repeated row."""
+    return _repeat(setting, wordnet_synonyms(Path(wordnet)))
+
+
+def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
+    if setting.accepted is None:
+        raise ConfigError("a control repeats what a run of PGKD accepted: name the method it belongs to (`of`)")
+    teacher = RepeatingTeacher(setting.accepted, setting.config.seed, synonyms)
+    return _in_steps(setting, teacher, len(setting.accepted), AcceptAll())
+
+
+def _in_steps(setting: Setting, teacher: Teacher | None, number: int, screener: Screener) -> Outcome:
+    """The loop over a number of steps that is known: the run behind it has had patience already."""
+    started = time.perf_counter()
+    student = LoopStudent(setting)
+    steps = setting.config.pgkd.model_copy(update={"num_kd_steps": number, "patience_limit": number})
+    config = setting.config.model_copy(update={"pgkd": steps})
+    result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
+    started -= student.seconds_saved
+    return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+
+
+class PoolTeacher:
+    """Hands out what was written before, in each KD step that step's samples."""
+
+    def __init__(self, pool: Sequence[Sequence[Example]]) -> None:
+        self._pool = pool
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        rows = self._pool[request.kd_step - 1]
+        return TeacherReply(tuple(GeneratedSample(row.text, row.label) for row in rows), num_requests=0)
+
+
+class RepeatingTeacher:
+    """Hands out training rows again, each class's own in turns from a random order.
+
+    Args:
+        counts: Rows per label, of each KD step; a class without training rows gets rows of all classes.
+        synonyms: With them each row comes as a variant by EDA.
+    """
+
+    def __init__(self, counts: Sequence[ClassCounts], seed: int, synonyms: Synonyms | None = None) -> None:
+        self._counts = counts
+        self._seed = seed
+        self._synonyms = synonyms
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        samples: list[GeneratedSample] = []
+        for label, count in sorted(self._counts[request.kd_step - 1].items()):
+            before = sum(counts.get(label, 0) for counts in self._counts[: request.kd_step - 1])
+            rows = islice(repeated_rows(request.train, label, self._seed), before, before + count)
+            for number, row in enumerate(rows):
+                samples.append(GeneratedSample(self._text(row, f"{request.kd_step}/{label}/{number}"), row.label))
+        return TeacherReply(tuple(samples), num_requests=0)
+
+    def _text(self, row: Example, place: str) -> str:
+        if self._synonyms is None:
+            return row.text
+        variants = augment(row.text, self._synonyms, rng(self._seed, 0, f"variant/{place}"), num_aug=1)
+        return variants[0] if variants else row.text
+
+
+def repeated_rows(train: Sequence[Example], label: str, seed: int) -> Iterator[Example]:
+    """The rows of a class in a random order, again and again; of a class without any, those of all classes."""
+    rows = [row for row in train if row.label == label] or list(train)
+    rng(seed, 0, f"repeat/{label}").shuffle(rows)
+    return cycle(rows)
+
+
+class AcceptAll:
+    """No guardrails: for rows whose labels are known."""
+
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
+    ) -> Screened:
+        accepted = (Accepted(item.text, item.label, item.label, item.request_index) for item in samples)
+        return Screened(tuple(accepted), ())

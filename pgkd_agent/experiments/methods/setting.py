@@ -1,0 +1,196 @@
+"""What a method is given, and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgkd_agent.config import PGKDConfig, StudentSettings
+from pgkd_agent.data import Task
+from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.metrics.report import evaluate
+from pgkd_agent.types import (
+    ClassificationReport,
+    Example,
+    FitResult,
+    Probabilities,
+    StepRecord,
+    TokenUsage,
+    label_names,
+)
+
+if TYPE_CHECKING:
+    from pgkd_agent.student.student import TorchStudent
+
+ClassCounts = Mapping[str, int]
+"""Rows per label."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all methods that are compared.
+
+    Attributes:
+        task: With test rows, which only the returned report is about.
+        config: Its seed is that of all draws.
+        folder: Of this method alone; what a killed one left there is gone on with.
+        teacher: As that of `distill`; None takes the settings'.
+        accepted: What a run of PGKD accepted, a mapping per KD step; for the controls.
+        pool: The samples themselves, those of a KD step together; for `frozen`.
+        plain_fits: Where the plain student is kept for the methods that begin with it.
+    """
+
+    task: Task
+    config: PGKDConfig
+    folder: Path
+    teacher: Any = None
+    accepted: Sequence[ClassCounts] | None = None
+    pool: Sequence[Sequence[Example]] | None = None
+    plain_fits: PlainFits = field(default_factory=lambda: PlainFits())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    Attributes:
+        predicted: A label per test row, in their order; None where an LLM named none.
+        predict_seconds: That this took, without loading anything; None where not known.
+        asked: Numbers of the test rows that `predicted` is about; None for all of them.
+        validation_loss: Of the returned model in nats, None where it has none.
+        accepted: Rows that each KD step added.
+        rows: Different ones that the last fit trained on.
+        gradient_steps: Of all fits.
+        cost: As the run says it, of a teacher or several; None where it says none.
+        seconds: Of wall time.
+    """
+
+    report: ClassificationReport
+    predicted: tuple[str | None, ...]
+    predict_seconds: float | None = None
+    asked: tuple[int, ...] | None = None
+    validation_loss: float | None = None
+    accepted: tuple[ClassCounts, ...] = ()
+    rows: int = 0
+    gradient_steps: int = 0
+    requests: int = 0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    cost: float | None = None
+    seconds: float = 0.0
+
+
+def new_student(setting: Setting) -> TorchStudent:
+    """Of a method other than Algorithm 1: it takes labels as they are."""
+    return _student(setting, setting.config.student.model_copy(update={"soft_labels": 0.0}))
+
+
+def _student(setting: Setting, settings: StudentSettings) -> TorchStudent:
+    from pgkd_agent.student.student import TorchStudent
+
+    return TorchStudent(settings, setting.task.taxonomy, setting.config.seed)
+
+
+class PlainFits:
+    """The plain student of a dataset and seed, trained once for all loops that begin with it; only the last one is
+    kept, 4 bytes a parameter."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._kept: tuple[Any, FitResult, float] | None = None
+
+    def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
+        """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
+        validation = setting.task.validation
+        without_written = {"order": "mixed", "synthetic_weight": 1.0}  # there are none in this fit
+        settings = setting.config.student.model_copy(update=without_written)
+        key = (settings, setting.config.seed, tuple(rows), validation)
+        if self._kept is None or key != self._key:
+            started = time.perf_counter()
+            result = student.fit(rows, validation, 0)
+            self._key = key
+            self._kept = student.snapshot(), result, time.perf_counter() - started
+        else:
+            snapshot, result, _ = self._kept
+            student.restore(snapshot)
+            student.learning_rate = result.learning_rate
+        return self._kept[1:]
+
+
+class LoopStudent:
+    """The student of a setting in the loop, which has its first fit from `plain_fits`.
+
+    Attributes:
+        seconds_saved: That the first fit would have taken.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._student = _student(setting, setting.config.student)
+        self.reset, self.predict = self._student.reset, self._student.predict
+        self.snapshot, self.restore = self._student.snapshot, self._student.restore
+        self.seconds_saved = 0.0
+
+    def fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> FitResult:
+        if kd_step:
+            return self._student.fit(rows, validation, kd_step, weights, goes_on=goes_on)
+        started = time.perf_counter()
+        result, seconds = self._setting.plain_fits.fit(self._setting, self._student, rows)
+        self.seconds_saved = max(0.0, seconds - (time.perf_counter() - started))
+        return result
+
+
+def batches(rows: int, config: PGKDConfig) -> int:
+    """Gradient steps of an epoch."""
+    from pgkd_agent.student.loading import recipe_for
+
+    return math.ceil(rows / recipe_for(config.student).train_batch_size)
+
+
+Predict = Callable[[Sequence[str]], Probabilities]
+"""Of texts, shape (n_texts, n_labels)."""
+
+
+def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...], float]:
+    """The report on the test rows, the label of each, and the seconds it took to predict them."""
+    task, names = setting.task, label_names(setting.task.taxonomy)
+    started = time.perf_counter()
+    probabilities = predict(texts_of(task.test))
+    seconds = time.perf_counter() - started
+    report = evaluate(probabilities, task.test, task.taxonomy).report
+    return report, tuple(names[index] for index in probabilities.argmax(axis=1)), seconds
+
+
+def of_steps(
+    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict, started: float
+) -> Outcome:
+    """The outcome of a loop."""
+    return Outcome(
+        *on_test(setting, predict),
+        validation_loss=steps[best_step].validation.loss,
+        accepted=accepted_per_step(history, len(steps) - 1),
+        rows=len(history),
+        gradient_steps=sum(step.gradient_steps for step in steps),
+        requests=sum(step.num_requests for step in steps),
+        usage=sum((step.usage for step in steps), TokenUsage()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
+    """New rows per label of each KD step, 1 to `num_kd_steps`."""
+    return tuple(
+        dict(sorted(Counter(row.label for row in history.rows if row.kd_step == kd_step).items()))
+        for kd_step in range(1, num_kd_steps + 1)
+    )

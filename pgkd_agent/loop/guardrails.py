@@ -1,0 +1,201 @@
+"""Screen the teacher's samples before they become training rows.
+
+A rejection is data: it names its rule and the reason, is counted, and never raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rapidfuzz import fuzz, process
+
+from pgkd_agent.config import GuardrailSettings
+from pgkd_agent.errors import ConfigError
+from pgkd_agent.loop.history import History, HistoryRow
+from pgkd_agent.loop.likeness import TextIndex
+from pgkd_agent.text import normalize
+from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`label` is of the taxonomy; `written_label` differs where it had to be normalised."""
+
+    text: str
+    label: str
+    written_label: str
+    request_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    text: str
+    label: str
+    request_index: int
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """Every sample is in one of the two, in input order.
+
+    The rest is of the model calls that screening took: how many, their tokens, and the cap that ended them.
+    """
+
+    accepted: tuple[Accepted, ...]
+    rejected: tuple[Rejected, ...]
+    num_requests: int = 0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    stopped_by: str = ""
+
+    @property
+    def rejected_by_rule(self) -> dict[str, int]:
+        return dict(Counter(item.rule for item in self.rejected))
+
+
+@dataclass
+class ScreenState:
+    """What a check may look at; texts are in normal form. Grows as samples are accepted."""
+
+    shown: frozenset[str]
+    known: list[str]
+    known_set: set[str]
+    accepted_per_class: Counter[str] = field(default_factory=Counter)
+
+
+Check = Callable[[str, str, ScreenState], str | None]
+"""(normalised text, resolved label, state) -> the reason for a rejection, or None."""
+
+
+class Guardrails:
+    """The rules in order; the first that objects names the rejection.
+
+    `label` (not in the taxonomy), `empty`, `length`, `prompt_copy`, `duplicate`, `near_duplicate`,
+    `held_out` (equals or nearly equals a validation or test text), `class_cap`.
+
+    Between steps the texts of the history are kept in normal form with an index over them, so that a step pays for
+    the rows that are new. Memory a row: its text once more, and about 70 bytes.
+
+    Args:
+        settings: `max_per_class` None is no limit; a run decides it first (`PGKDConfig.step_guardrails`).
+        held_out: Validation and test texts; they are compared with, never shown to the teacher.
+        extra: Further checks by name, run after the built-in ones.
+    Raises:
+        ConfigError: One of them has the name of a built-in one.
+    """
+
+    def __init__(
+        self,
+        settings: GuardrailSettings,
+        taxonomy: Sequence[Label],
+        held_out: Iterable[str] = (),
+        extra: Mapping[str, Check] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._resolve = LabelResolver(taxonomy)
+        self._held_out = TextIndex(sorted({normalize(text) for text in held_out}))
+        self._known = _KnownTexts()
+        self._checks: dict[str, Check] = {
+            "empty": lambda text, _label, _state: None if text else "no text",
+            "length": self._length,
+            "prompt_copy": lambda text, _label, state: "repeats a text of the prompt" if text in state.shown else None,
+            "duplicate": lambda text, _label, state: "already in the history" if text in state.known_set else None,
+            "near_duplicate": self._near_duplicate,
+            "held_out": lambda text, _label, _state: self._near(text, self._candidates(text, self._held_out)),
+            "class_cap": self._class_cap,
+        }
+        if taken := sorted({*self._checks, "label", "verification"} & (extra or {}).keys()):
+            raise ConfigError(
+                f"checks of your own are named {', '.join(taken)} as built-in ones are; name them otherwise"
+            )
+        self._checks |= extra or {}
+
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int = 0
+    ) -> Screened:
+        self._known.follow(history)
+        state = ScreenState(frozenset(map(normalize, shown_texts)), list(self._known.texts), set(self._known.texts))
+        accepted: list[Accepted] = []
+        rejected: list[Rejected] = []
+        for sample in samples:
+            text, label = normalize(sample.text), self._resolve(sample.label)
+            objection = self._objection(text, label, sample.label, state)
+            if objection or label is None:
+                rule, reason = objection or ("label", "unknown")
+                rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason))
+                continue
+            accepted.append(Accepted(sample.text.strip(), label, sample.label, sample.request_index))
+            state.known.append(text)
+            state.known_set.add(text)
+            state.accepted_per_class[label] += 1
+        return Screened(tuple(accepted), tuple(rejected))
+
+    def _objection(self, text: str, label: str | None, written: str, state: ScreenState) -> tuple[str, str] | None:
+        if label is None:
+            return "label", f"{written!r} is not in the taxonomy"
+        for rule, check in self._checks.items():
+            reason = check(text, label, state)
+            if reason:
+                return rule, reason
+        return None
+
+    def _length(self, text: str, _label: str, _state: ScreenState) -> str | None:
+        low, high = self._settings.min_chars, self._settings.max_chars
+        return None if low <= len(text) <= high else f"{len(text)} characters, allowed {low} to {high}"
+
+    def _near_duplicate(self, text: str, _label: str, state: ScreenState) -> str | None:
+        accepted_now = state.known[len(self._known.texts) :]
+        return self._near(text, [*self._candidates(text, self._known.index), *accepted_now])
+
+    def _candidates(self, text: str, index: TextIndex) -> list[str]:
+        return index.candidates(text, self._settings.near_duplicate_ratio)
+
+    def _near(self, text: str, others: Sequence[str]) -> str | None:
+        match = process.extractOne(text, others, scorer=fuzz.ratio, score_cutoff=self._settings.near_duplicate_ratio)
+        return f"{match[1]:.0f} % alike to another row" if match else None
+
+    def _class_cap(self, _text: str, label: str, state: ScreenState) -> str | None:
+        cap = self._settings.max_per_class
+        is_full = cap is not None and state.accepted_per_class[label] >= cap
+        return f"more than {cap} of this class in one step" if is_full else None
+
+
+class _KnownTexts:
+    """The texts of a history in normal form, in its order, and an index over them."""
+
+    def __init__(self) -> None:
+        self._rows: tuple[HistoryRow, ...] = ()
+        self.texts: list[str] = []
+        self.index = TextIndex()
+
+    def follow(self, history: History) -> None:
+        """Add the rows that are new; another history than the one before starts anew."""
+        if history.rows[: len(self._rows)] != self._rows:
+            self.texts, self.index, self._rows = [], TextIndex(), ()
+        new = [normalize(row.text) for row in history.rows[len(self._rows) :]]
+        self.texts += new
+        self.index.extend(new)
+        self._rows = history.rows
+
+
+class LabelResolver:
+    """Map a written label to the taxonomy where that is unambiguous, else to None.
+
+    Case, white space and separators (`_ - / & ,`) do not matter; nothing is guessed beyond that.
+    """
+
+    def __init__(self, taxonomy: Sequence[Label]) -> None:
+        self._exact = set(label_names(taxonomy))
+        keys = Counter(map(_label_key, self._exact))
+        self._by_key = {_label_key(name): name for name in self._exact if keys[_label_key(name)] == 1}
+
+    def __call__(self, written: str) -> str | None:
+        return written if written in self._exact else self._by_key.get(_label_key(written))
+
+
+def _label_key(label: str) -> str:
+    return " ".join(re.sub(r"[_\-/&,]+", " ", normalize(label)).split())

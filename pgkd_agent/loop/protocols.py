@@ -1,0 +1,103 @@
+"""What Algorithm 1 needs of a student, a teacher and guardrails; nothing here imports torch or LangChain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pgkd_agent.loop.guardrails import Screened
+from pgkd_agent.loop.history import History, HistoryRow
+from pgkd_agent.types import (
+    Example,
+    FitResult,
+    GeneratedSample,
+    Probabilities,
+    StepRecord,
+    TeacherReply,
+    TeacherRequest,
+)
+
+
+class Student(Protocol):
+    """A classifier that can be refitted, and put back to an earlier state."""
+
+    def reset(self) -> None:
+        """Go back to the state before the first fit: nothing of earlier fits has a part in the next one."""
+        ...
+
+    def fit(
+        self,
+        rows: Sequence[Example],
+        validation: Sequence[Example],
+        kd_step: int,
+        weights: Sequence[float] | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> FitResult:
+        """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss.
+
+        Args:
+            kd_step: 0 makes the plain student, which may have a part in the fits of later steps.
+            weights: Of the rows in the training loss; None takes 1 for all.
+            goes_on: A second part of the same fit: it begins at the current weights, which it keeps where no epoch has
+                a lower validation loss.
+        """
+        ...
+
+    def predict(self, texts: Sequence[str]) -> Probabilities:
+        """Shape (n_texts, n_classes), in the order of the texts and of the taxonomy."""
+        ...
+
+    def snapshot(self) -> Any:
+        """A copy of the weights that later fits do not touch."""
+        ...
+
+    def restore(self, snapshot: Any) -> None: ...
+
+
+class Teacher(Protocol):
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        """Write samples for one KD step.
+
+        Raises:
+            TeacherError: The provider failed, or nothing readable ever came back.
+        """
+        ...
+
+
+class Screener(Protocol):
+    def screen(
+        self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
+    ) -> Screened:
+        """Sort the samples of a KD step into those to train on and those not.
+
+        Args:
+            shown_texts: Texts that stood in the prompts.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One round with the teacher; `seconds` writing and screening took, `evidence_seconds` the scoring of rows."""
+
+    request: TeacherRequest
+    reply: TeacherReply
+    screened: Screened
+    seconds: float
+    evidence_seconds: float
+
+    @property
+    def rows(self) -> tuple[HistoryRow, ...]:
+        """The accepted samples as rows of the history."""
+        return tuple(
+            HistoryRow(item.text, item.label, self.request.kd_step, item.request_index)
+            for item in self.screened.accepted
+        )
+
+
+class StepListener(Protocol):
+    """Called after each model's evaluation, while the student still is that model."""
+
+    def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None: ...

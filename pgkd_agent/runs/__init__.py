@@ -1,0 +1,1 @@
+"""What a run leaves: its directory, records, summary, report, and the ways in and out."""

@@ -1,0 +1,360 @@
+"""The run directory: all that a run decided, saw and made, readable while it goes and after a crash.
+
+config.yaml   resolved settings        history.jsonl                 training rows with provenance
+meta.json     versions, ids, hashes    validation.jsonl, test.jsonl  the held-out rows
+steps.jsonl   a line a step            rejected.jsonl                rejected samples with rule and reason
+result.json   the outcome              calls.sqlite                  prompts and raw replies
+evidence.jsonl     rows in the prompts models/                       best/ and last/, Hugging Face layout
+report.html   all of it as a page      transcripts.jsonl             talks of an agent
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from pgkd_agent.config import PGKDConfig, build_config, read_yaml, to_yaml
+from pgkd_agent.data import Task
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import append_lines, as_line, lock, read_lines, storing, write_whole
+from pgkd_agent.loop.history import History
+from pgkd_agent.loop.protocols import Asked
+from pgkd_agent.metrics.calibration import CALIBRATION_FILE, Calibration
+from pgkd_agent.types import Example, Label, StepRecord
+
+RECORDED_PACKAGES = (
+    "pgkd-agent",
+    "torch",
+    "transformers",
+    "langchain",
+    "langchain-core",
+    "langchain-openai",
+    "scikit-learn",
+    "numpy",
+)
+
+
+SAME_LOSS = 1e-6
+"""Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
+
+
+TRAINED_BEFORE = {
+    "student": {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0, "head_init": "random", "contrastive": 0.0}
+}
+"""How runs trained that were stored before there were these settings, which are in every file since."""
+
+LOCK_FILE = ".lock"
+"""Held by the process that works on the run; the file itself stays."""
+STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
+"""What grows with every step; each row names its `kd_step`."""
+START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
+"""What is there before anything is trained."""
+
+
+class Savable(Protocol):
+    def save(self, folder: Path) -> None: ...
+
+    def snapshot(self) -> Any: ...
+
+    def restore(self, snapshot: Any) -> None: ...
+
+
+class RunDirectory:
+    """Writes whole files atomically, and appends whole lines.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+
+    def __init__(self, path: Path, made: Sequence[Path] = (), stored: Sequence[dict[str, Any]] | None = None) -> None:
+        """Use `create` or `reopen`."""
+        self.path = path
+        self._made = made
+        self._lock = lock(path / LOCK_FILE, f"run directory {path}")
+        self._may_be_discarded = stored is None
+        self._with_rows_to_drop = set() if stored is None else set(STEP_FILES)
+        self._losses = [step["validation"]["loss"] for step in stored or () if not step.get("stopped_by")]
+        self._models_are_ahead = len(self._losses) < len(stored or ())
+        self._best: Any = None
+        self._has_new_steps = False
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """Make a new run directory.
+
+        Raises:
+            ConfigError: It exists and is not empty; nothing in it is touched.
+            StorageError: It cannot be made, or another process is about to use it.
+        """
+        _require_empty(path)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _remove_folders(made)
+            raise StorageError(f"run directory {path} cannot be made: {error.strerror or error}") from error
+        directory = cls(path, made)
+        try:
+            _require_empty(path)  # another process may have had it until now
+        except ConfigError:
+            directory._lock.release()
+            raise
+        return directory
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """Open a run that was stopped; nothing in it changes before its first new step.
+
+        A step that a cap cut short does not count as stored: with what a higher cap allows it comes out differently.
+
+        Raises:
+            StorageError: A file is damaged, or another process works on the run.
+        """
+        stored = {name: read_lines(path / name) for name in STEP_FILES}
+        return cls(path, stored=stored["steps.jsonl"])
+
+    @property
+    def has_new_steps(self) -> bool:
+        """Whether a step was stored since the directory was made or opened."""
+        return self._has_new_steps
+
+    @property
+    def num_stored_steps(self) -> int:
+        """KD steps that are stored whole, the plain student (step 0) among them."""
+        return len(self._losses)
+
+    def keep(self) -> None:
+        """From now on the run has begun, and is there to be resumed."""
+        self._may_be_discarded = False
+
+    def close(self) -> None:
+        """Leave it to others; of a run that failed before it began, leave nothing behind."""
+        if self._may_be_discarded:
+            with contextlib.suppress(OSError):
+                for name in (*START_FILES, LOCK_FILE):
+                    (self.path / name).unlink(missing_ok=True)
+            _remove_folders(self._made)
+        self._lock.release()
+
+    def require_space(self, model_bytes: int) -> None:
+        """Fail before anything is trained where the models will not fit.
+
+        Raises:
+            StorageError: There is no room for best and last model, each with its successor for a moment.
+        """
+        needed, free = 4 * model_bytes, shutil.disk_usage(self.path).free
+        if free < needed:
+            raise StorageError(
+                f"{self.path}: {free / 1e6:.0f} MB free, the run's models need {needed / 1e6:.0f} MB; make room, or "
+                "name a run directory on another disk with --out"
+            )
+
+    @property
+    def calls(self) -> Path:
+        return self.path / "calls.sqlite"
+
+    @property
+    def best_model(self) -> Path:
+        return self.path / "models" / "best"
+
+    def write_start(self, config: PGKDConfig, meta: dict[str, Any], task: Task) -> None:
+        """Store what the run starts from; `meta.json` comes last, so that a directory with one is whole."""
+        self._write("config.yaml", to_yaml(config))
+        for name, rows in (
+            ("history", History.of(task.train).rows),
+            ("validation", task.validation),
+            ("test", task.test),
+        ):
+            self._write(f"{name}.jsonl", "".join(as_line(asdict(row)) for row in rows))
+        labels = [asdict(label) for label in task.taxonomy]
+        meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
+        self._write_json("meta.json", meta)
+
+    def add_step(self, record: StepRecord, asked: Asked | None, student: Savable) -> None:
+        """Store a step; weights before the line that says they are there. A step that is stored is only compared.
+
+        Raises:
+            StorageError: The disk refuses; or a replayed step came out differently.
+        """
+        if record.kd_step < self.num_stored_steps:
+            self._compare(record)
+            if record.is_best and self._models_are_ahead:
+                self._best = student.snapshot()
+            return
+        self._has_new_steps = True
+        self._save_models(record, student)
+        if asked is not None:
+            self._append("history.jsonl", (asdict(row) for row in asked.rows))
+            self._append(
+                "rejected.jsonl",
+                ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
+            )
+            self._append("evidence.jsonl", _shown_rows(asked))
+        result = self.path / "result.json"
+        with storing(result):
+            result.unlink(missing_ok=True)  # of the run as it ended before
+        self._append("steps.jsonl", [asdict(record)])
+
+    def _save_models(self, record: StepRecord, student: Savable) -> None:
+        """Also the best model before this step, where the stored one is of a step that is made anew."""
+        student.save(self.path / "models" / "last")
+        if record.is_best:
+            student.save(self.best_model)
+        elif self._best is not None:
+            now = student.snapshot()
+            student.restore(self._best)
+            student.save(self.best_model)
+            student.restore(now)
+        self._best = None
+
+    def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
+        """Store an agent's conversation; one that is stored is kept."""
+        if kd_step >= self.num_stored_steps:
+            self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
+
+    def _compare(self, record: StepRecord) -> None:
+        stored = self._losses[record.kd_step]
+        if abs(record.validation.loss - stored) > SAME_LOSS:
+            raise StorageError(
+                f"{self.path}: step {record.kd_step} came out differently (validation loss "
+                f"{record.validation.loss:.6f}, stored {stored:.6f}), so the run cannot be continued here; use the "
+                "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
+            )
+
+    def write_result(self, result: dict[str, Any], calibration: Calibration) -> None:
+        """Store the outcome, and the best model's calibration beside it.
+
+        A replay without a new step has the outcome that is there, which of an earlier version lacks the calibration.
+
+        Raises:
+            StorageError: What is stored is damaged, or the disk refuses.
+        """
+        stored = {} if self._has_new_steps else self._stored_result()
+        is_new = self._has_new_steps or not (self.best_model / CALIBRATION_FILE).exists()
+        if is_new and self.best_model.is_dir():  # of a finished run it may have been removed
+            self._write_json(f"models/best/{CALIBRATION_FILE}", asdict(calibration))
+        if "calibration" not in stored:
+            self._write_json("result.json", {**result, **stored, "calibration": asdict(calibration)})
+
+    def _stored_result(self) -> dict[str, Any]:
+        file = self.path / "result.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise StorageError(f"{file} is damaged: {error}; remove it, and resume the run to make it anew") from error
+
+    def _write_json(self, name: str, content: Any) -> None:
+        self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def _write(self, name: str, content: str) -> None:
+        write_whole(self.path / name, content)
+
+    def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Append, after dropping the rows of a step that is made anew, and half a line of a stopped run."""
+        if name in self._with_rows_to_drop:
+            kept = [row for row in read_lines(self.path / name) if row["kd_step"] < max(self.num_stored_steps, 1)]
+            self._write(name, "".join(map(as_line, kept)))
+            self._with_rows_to_drop.remove(name)
+        append_lines(self.path / name, rows)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run started from, read back."""
+
+    config: PGKDConfig
+    task: Task
+    meta: dict[str, Any]
+
+
+def read_run(path: Path) -> StoredRun:
+    """Read settings, rows and records of a run, also of one that was stopped.
+
+    Raises:
+        StorageError: It is no run directory, or a damaged one.
+    """
+    if not (path / "meta.json").is_file():
+        raise StorageError(f"{path} is no run directory: expected one with a meta.json in it")
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        real = [row for row in read_lines(path / "history.jsonl") if row["kd_step"] == 0]
+        train, validation, test = (
+            tuple(Example(row["text"], row["label"]) for row in rows)
+            for rows in (real, read_lines(path / "validation.jsonl"), read_lines(path / "test.jsonl"))
+        )
+        taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
+        task = Task(train, validation, test, taxonomy, meta["task_description"])
+        config = build_config(layers=(TRAINED_BEFORE, read_yaml(path / "config.yaml")))
+        return StoredRun(config, task, meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
+    """The samples that a run accepted, those of each KD step together.
+
+    Raises:
+        StorageError: See `read_lines`.
+    """
+    rows = read_lines(path / "history.jsonl")
+    return [
+        [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
+        for kd_step in range(1, num_kd_steps + 1)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, and the git commit of the working directory where there is one."""
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _shown_rows(asked: Asked) -> Iterable[dict[str, Any]]:
+    """Rows that stood in a prompt, whole or shortened, with what the student makes of them."""
+    shown = asked.reply.shown_texts
+    beginnings = tuple(text.removesuffix("…") for text in shown if text.endswith("…"))
+    for item in asked.request.scored:
+        if item.text in shown or (beginnings and item.text.startswith(beginnings)):
+            yield {"kd_step": asked.request.kd_step, **asdict(item)}
+
+
+def _require_empty(path: Path) -> None:
+    if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
+        raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+
+
+def _remove_folders(folders: Iterable[Path]) -> None:
+    """Those that are empty, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

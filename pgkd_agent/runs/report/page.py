@@ -1,0 +1,186 @@
+"""Render the pages. Texts and labels are escaped wherever they stand: they come from data and from an LLM.
+
+As a second guard the pages let a browser run no script but their own, and load nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+
+from pgkd_agent.embedded import MODELS
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import write_whole
+from pgkd_agent.runs.report.chart import Chart, line_chart
+from pgkd_agent.runs.report.story import Story, read_story
+from pgkd_agent.text import shorten, well_formed
+
+REPORT = "report.html"
+CARD = "README.md"
+COMPARISON = "comparison.html"
+LONGEST_LIST = 500
+"""Rows of a table of texts or confusions; a page with more is slow on a phone, and the run's files have them all."""
+LONGEST_TEXT = 1000
+"""Characters of a text."""
+
+
+def write_report(run: Path, file: Path | None = None) -> Path:
+    """Write the page of a run directory, also of a run that goes on or was killed.
+
+    Args:
+        file: None: `report.html` in it.
+    Raises:
+        StorageError: It is no run directory, a damaged one, or the disk refuses.
+    """
+
+    def values() -> dict[str, Any]:
+        story = read_story(run)
+        return {"story": story, "charts": _charts(story)}
+
+    return _write(file or run / REPORT, "run.html.j2", values)
+
+
+def write_comparison(runs: Sequence[Path], file: Path) -> Path:
+    """Write a page that holds several runs side by side.
+
+    Raises:
+        ConfigError: Fewer than two runs, or the same one twice.
+        StorageError: See `write_report`.
+    """
+    if len({run.resolve() for run in runs}) < max(len(runs), 2):
+        raise ConfigError("a comparison needs two runs or more, each once")
+
+    def values() -> dict[str, Any]:
+        stories = [read_story(run) for run in runs]
+        return {"stories": stories, "names": _names(runs), "labels": _labels(stories)}
+
+    return _write(file, "comparison.html.j2", values)
+
+
+def write_card(run: Path) -> Path | None:
+    """Write the model card of a run's best model, as Hugging Face's hub shows it; None before there is a model.
+
+    Raises:
+        StorageError: See `write_report`.
+    """
+    folder = run / "models" / "best"
+    if not folder.is_dir():
+        return None
+
+    def values() -> dict[str, Any]:
+        story = read_story(run)
+        header = {
+            "library_name": "transformers",
+            "pipeline_tag": "text-classification",
+            **_base_model(story.meta["student"]["name"]),
+            "tags": ["text-classification", "knowledge-distillation", "pgkd"],
+            "metrics": ["accuracy", "f1"],
+        }
+        written = sum(len(step.accepted) for step in story.steps if step.number <= story.best_step)
+        text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+        return {"story": story, "header": Markup(text), "written": written}
+
+    return _write(folder / CARD, "card.md.j2", values)
+
+
+def _base_model(student: str) -> dict[str, str]:
+    """On the model hub; a folder of one's own has no name there."""
+    if Path(student).exists():
+        return {}
+    return {"base_model": MODELS[student].hub_name if student in MODELS else student}
+
+
+def is_current(run: Path) -> bool:
+    """Whether the page is there, and no older than the run's outcome."""
+    page, result = run / REPORT, run / "result.json"
+    return page.is_file() and page.stat().st_mtime_ns >= result.stat().st_mtime_ns
+
+
+def _charts(story: Story) -> list[Chart]:
+    if len(story.steps) < 2:
+        return []
+    losses = [step.record["validation"]["loss"] for step in story.steps]
+    scores = [step.report["macro_f1"] for step in story.steps]
+    return [
+        line_chart("Validation loss (nats)", losses, story.best_step),
+        line_chart("Validation macro F1", scores, story.best_step),
+    ]
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    longest = max(map(len, parts))
+    lengths = (n for n in range(1, longest + 1) if len({one[-n:] for one in parts}) == len(parts))
+    length = next(lengths, longest)
+    return ["/".join(one[-length:]) for one in parts]
+
+
+def _labels(stories: Sequence[Story]) -> list[tuple[str, list[float | None]]]:
+    """F1 of each class in each run, None where it was not measured; the classes that differ most first."""
+    by_run = [{row.label: row.after for row in story.class_changes()} for story in stories]
+    labels = dict.fromkeys(label for scores in by_run for label in scores)
+    rows = [(label, [scores.get(label) for scores in by_run]) for label in labels]
+
+    def spread(row: tuple[str, list[float | None]]) -> float:
+        known = [score for score in row[1] if score is not None]
+        return max(known) - min(known) if known else -1.0
+
+    return sorted(rows, key=lambda row: (-spread(row), row[0]))
+
+
+def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> Path:
+    """
+    Raises:
+        ConfigError: The file is a folder.
+        StorageError: What the page is made of is damaged, or of a version too old to be read; or the disk refuses.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder; name a file")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pgkd_agent.runs.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"signed": _signed, "cell": _cell, "short": _short, "sentence": _sentence}
+    script = environment.get_template("page.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    try:
+        page = environment.get_template(template).render(
+            longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values()
+        )
+    except (jinja2.TemplateError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise StorageError(
+            f"no page can be made for {file}: the run's files are damaged, or from an older version "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    write_whole(file, well_formed(page))
+    return file
+
+
+def _short(text: str) -> str:
+    return shorten(text, LONGEST_TEXT)
+
+
+def _sentence(text: str) -> str:
+    """With a capital first letter, the rest as it is, and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> Markup:
+    """For Markdown, also in a table: one line, without HTML."""
+    return escape(" ".join(text.split())).replace("|", "\\|")
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    """With its sign; no minus before a zero."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -1,0 +1,167 @@
+"""The teacher's samples as a dataset: out of a run for review, and back in to train on what was approved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import read_examples, read_records
+from pgkd_agent.data.reading import named_rows
+from pgkd_agent.errors import ConfigError, DataError, StorageError
+from pgkd_agent.files import read_lines
+from pgkd_agent.loop.guardrails import LabelResolver
+from pgkd_agent.runs.directory import StoredRun, read_run
+from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
+
+ACCEPTED, REJECTED = "accepted", "rejected"
+COLUMNS = ("text", "label", "status", "rule", "reason", "kd_step", "request_index", "teacher", "prompt")
+"""`rule` and `reason` say why a sample was rejected; they are empty for the others."""
+
+_CARD = """---
+tags:
+- synthetic
+task_categories:
+- text-classification
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: rejected
+    path: data/rejected-*
+---
+
+Training samples written by {teacher} for a text classifier ({labels} labels) with pgkd_agent, prompt {prompt}.
+`train` passed the guardrails; `rejected` did not, with the rule and the reason. No row is a real one. The terms of the
+teacher's provider apply.
+"""
+
+
+def samples_of(run: Path) -> list[dict[str, Any]]:
+    """All samples of a run, by step, accepted ones first; each a mapping with `COLUMNS`.
+
+    Raises:
+        StorageError: It is no run directory, or a damaged one.
+    """
+    return _samples(run, read_run(run).meta)
+
+
+def _samples(run: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
+    accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
+    rejected = read_lines(run / "rejected.jsonl")
+    rows = [{**row, "status": ACCEPTED, "rule": "", "reason": "", **origin} for row in accepted]
+    rows += [{**row, "status": REJECTED, **origin} for row in rejected]
+    rows.sort(key=lambda row: row["kd_step"])
+    return [{column: row[column] for column in COLUMNS} for row in rows]
+
+
+def export_samples(run: Path, target: Path) -> Counter[str]:
+    """Write the samples of a run to a CSV, JSONL or Parquet file, or, without such a suffix, to a folder.
+
+    The folder has the layout of a dataset on the model hub: `datasets.load_dataset(folder)` reads it, with the splits
+    `train` (accepted) and `rejected`.
+
+    Returns:
+        Samples by status.
+    Raises:
+        ConfigError: The target exists, or there is nothing to write.
+        StorageError: See `samples_of`; or the disk refuses.
+    """
+    import datasets
+
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another one, or remove it")
+    stored = read_run(run)
+    rows = _samples(run, stored.meta)
+    if not rows:
+        raise ConfigError(f"{run} has no samples of a teacher yet")
+    datasets.disable_progress_bars()
+    table = datasets.Dataset.from_list(rows)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".csv":
+            table.to_csv(target)
+        elif target.suffix in (".jsonl", ".ndjson"):
+            table.to_json(target, force_ascii=False)
+        elif target.suffix == ".parquet":
+            table.to_parquet(target)
+        elif target.suffix:
+            raise ConfigError(f"{target}: unknown format {target.suffix!r}; take .csv, .jsonl, .parquet or a folder")
+        else:
+            _write_folder(table, rows, target, len(stored.task.taxonomy))
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+    return Counter(row["status"] for row in rows)
+
+
+def _write_folder(table: Any, rows: Sequence[dict[str, Any]], folder: Path, num_labels: int) -> None:
+    (folder / "data").mkdir(parents=True)
+    for split, status in (("train", ACCEPTED), ("rejected", REJECTED)):
+        part = table.select([number for number, row in enumerate(rows) if row["status"] == status])
+        part.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    card = _CARD.format(teacher=rows[0]["teacher"], prompt=rows[0]["prompt"], labels=num_labels)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class ReviewedSamples:
+    """A teacher that writes, in one KD step, what a person has approved."""
+
+    samples: tuple[GeneratedSample, ...]
+    model_id: str
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        return TeacherReply(self.samples, num_requests=0)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What `pipeline.run` needs: the rows and settings of the old run, and the approved samples as teacher."""
+
+    stored: StoredRun
+    config: PGKDConfig
+    teacher: ReviewedSamples
+    not_approved: int
+
+
+def prepare_retraining(run: Path, file: Path) -> Retraining:
+    """Read reviewed samples for a run: real rows, validation, test and settings are those of the run.
+
+    The run's guardrails screen the samples again, but for the cap per class. Labels that a person approved are not
+    softened (`student.soft_labels`).
+
+    Args:
+        file: Columns `text` and `label`; with a column `status`, only rows that say `accepted` count.
+    Raises:
+        DataError: Nothing is approved, or labels are not in the run's taxonomy; the rows are named.
+        StorageError: It is no run directory, or a damaged one.
+    """
+    stored = read_run(run)
+    records = read_records(file)
+    approved = [row for row in records if str(row.get("status") or ACCEPTED).strip().lower() == ACCEPTED]
+    if not approved:
+        raise DataError(f"{file}: none of its {len(records)} rows has the status {ACCEPTED!r}")
+    examples = read_examples(approved, "text", "label")
+    resolve = LabelResolver(stored.task.taxonomy)
+    unknown = [number for number, row in enumerate(examples, 1) if resolve(row.label) is None]
+    if unknown:
+        label = examples[unknown[0] - 1].label
+        raise DataError(
+            f"{file}: label {label!r} is not in the taxonomy of {run}, in {named_rows(unknown)} of the approved; "
+            "correct it"
+        )
+    config = stored.config.model_copy(
+        update={
+            "pgkd": stored.config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": len(examples)}),
+            "student": stored.config.student.model_copy(update={"soft_labels": 0.0}),
+            "teacher": stored.config.teacher.model_copy(update={"prompt": None, "mode": "chain"}),
+            "guardrails": stored.config.guardrails.model_copy(update={"max_per_class": len(examples)}),
+        }
+    )
+    samples = tuple(GeneratedSample(row.text, row.label) for row in examples)
+    return Retraining(stored, config, ReviewedSamples(samples, f"samples of {file}"), len(records) - len(approved))

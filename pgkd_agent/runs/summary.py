@@ -1,0 +1,280 @@
+"""The outcome of a run as records: what `result.json` holds and the terminal shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.loop.algorithm import PGKDResult
+from pgkd_agent.metrics.calibration import Calibration
+from pgkd_agent.metrics.intervals import METRICS, paired_difference
+from pgkd_agent.metrics.support import GainSupport, gain_support
+from pgkd_agent.teacher.calls.estimates import Estimate
+from pgkd_agent.teacher.calls.prices import PriceTable
+from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
+
+HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
+RESAMPLES, FEWEST_RESAMPLES = 1000, 200
+"""For the interval of a gain; fewer where test rows are many, whose interval is narrow anyway."""
+MOST_DRAWN = 20_000_000
+"""Rows drawn in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationLoss:
+    """Mean cross-entropy in nats of the plain student and of the model that was kept."""
+
+    plain: float
+    best: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A gain on the test rows, with the bounds of its 95 % interval: a paired bootstrap over the rows."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`, empty where they are one."""
+
+    before: Evaluation
+    after: Evaluation
+    gain: dict[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Samples over all steps; `rejected` by rule, `malformed` were no samples at all; `refused` counts replies."""
+
+    asked: int
+    parsed: int
+    accepted: int
+    malformed: int
+    refused: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherUsage:
+    """Calls and tokens; `cost` in the price table's currency, None where the price is not known."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherShare:
+    """What one teacher of a run brought.
+
+    Attributes:
+        steps: KD steps it wrote in.
+        loss_change: Sum over its steps of the change of validation loss, in nats; below 0 is better.
+    """
+
+    teacher: str
+    steps: int
+    asked: int
+    accepted: int
+    rejected: dict[str, int]
+    usage: TokenUsage
+    cost: float | None
+    loss_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The outcome of a run.
+
+    Attributes:
+        best_step: 0 is the plain student.
+        verdict: Which model was kept, and why.
+        caution: Where the test rows disagree with that choice; else empty.
+        gain: Of the choice over the plain student, on validation rows that did not choose; None where
+            that is the plain student.
+        stopped_by: The cap that ended the run, in words; else empty.
+        test: None without test rows.
+        teachers: One per teacher, where there were several; else empty.
+        estimate: Of calls, tokens and cost, made before the first call; None where there was none.
+        seconds: Wall time by part.
+        calibration: Of the returned model, None in results of earlier versions; the other figures are of its
+            probabilities as they were.
+    """
+
+    best_step: int
+    verdict: str
+    caution: str
+    stopped_early: bool
+    stopped_by: str
+    kd_steps: int
+    validation_loss: ValidationLoss
+    gain: GainSupport | None
+    test: BeforeAfter | None
+    samples: SampleCounts
+    teacher: TeacherUsage
+    teachers: tuple[TeacherShare, ...]
+    estimate: Estimate | None
+    seconds: dict[str, float]
+    seed: int
+    calibration: Calibration | None = None
+
+
+def summarize(
+    config: PGKDConfig,
+    result: PGKDResult,
+    test: BeforeAfter | None,
+    calibration: Calibration,
+    seconds: dict[str, float],
+    teacher: str,
+    prices: PriceTable,
+    estimate: Estimate | None = None,
+) -> RunResult:
+    """
+    Args:
+        teacher: Its name in the price table, for steps that do not name theirs.
+    """
+    steps = result.steps
+    usage = sum((record.usage for record in steps), TokenUsage())
+    gain = gain_support(result.row_losses, result.best_step, config.seed) if result.best_step else None
+    costs = [prices.cost(record.teacher or teacher, record.usage) for record in steps[1:]]
+    return RunResult(
+        best_step=result.best_step,
+        verdict=verdict(steps, result.best_step, gain),
+        caution=caution(test.before, test.after) if test else "",
+        stopped_early=result.stopped_early,
+        stopped_by=result.stopped_by,
+        kd_steps=len(steps) - 1,
+        validation_loss=ValidationLoss(steps[0].validation.loss, steps[result.best_step].validation.loss),
+        gain=gain,
+        test=test,
+        calibration=calibration,
+        samples=SampleCounts(
+            asked=sum(record.asked for record in steps),
+            parsed=sum(record.parsed for record in steps),
+            accepted=sum(record.accepted for record in steps),
+            malformed=sum(record.malformed for record in steps),
+            refused=sum(record.refused for record in steps),
+            rejected=_rejected(steps),
+        ),
+        teacher=TeacherUsage(
+            requests=sum(record.num_requests for record in steps),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=_total(costs),
+            currency=prices.currency,
+        ),
+        teachers=shares(steps, prices),
+        estimate=estimate,
+        seconds=seconds,
+        seed=config.seed,
+    )
+
+
+def shares(steps: Sequence[StepRecord], prices: PriceTable) -> tuple[TeacherShare, ...]:
+    """What each of several teachers brought, in the order of their first steps; nothing for a single one."""
+    changes: dict[str, list[tuple[StepRecord, float]]] = {}
+    for before, record in pairwise(steps):
+        changes.setdefault(record.teacher, []).append((record, record.validation.loss - before.validation.loss))
+    if len(changes) < 2:
+        return ()
+    return tuple(_share(teacher, pairs, prices) for teacher, pairs in changes.items())
+
+
+def _share(teacher: str, pairs: Sequence[tuple[StepRecord, float]], prices: PriceTable) -> TeacherShare:
+    records = [record for record, _ in pairs]
+    usage = sum((record.usage for record in records), TokenUsage())
+    return TeacherShare(
+        teacher=teacher,
+        steps=len(records),
+        asked=sum(record.asked for record in records),
+        accepted=sum(record.accepted for record in records),
+        rejected=_rejected(records),
+        usage=usage,
+        cost=prices.cost(teacher, usage),
+        loss_change=sum(change for _, change in pairs),
+    )
+
+
+def _rejected(records: Iterable[StepRecord]) -> dict[str, int]:
+    return dict(sum((Counter(record.rejected) for record in records), Counter[str]()))
+
+
+def _total(costs: Iterable[float | None]) -> float | None:
+    """Unknown where one of them is."""
+    known = list(costs)
+    return None if None in known else sum(filter(None, known), 0.0)
+
+
+def verdict(steps: Iterable[StepRecord], best_step: int, gain: GainSupport | None = None) -> str:
+    """One sentence on which model was kept and why, and how sure that is."""
+    records = list(steps)
+    plain, best = records[0].validation.loss, records[best_step].validation.loss
+    if len(records) == 1:
+        return f"the plain student, validation loss {plain:.4f}"
+    if best_step > 0:
+        kept = f"kept the model of KD step {best_step}: validation loss {best:.4f}, plain student {plain:.4f}"
+        return kept if gain is None else f"{kept} ({_how_sure(gain)})"
+    lowest = min(record.validation.loss for record in records[1:])
+    accepted = sum(record.accepted for record in records)
+    if accepted == 0:
+        return "kept the plain student (model 0): not one sample of the teacher passed the guardrails"
+    return (
+        f"kept the plain student (model 0): with {accepted} samples of the teacher the validation loss never "
+        f"fell below its {plain:.4f} (lowest {lowest:.4f}); this teacher did not help"
+    )
+
+
+def _how_sure(gain: GainSupport) -> str:
+    interval = f"{gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
+    if gain.is_supported:
+        return f"gain on rows that did not choose: {interval}"
+    return f"which may be luck: gain on rows that did not choose {interval}"
+
+
+def before_after(
+    before: Evaluation, after: Evaluation, gold: np.ndarray, predicted: Sequence[np.ndarray]
+) -> BeforeAfter:
+    """
+    Args:
+        gold: Class ids of the test rows, shape (n_rows,).
+        predicted: Those of the plain student, and of the returned model.
+    """
+    old, new = (one[None] for one in predicted)
+    num_classes = len(before.report.classes)
+    resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWN // len(gold)))
+    gains = {}
+    for name in HEADLINE:
+        found = paired_difference(METRICS[name], gold, new, old, num_classes, resamples=resamples)
+        gains[name] = Interval(found.mean, found.low, found.high)
+    return BeforeAfter(before, after, gains)
+
+
+def caution(before: Evaluation, after: Evaluation) -> str:
+    """A sentence where the test rows disagree with the choice by validation loss, else nothing."""
+    if after.loss <= before.loss:
+        return ""
+    return (
+        f"but on the test rows it is worse: loss {after.loss:.4f}, plain student {before.loss:.4f}; the gain on the "
+        "validation rows does not carry over: take a stronger teacher, or more validation rows"
+    )
+
+
+def class_changes(before: ClassificationReport, after: ClassificationReport) -> list[tuple[str, float, float, int]]:
+    """(label, F1 before, F1 after, support) of the classes with support whose F1 changed, best gain first."""
+    pairs = [
+        (old.label, old.f1, new.f1, old.support)
+        for old, new in zip(before.classes, after.classes, strict=True)
+        if old.has_data and old.f1 != new.f1
+    ]
+    return sorted(pairs, key=lambda row: row[1] - row[2])

@@ -1,0 +1,1 @@
+"""The one door to a model: log, budget, pace, retry, prices, estimates."""

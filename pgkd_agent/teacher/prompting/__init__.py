@@ -1,0 +1,1 @@
+"""From a step's findings to prompts, and from replies to samples."""

@@ -1,0 +1,197 @@
+"""What a KD step's request becomes for a prompt variant: one prompt, or one per planned class or pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.loop.evidence import EvidenceLimits, evidence_of_class, evidence_of_pair
+from pgkd_agent.metrics.report import format_report, report_without_rows
+from pgkd_agent.seeding import rng
+from pgkd_agent.teacher.prompting.attributes import draw_attributes
+from pgkd_agent.teacher.prompting.planning import PlannedRequest, count_confusions, plan_pairs, plan_requests
+from pgkd_agent.teacher.prompting.templates import PromptTemplate, label_values
+from pgkd_agent.text import shorten
+from pgkd_agent.types import Confusion, Evidence, EvidenceItem, Example, TeacherRequest, label_names
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """Values for one rendering of the template.
+
+    Attributes:
+        labels: What the answer may be labelled with.
+        target: The class asked about; None for a prompt about several.
+        shown_texts: Texts of rows in `values`.
+        shorter_reports: What may stand in for the report where the prompt is too long, longest first.
+    """
+
+    index: int
+    num_samples: int
+    labels: tuple[str, ...]
+    target: str | None
+    values: dict[str, Any]
+    shown_texts: frozenset[str]
+    shorter_reports: tuple[str, ...] = ()
+
+    def of_size(self, num_samples: int) -> PromptRequest:
+        """The same request for another number of samples."""
+        return replace(self, num_samples=num_samples, values={**self.values, "num_samples": num_samples})
+
+
+SHRINKING_ORDER = ("few_shot", "correct", "misclassified", "hard_negatives")
+"""Pools in the order in which rows are left out of a prompt that is too long: the student's mistakes go last."""
+
+WORST_CLASSES = (20, 5)
+"""Classes left in the shorter reports."""
+
+MAX_CONFUSIONS = 20
+"""Most confusions listed in a prompt; a large taxonomy has thousands."""
+
+
+def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
+    """Leave out half of one pool, the largest, earlier ones first among equals; then shorten the report.
+
+    Returns:
+        The smaller request and what was left out of it; None where nothing more can go.
+    """
+    values = request.values
+    pool = max(SHRINKING_ORDER, key=lambda name: len(values[name]))
+    rows = values[pool]
+    if rows:
+        kept = rows[: len(rows) // 2]
+        dropped = f"{len(rows) - len(kept)} of {len(rows)} rows of {pool}"
+        return replace(request, values={**values, pool: kept}), dropped
+    if request.shorter_reports:
+        shorter, *rest = request.shorter_reports
+        changed = {**values, "classification_report": shorter}
+        return replace(request, values=changed, shorter_reports=tuple(rest)), "all but the worst classes of the report"
+    return None
+
+
+def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
+    """Values for each prompt of a KD step; rows that the template does not show are left out.
+
+    A template about one class that does not show the report has its classes drawn without it.
+    """
+    if not template.is_per_class:
+        return [_whole(request, template, config)]
+    return [
+        _about(request, plan, index, template, config) for index, plan in enumerate(_plan(request, template, config))
+    ]
+
+
+def _plan(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PlannedRequest]:
+    size = config.teacher.samples_per_request
+    if not template.is_pairwise:
+        random = rng(config.seed, request.kd_step, "plan")
+        shows_report = "classification_report" in template.variables
+        report = request.report if shows_report else report_without_rows(request.taxonomy)
+        return plan_requests(report, request.num_samples, size, random)
+    random = rng(config.seed, request.kd_step, "pairs")
+    sources = (request.confusions, count_confusions(request.scored))
+    return plan_pairs(sources, request.report, request.num_samples, size, random)
+
+
+def _whole(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> PromptRequest:
+    rows = _rows(request.few_shot, request.evidence, template, config)
+    lengths = [worst for worst in WORST_CLASSES if worst < len(request.taxonomy)]
+    has_report = "classification_report" in template.variables
+    return PromptRequest(
+        index=0,
+        num_samples=request.num_samples,
+        labels=label_names(request.taxonomy),
+        target=None,
+        values={
+            **_common(request, request.num_samples, 0, template, config),
+            "classification_report": format_report(request.report),
+            "confusions": _confusions(request.confusions[:MAX_CONFUSIONS]),
+            **rows,
+        },
+        shown_texts=_texts(rows),
+        shorter_reports=tuple(format_report(request.report, worst=worst) for worst in lengths if has_report),
+    )
+
+
+def _about(
+    request: TeacherRequest, plan: PlannedRequest, index: int, template: PromptTemplate, config: PGKDConfig
+) -> PromptRequest:
+    """A prompt about one class, or about a pair: rows of both and what is taken for what between them."""
+    settings = config.evidence
+    random = rng(config.seed, request.kd_step, f"class/{index}")
+    most = settings.per_class * len(plan.labels)
+    limits = EvidenceLimits(
+        min(settings.correct, most), min(settings.misclassified, most), min(settings.hard_negatives, most)
+    )
+    shots: list[Example] = []
+    for label in plan.labels:
+        own = [row for row in request.train if row.label == label]
+        shots += random.sample(own, min(settings.per_class, len(own)))
+    if plan.rival is None:
+        evidence = evidence_of_class(request.scored, plan.label, limits, random)
+        confusions = [item for item in request.confusions if plan.label in (item.gold_label, item.predicted_label)]
+    else:
+        evidence = evidence_of_pair(request.scored, (plan.label, plan.rival), limits, random)
+        confusions = [item for item in request.confusions if {item.gold_label, item.predicted_label} == {*plan.labels}]
+    rows = _rows(shots, evidence, template, config)
+    label_of = {label.name: label_values(label) for label in request.taxonomy}
+    return PromptRequest(
+        index=index,
+        num_samples=plan.num_samples,
+        labels=plan.labels,
+        target=plan.label if plan.rival is None else None,
+        values={
+            **_common(request, plan.num_samples, index, template, config),
+            "target": label_of[plan.label],
+            **({} if plan.rival is None else {"rival": label_of[plan.rival]}),
+            "classification_report": format_report(request.report, label=plan.label, rival=plan.rival),
+            "confusions": _confusions(confusions[:MAX_CONFUSIONS]),
+            **rows,
+        },
+        shown_texts=_texts(rows),
+    )
+
+
+def _common(
+    request: TeacherRequest, num_samples: int, index: int, template: PromptTemplate, config: PGKDConfig
+) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "taxonomy": [label_values(label) for label in request.taxonomy],
+        "task_description": request.task_description,
+        "num_samples": num_samples,
+    }
+    if "attributes" in template.variables:
+        random = rng(config.seed, request.kd_step, f"attributes/{index}")
+        values["attributes"] = draw_attributes(template.attributes, num_samples, random)
+    return values
+
+
+def _rows(
+    few_shot: Iterable[Example], evidence: Evidence, template: PromptTemplate, config: PGKDConfig
+) -> dict[str, list[dict[str, str]]]:
+    """Few-shot rows and evidence as the template gets them, texts cut; pools that it does not show stay empty."""
+    max_chars = config.teacher.max_text_chars
+    pools = {
+        "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
+        "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
+        "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
+        "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
+    }
+    return {pool: rows if pool in template.variables else [] for pool, rows in pools.items()}
+
+
+def _evidence_row(item: EvidenceItem, max_chars: int) -> dict[str, str]:
+    text = shorten(item.text, max_chars)
+    return {"text": text, "label": item.gold_label, "predicted_label": item.predicted_label}
+
+
+def _confusions(confusions: Iterable[Confusion]) -> list[dict[str, str | int]]:
+    return [
+        {"label": item.gold_label, "predicted_label": item.predicted_label, "count": item.count} for item in confusions
+    ]
+
+
+def _texts(rows: dict[str, list[dict[str, str]]]) -> frozenset[str]:
+    return frozenset(row["text"] for pool in rows.values() for row in pool)

@@ -1,0 +1,1 @@
+"""Chat models of each provider: built, and what each can do."""

@@ -1,0 +1,222 @@
+"""The run directory: what it stores, and when it may change what is stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import append_lines, read_lines, write_whole
+from pgkd_agent.metrics.calibration import Calibration, Errors
+from pgkd_agent.runs.directory import RunDirectory
+from pgkd_agent.types import StepRecord
+from tests.unit.builders import evaluation
+
+CALIBRATION = Calibration(1.5, 10, Errors(0.2, 0.1))
+
+
+class Weights:
+    """A student whose weights are a word."""
+
+    def __init__(self) -> None:
+        self.weights = ""
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_text(self.weights)
+
+    def snapshot(self) -> Any:
+        return self.weights
+
+    def restore(self, snapshot: Any) -> None:
+        self.weights = snapshot
+
+
+def record(kd_step: int, loss: float, is_best: bool, stopped_by: str = "") -> StepRecord:
+    return StepRecord(kd_step, evaluation(loss), is_best, 1, 10, stopped_by=stopped_by)
+
+
+def add(directory: RunDirectory, step: StepRecord, weights: str) -> None:
+    student = Weights()
+    student.weights = weights
+    directory.add_step(step, None, student)
+    assert student.weights == weights  # the run goes on with them
+
+
+def best(path: Path) -> str:
+    return (path / "models" / "best" / "weights").read_text()
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def capped(tmp_path: Path) -> Path:
+    """A run that a cap ended in step 1, which then was the best one."""
+    path = tmp_path / "run"
+    directory = RunDirectory.create(path)
+    directory.keep()
+    add(directory, record(0, 1.0, True), "plain")
+    add(directory, record(1, 0.5, True, "max_calls"), "cut short")
+    directory.add_transcript(1, [{"role": "ai"}])
+    directory.write_result({"best_step": 1}, CALIBRATION)
+    directory.close()
+    return path
+
+
+@contextmanager
+def reopened(path: Path) -> Iterator[RunDirectory]:
+    directory = RunDirectory.reopen(path)
+    try:
+        yield directory
+    finally:
+        directory.close()
+
+
+def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -> None:
+    before = contents(capped)
+    with reopened(capped) as directory:
+        assert directory.num_stored_steps == 1
+        add(directory, record(0, 1.0, True), "plain")
+        directory.write_result({"best_step": 0}, Calibration(2.0, 10, Errors(0.1, 0.1)))
+    assert contents(capped) == before
+    assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
+
+
+def test_a_result_of_an_earlier_version_gets_its_calibration_and_keeps_the_rest(capped: Path) -> None:
+    result = {"best_step": 1, "verdict": "as it was"}
+    (capped / "result.json").write_text(json.dumps(result))
+    shutil.rmtree(capped / "models")  # as one does who needs the space
+    with reopened(capped) as directory:
+        directory.write_result({"best_step": 0, "new": True}, CALIBRATION)
+    stored = json.loads((capped / "result.json").read_text())
+    assert stored == {**result, "new": True, "calibration": asdict(CALIBRATION)}
+    assert not (capped / "models").exists()
+
+
+@pytest.mark.parametrize("interruptions", [0, 2])
+def test_a_step_made_anew_replaces_the_one_that_a_cap_cut_short(capped: Path, interruptions: int) -> None:
+    """Also where it is no longer the best one: then the plain student is, whose weights were overwritten before."""
+    for _ in range(interruptions):
+        with reopened(capped) as directory:
+            add(directory, record(0, 1.0, True), "plain")
+    with reopened(capped) as directory:
+        add(directory, record(0, 1.0, True), "plain")
+        directory.add_transcript(1, [{"role": "human"}])
+        add(directory, record(1, 1.5, False), "whole")
+        assert best(capped) == "plain" and (capped / "models" / "last" / "weights").read_text() == "whole"
+        assert [step["stopped_by"] for step in read_lines(capped / "steps.jsonl")] == ["", ""]
+        assert read_lines(capped / "transcripts.jsonl") == [{"kd_step": 1, "messages": [{"role": "human"}]}]
+        assert not (capped / "result.json").exists()
+        add(directory, record(2, 0.7, True), "more")
+        assert best(capped) == "more" and len(read_lines(capped / "steps.jsonl")) == 3
+
+
+def test_half_a_line_of_a_stopped_run_is_dropped(capped: Path) -> None:
+    with (capped / "steps.jsonl").open("a") as file:
+        file.write('{"kd_step": 2, "vali')
+    with reopened(capped) as directory:
+        add(directory, record(0, 1.0, True), "plain")
+        add(directory, record(1, 0.4, True), "whole")
+    assert [step["kd_step"] for step in read_lines(capped / "steps.jsonl")] == [0, 1]
+
+
+def test_a_step_that_comes_out_differently_changes_nothing(capped: Path) -> None:
+    before = contents(capped)
+    with reopened(capped) as directory, pytest.raises(StorageError, match="step 0 came out differently"):
+        add(directory, record(0, 1.001, True), "other")
+    assert contents(capped) == before
+
+
+def test_a_damaged_file_is_found_when_the_run_is_opened(capped: Path) -> None:
+    (capped / "transcripts.jsonl").write_text("[1,\n")
+    with pytest.raises(StorageError, match=r"transcripts\.jsonl is damaged"):
+        RunDirectory.reopen(capped)
+
+
+def test_one_process_works_on_a_run_at_a_time(capped: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; import pgkd_agent.runs.directory as module; "
+        "module.RunDirectory.%s(Path(sys.argv[1]))"
+    )
+
+    def other(method: str, path: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", script % method, str(path)], capture_output=True, text=True, timeout=60
+        )
+        return done.stderr
+
+    with reopened(capped):
+        assert "another process works on run directory" in other("reopen", capped)
+    assert other("reopen", capped) == ""
+    new = RunDirectory.create(tmp_path / "new")
+    assert "another process works on" in other("create", tmp_path / "new")
+    new.close()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_surrogate_is_stored_as_its_escape(tmp_path: Path) -> None:
+    append_lines(tmp_path / "rows.jsonl", [{"text": "half \ud83d"}])
+    assert read_lines(tmp_path / "rows.jsonl") == [{"text": "half \ud83d"}]
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "made" / "file.json"
+    write_whole(file, "one")
+    for failure, raised in (
+        (OSError(28, "No space left on device"), StorageError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+        with monkeypatch.context() as broken, pytest.raises(raised):
+            broken.setattr("pgkd_agent.files.os.replace", failing(failure))
+            write_whole(file, "two")
+        assert file.read_text() == "one" and list(file.parent.iterdir()) == [file]
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_whole(file / "below", "a file is no folder")
+    write_whole(file, "half \ud83d")
+    assert file.read_text() == "half \\ud83d"
+
+
+def test_many_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    file, contents = tmp_path / "page.html", [str(number) * 10_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_whole(file, contents[number % 4]), range(40)))
+    assert file.read_text() in contents and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "new" / "run")
+    (tmp_path / "new" / "run" / "meta.json").write_text("{}")
+    directory.close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made"):
+        RunDirectory.create(tmp_path / "new" / ("x" * 300) / "run")
+    with pytest.raises(StorageError):
+        RunDirectory.create(tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    kept = RunDirectory.create(tmp_path / "run")
+    (tmp_path / "run" / "meta.json").write_text("{}")
+    kept.keep()
+    kept.close()
+    assert json.loads((tmp_path / "run" / "meta.json").read_text()) == {}
+    with pytest.raises(ConfigError, match="exists already"):
+        RunDirectory.create(tmp_path / "run")

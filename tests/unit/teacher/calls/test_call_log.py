@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pgkd_agent.errors import StorageError
+from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, CallLog, RawReply
+from pgkd_agent.types import TokenUsage
+
+
+def call(index: int) -> Call:
+    messages = [{"role": "human", "content": f"été {index}"}]
+    return Call(1, index, 0, "m", "hash", {"seed": index}, messages)
+
+
+def reply(index: int) -> RawReply:
+    return RawReply(f"reply {index}", "stop", TokenUsage(3, 4), 0.5)
+
+
+def answered(log: CallLog, index: int) -> None:
+    row = log.begin(call(index).key, call(index), TokenUsage(50, 60))
+    log.end(row, ANSWERED, reply(index).usage, reply(index))
+
+
+def test_calls_of_many_threads_are_all_there_and_on_disk(tmp_path: Path) -> None:
+    log = CallLog(tmp_path / "calls.sqlite")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda index: answered(log, index), range(400)))
+    rows = {row["request_index"]: row for row in log}
+    assert len(rows) == 400 and rows[7]["reply"] == "reply 7" and "été 7" in rows[7]["messages"]
+    assert (rows[7]["input_tokens"], rows[7]["output_tokens"]) == (3, 4)
+    assert list(log.charged()) == [("m", 400, TokenUsage(1200, 1600))]
+    log.close()
+    with sqlite3.connect(tmp_path / "calls.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM calls").fetchone() == (400,)
+    connection.close()
+
+
+def test_a_call_is_charged_in_full_until_it_has_ended(tmp_path: Path) -> None:
+    """A process that is killed in the middle of it leaves it so."""
+    log = CallLog(tmp_path / "calls.sqlite")
+    row = log.begin("key", call(0), TokenUsage(50, 60))
+    again = CallLog(tmp_path / "calls.sqlite")
+    assert list(again.charged()) == [("m", 1, TokenUsage(50, 60))] and again.find("key") is None
+    log.end(row, "PASSING", TokenUsage(), error="down")
+    assert list(again.charged()) == [("m", 1, TokenUsage())]
+    assert again.find("key") is None and again.find_failure("key") == ("PASSING", "down")
+    log.add("other", call(1), reply(1))  # from another run: no call, no charge
+    assert list(again.charged()) == [("m", 1, TokenUsage())] and again.find("other") == reply(1)
+    log.close()
+    again.close()
+
+
+def test_a_log_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "calls.sqlite").write_bytes(b"no database, but long enough to be looked at " * 100)
+    with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+        connection.execute("CREATE TABLE calls (key TEXT)")
+    connection.close()
+    for path in (tmp_path / "file" / "calls.sqlite", tmp_path / "calls.sqlite", tmp_path / "other.sqlite", tmp_path):
+        before = path.read_bytes() if path.is_file() else b""
+        with pytest.raises(StorageError, match="cannot be used"):
+            CallLog(path).open()
+        with pytest.raises(StorageError, match="cannot be used"):
+            CallLog(path).add("key", call(1), reply(1))
+        for look in (lambda log: log.find("key"), lambda log: log.find_failure("key"), lambda log: list(log.charged())):
+            if path.exists():
+                with pytest.raises(StorageError, match="cannot be used"):
+                    look(CallLog(path))
+        assert not path.is_file() or path.read_bytes() == before
+
+
+def test_the_folder_of_a_log_is_made(tmp_path: Path) -> None:
+    log = CallLog(tmp_path / "new" / "folder" / "calls.sqlite")
+    log.open()
+    log.close()
+    assert (tmp_path / "new" / "folder" / "calls.sqlite").is_file()
+
+
+def test_a_log_that_is_only_looked_into_leaves_no_file(tmp_path: Path) -> None:
+    log = CallLog(tmp_path / "calls.sqlite")
+    assert log.find("key") is None and log.find_failure("key") is None and list(log.charged()) == []
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_read_back_by_key(tmp_path: Path) -> None:
+    log = CallLog(tmp_path / "calls.sqlite")
+    for index in range(3):
+        answered(log, index)
+    log.close()
+    again = CallLog(tmp_path / "calls.sqlite")
+    assert again.find(call(1).key) == reply(1) and again.find(call(3).key) is None
+    again.close()
+
+
+def test_where_runs_share_replies_the_server_counts() -> None:
+    assert call(1).key_at("http://a") == call(1).key_at("http://a") != call(1).key_at("http://b")
+    assert call(1).key_at("http://a") != call(2).key_at("http://a")
+
+
+def test_a_disk_that_refuses_is_a_storage_error(tmp_path: Path) -> None:
+    log = CallLog(tmp_path / "calls.sqlite")
+    answered(log, 0)
+    with sqlite3.connect(tmp_path / "calls.sqlite") as connection:
+        connection.execute("DROP TABLE calls")
+    connection.close()
+    with pytest.raises(StorageError, match="cannot be used: no such table"):
+        log.begin("key", call(1), TokenUsage())
+    log.close()
+
+
+def test_many_processes_may_open_a_new_log_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pgkd_agent.teacher.calls.call_log import CallLog; "
+        "[CallLog(f'{sys.argv[1]}/{number}').open() for number in range(60)]"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=100)[1] for process in processes] == [""] * 3
