@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,22 @@ from pgkd_agent.errors import ConfigError
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """A copy with other values, validated like the first one.
+
+        Args:
+            values: By dotted key, as `{"student.learning_rate": 1e-5}` of a whole config; later ones win.
+        Raises:
+            ConfigError: An unknown key, or a value out of range.
+        """
+        merged = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            merged = _merge(merged, _nested(key, value))
+        try:
+            return self.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"invalid settings: {explain(error, type(self))}") from error
 
 
 class DataSettings(_Settings):

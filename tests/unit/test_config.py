@@ -84,3 +84,25 @@ def test_a_file_that_is_no_mapping(tmp_path: Path, content: str, message: str) -
         build_config(file=tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         build_config(file=tmp_path / "nowhere.yaml")
+
+
+def test_a_changed_config_is_another_one_validated_like_the_first() -> None:
+    first = PGKDConfig(seed=3)
+    second = first.changed({"student.learning_rate": 1e-5, "teacher.ensemble": [{"spec": "openai:a"}]})
+    assert first.student.learning_rate is None
+    assert (second.seed, second.student.learning_rate, second.teacher.ensemble[0].spec) == (3, 1e-5, "openai:a")
+    assert second.changed({"student": first.student}).student == first.student
+    assert second.student.changed({"learning_rate": None}) == first.student
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"student.learning_rat": 1e-5}, "student.learning_rat"),
+        ({"student.learning_rate": -1}, "student.learning_rate: input should be greater than 0"),
+        ({"nothing.at.all": 1}, "nothing"),
+    ],
+)
+def test_a_changed_config_names_what_is_wrong(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        PGKDConfig().changed(changes)
