@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
 from pgkd_agent import build_config
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.student.loading import recipe_for
 from pgkd_agent.student.student import TorchStudent
 
 
@@ -33,9 +31,8 @@ def main() -> None:
     flags["student.soft_labels"] = 0  # a copy of the weights less
     config = build_config(flags=flags)
     task = load_task(options.train, None, None, options.labels, config)
-    settings = config.student.model_copy(update=asdict(recipe_for(config.student)))
     ends: list[float] = []
-    student = TorchStudent(settings, task.taxonomy, 1, lambda *_: ends.append(time.perf_counter()))
+    student = TorchStudent(config.student, task.taxonomy, 1, lambda *_: ends.append(time.perf_counter()))
     student.fit(task.train, task.validation, 0)
     sys.stdout.write(f"{len(task.train)} rows: {ends[1] - ends[0]:.2f} s an epoch, the first one left out\n")
     with profile(activities=[ProfilerActivity.CPU]) as recorded:

@@ -1,6 +1,6 @@
 """What settings do to the plain student, judged on rows that take no other part.
 
-    python -m evals.tuning --data DIR/huffpost --seeds 1 2 --set student.label_smoothing=0
+    python -m evals.tuning --data DIR/huffpost --seeds 1 2 --set student.label_smoothing=0 --recipe contrastive=0
 
 Of the rows in train.jsonl that are neither drawn for training nor for validation with a seed, some judge the fit, so
 that no test row is looked at. Prints a line of JSON for each seed. With `--static` the student is none: vectors of
@@ -14,8 +14,10 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +26,14 @@ from torch.nn.functional import normalize
 from transformers import AutoModel
 
 from pgkd_agent import build_config
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import PGKDConfig, nested_settings
 from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.loop.training import fit_history
 from pgkd_agent.metrics.report import class_ids, evaluate
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
+from pgkd_agent.student.recipe import recipe_for
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Evaluation, Probabilities
 
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--judges", type=int, default=1500, help="further rows, at most")
     parser.add_argument("--static", action="store_true")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--recipe", action="append", default=[], metavar="FIELD=VALUE", help="of TrainingRecipe")
     options = parser.parse_args()
     pool, taxonomy = read_examples(options.data / "train.jsonl"), read_taxonomy(options.data / "labels.json")
     for seed in options.seeds:
@@ -56,7 +60,7 @@ def main() -> None:
         further = [row for row in pool if row.text not in taken]
         random.Random(seed).shuffle(further)
         config = build_config(assignments=[*options.settings, f"seed={seed}"])
-        predict = static(task, config) if options.static else fitted(task, config)
+        predict = static(task, config) if options.static else fitted(task, config, nested_settings(options.recipe))
         parts = {"validation": task.validation, "further": further[: options.judges]}
         found = {name: evaluate(predict(texts_of(rows)), rows, taxonomy) for name, rows in parts.items()}
         sys.stdout.write(json.dumps({"seed": seed, **{name: _figures(one) for name, one in found.items()}}) + "\n")
@@ -69,9 +73,10 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
     return {"rows": report.n_rows, **{name: round(value, 4) for name, value in figures.items()}}
 
 
-def fitted(task: Task, config: PGKDConfig) -> Predict:
-    student = TorchStudent(config.student, task.taxonomy, config.seed)
-    fit_history(student, History.of(task.train), task.validation, 0, config.student)
+def fitted(task: Task, config: PGKDConfig, changes: Mapping[str, Any]) -> Predict:
+    recipe = replace(recipe_for(config.student), **changes)
+    student = TorchStudent(config.student, task.taxonomy, config.seed, recipe=recipe)
+    fit_history(student, History.of(task.train), task.validation, 0, config.student.balance)
     return student.predict
 
 

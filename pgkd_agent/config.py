@@ -57,27 +57,26 @@ class DataSettings(_Settings):
     """What the texts are and what the labels mean; the variants in the paper's words leave it out."""
 
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Of learning."""
+
+
 class StudentSettings(_Settings):
     name: str = "minilm"
     """`minilm` or `mpnet` (embedded), a hub id, or a local folder. Paper: bert-base-uncased."""
-    learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate; None takes the student's own (bert-base 2e-5, minilm 1e-4, mpnet 3e-5). Paper: 2e-5."""
+    learning_rate: Rate | tuple[Rate, ...] | None = None
+    """Peak rate; of several the plain student's validation loss chooses, a fit each. None takes the student's own
+    (bert-base 2e-5, minilm 1e-4, mpnet 3e-5). Paper: 2e-5."""
     train_batch_size: int | None = Field(default=None, ge=1)
     """Rows per gradient step; None takes the student's own (bert-base 64, minilm and mpnet 32). Paper: 64."""
     head_init: Literal["centroids", "random"] | None = None
     """How the head begins. `centroids`: at the mean embedding of each class's rows and name, for encoders that were
     trained to embed texts and say how (minilm, mpnet, folders and hub models of sentence-transformers), with the layer
-    before it solved to give that embedding; other encoders begin at random. None takes the student's own (bert-base
-    random). Paper: random."""
-    head_factor: float | None = Field(default=None, gt=0)
-    """The fresh head's learning rate as a multiple of the encoder's; None takes the student's own
-    (bert-base 1, minilm and mpnet 3). Paper: 1."""
+    before it solved to give that embedding, and a supervised contrastive loss in the fit; other encoders begin at
+    random. None takes the student's own (bert-base random). Paper: random."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
     """Share of a row's label that training spreads over all classes, against overconfidence; None takes the student's
     own (bert-base 0, minilm and mpnet 0.1). Paper: 0."""
-    contrastive: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Weight of a supervised contrastive loss beside the cross-entropy: what the head is given of texts of a class
-    comes together, of others apart. None takes the student's own (bert-base 0, minilm and mpnet 0.5). Paper: 0."""
     soft_labels: float | None = Field(default=None, ge=0, lt=1)
     """How much of a row's label is, in the fits of KD steps, what the plain student predicts instead:
     self-distillation, for a pass over new rows and one more copy of the weights. None takes the student's own
@@ -85,25 +84,8 @@ class StudentSettings(_Settings):
     are. Paper: 0."""
     max_length: int = Field(default=512, ge=8)
     """Tokens a text is cut at, at most what the student can take. Paper: 512."""
-    learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
-    """Peak rates to choose from, by the plain student's validation loss, a fit each; empty takes `learning_rate`, which
-    they replace."""
     max_epochs: int | None = Field(default=None, ge=1)
     """Most epochs of a fit; None takes the student's own (bert-base 30, minilm and mpnet 5). Paper: 30."""
-    min_steps: int = Field(default=0, ge=0)
-    """Gradient steps that a fit, or each part of one (`order`), may take at least: where rows are few, more epochs than
-    `max_epochs`, and as much more patience. Paper: 0."""
-    patience: int = Field(default=5, ge=0)
-    """Epochs without a lower validation loss that a fit tolerates. Paper: 5."""
-    warmup_share: float = Field(default=0.06, ge=0, lt=1)
-    """Share of a fit's steps over which the rate rises; then it falls linearly to 0."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decoupled decay, not on biases and norms."""
-    order: Literal["mixed", "synthetic_first", "real_last"] = "mixed"
-    """What a KD step's fit trains on: real and written rows together; before that, the written ones alone; or after it,
-    the real ones alone. A second part is more training too, which the plain student does not have. Paper: mixed."""
-    synthetic_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Of a written row in the training loss, as a multiple of a real one's. Paper: 1."""
     balance: float = Field(default=1.0, ge=0, le=10)
     """Rows of rare classes are trained on again in an epoch, until no class has fewer than this multiple of the mean
     over classes; 0 never repeats one. A fit takes up to 1 + `balance` times as many steps, and no more where all
@@ -215,10 +197,8 @@ class EvidenceSettings(_Settings):
     source: Literal["dynamics", "history", "out_of_fold", "fresh"] = "dynamics"
     """Where the student's rights and wrongs come from: `dynamics`, the mean predicted probability over
     the fit's epochs; `history`, its predictions after the fit; `out_of_fold`, predictions of models that were
-    not trained on the row (`folds` more fits a step, to labels as they are); `fresh`, predictions for the last step's
+    not trained on the row (three more fits a step, to labels as they are); `fresh`, predictions for the last step's
     samples before they were trained on (in step 1, dynamics). Paper: history."""
-    folds: int = Field(default=3, ge=2)
-    """Parts of the history for `out_of_fold`; a fit on all others predicts each."""
     few_shot: int = Field(default=16, ge=0)
     """Real training rows shown as examples. Paper: 16."""
     correct: int = Field(default=16, ge=0)
@@ -227,8 +207,6 @@ class EvidenceSettings(_Settings):
     """Paper: 16."""
     hard_negatives: int = Field(default=16, ge=0)
     """Paper: 16."""
-    per_class: int = Field(default=4, ge=0)
-    """Most shots, and most items of each pool, in a request about one class; twice as many in one about a pair."""
 
 
 LEAST_PER_CLASS = 16
@@ -236,10 +214,6 @@ LEAST_PER_CLASS = 16
 
 
 class GuardrailSettings(_Settings):
-    min_chars: int = Field(default=3, ge=1)
-    """Shortest text, in characters."""
-    max_chars: int = Field(default=4000, ge=1)
-    """Longest text, in characters."""
     near_duplicate_ratio: float = Field(default=90.0, ge=0, le=100)
     """Likeness (rapidfuzz `ratio`, 0 to 100) from which a sample counts as a repetition."""
     max_per_class: int | None = Field(default=None, ge=1)
@@ -276,8 +250,6 @@ class PGKDConfig(_Settings):
 
     seed: int = Field(default=0, ge=0)
     """All randomness derives from it."""
-    recipe: Literal["default", "paper"] = "default"
-    """`paper` sets what the paper says where our defaults differ."""
     data: DataSettings = DataSettings()
     student: StudentSettings = StudentSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -291,7 +263,7 @@ class PGKDConfig(_Settings):
     def step_guardrails(self) -> GuardrailSettings:
         """Those of a KD step, with the limit per class as a number."""
         limit = self.guardrails.max_per_class or max(LEAST_PER_CLASS, self.pgkd.pgkd_batch_size // 2)
-        return self.guardrails.model_copy(update={"max_per_class": limit})
+        return self.guardrails.changed({"max_per_class": limit})
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -303,9 +275,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-5,
             "train_batch_size": 64,
             "head_init": "random",
-            "head_factor": 1.0,
             "label_smoothing": 0.0,
-            "contrastive": 0.0,
             "soft_labels": 0.0,
             "balance": 0.0,
             "max_epochs": 30,
@@ -341,11 +311,12 @@ def build_config(
     merged: dict[str, Any] = {}
     for layer in all_layers:
         merged = _merge(merged, layer)
-    name = recipe or merged.get("recipe", "default")
+    name = merged.pop("recipe", None) if recipe is None else recipe
+    name = "default" if name is None else name
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
     try:
-        return PGKDConfig.model_validate({**_merge(RECIPES[name], merged), "recipe": name})
+        return PGKDConfig.model_validate(_merge(RECIPES[name], merged))
     except ValidationError as error:
         raise ConfigError(f"invalid settings: {explain(error)}") from error
 
@@ -437,14 +408,19 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
     Args:
         model: What was validated; None: `PGKDConfig`.
     """
-    lines = []
+    lines: dict[str, str] = {}
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join(str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part)))
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {key!r}{_closest(key, model or PGKDConfig)}")
+            line = f"unknown setting {key!r}{_closest(key, model or PGKDConfig)}"
         else:
-            lines.append(f"{key}: {item['msg'].lower()}, found {item['input']!r}")
-    return "; ".join(lines)
+            line = f"{key}: {item['msg'].lower()}, found {item['input']!r}"
+        lines.setdefault(key, line)  # of a setting that may have one of two types pydantic says both
+    return "; ".join(lines.values())
+
+
+_UNION_BRANCH = re.compile(r"(constrained-)?float$|tuple\[")
+"""How pydantic names a type among several in the place of an error."""
 
 
 def _closest(key: str, model: type[BaseModel]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.config import BudgetSettings, PGKDConfig
+from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
 from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import run_pgkd
@@ -144,7 +144,7 @@ def distill(
     """
     config = config or PGKDConfig()
     if isinstance(teacher, str):
-        config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"spec": teacher})})
+        config = config.changed({"teacher.spec": teacher})
         teacher = None
     return run(load_task(train, validation, test, labels, config), config, teacher, out, observer, checks)
 
@@ -200,7 +200,7 @@ def resume(
         raise ConfigError(
             f"prompt {prompt['name']!r} is another than when {path} was made; put it back, or start a new run"
         )
-    config = stored.config if budget is None else stored.config.model_copy(update={"budget": budget})
+    config = stored.config if budget is None else stored.config.changed({"budget": budget})
     return _run(stored.task, config, teacher, Path(path), observer, checks, resumed=True)
 
 
@@ -213,12 +213,12 @@ def _run(
     checks: Mapping[str, Check] | None,
     resumed: bool,
 ) -> DistillResult:
-    from pgkd_agent.student.loading import recipe_for
+    from pgkd_agent.student.recipe import recipe_for
     from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
     observer = observer or Observer()
-    config = _resolved(config, asdict(recipe_for(config.student)))
+    config = _resolved(config, recipe_for(config.student).decided(config.student))
     template = teacher_prompt(config.teacher)
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
@@ -269,11 +269,10 @@ def _run(
     )
 
 
-def _resolved(config: PGKDConfig, recipe: dict[str, Any]) -> PGKDConfig:
+def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:
     """The settings with everything decided that None left open."""
-    teacher = config.teacher.model_copy(update={"prompt": prompt_variant(config.teacher)})
-    student = config.student.model_copy(update=recipe)
-    return config.model_copy(update={"student": student, "teacher": teacher, "guardrails": config.step_guardrails})
+    prompt = prompt_variant(config.teacher)
+    return config.changed({"student": student, "teacher.prompt": prompt, "guardrails": config.step_guardrails})
 
 
 def _meta(

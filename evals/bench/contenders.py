@@ -26,9 +26,9 @@ SETFIT_ITERATIONS = 20
 """Of its paper, and its default before version 1.0; today's, all pairs, would be a million texts."""
 
 AS_OTHERS = (
-    *("--batch-size", "32", "--head-factor", "10", "--warmup-share", "0.06", "--weight-decay", "0.01"),
-    *("--max-length", "512", "--set", "student.label_smoothing=0", "--set", "student.soft_labels=0"),
-    *("--set", "student.balance=0", "--set", "student.contrastive=0", "--set", "student.head_init=random"),
+    *("--batch-size", "32", "--head-factor", "10", "--max-length", "512"),
+    *("--set", "student.label_smoothing=0", "--set", "student.soft_labels=0"),
+    *("--set", "student.balance=0", "--set", "student.head_init=random"),
 )
 """What ours is told where it is to train as `Trainer` does, whatever its defaults."""
 

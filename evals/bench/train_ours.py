@@ -7,13 +7,16 @@ else it may stop early. `--set` is as in `pgkd train`, and options that are name
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evals.bench.common import EpochClock, TrainingData, emit, training_options
 from pgkd_agent import Example, Label, build_config
 from pgkd_agent.loop.history import History
 from pgkd_agent.loop.training import fit_history
+from pgkd_agent.student.recipe import recipe_for
 from pgkd_agent.student.student import TorchStudent
 
-OWN = ("learning_rate", "head_factor", "warmup_share", "weight_decay", "batch_size", "epochs", "max_length")
+OWN = ("learning_rate", "head_factor", "batch_size", "epochs", "max_length")
 """Options without which the package's defaults hold."""
 
 
@@ -26,26 +29,28 @@ def main() -> None:
     flags = {
         "student.name": str(options.model),
         "student.learning_rate": options.learning_rate,
-        "student.head_factor": options.head_factor,
-        "student.warmup_share": options.warmup_share,
-        "student.weight_decay": options.weight_decay,
         "student.train_batch_size": options.batch_size,
         "student.max_epochs": options.epochs,
-        "student.patience": options.epochs,  # as many epochs as the others
         "student.max_length": options.max_length,
         "student.device": "cpu",
     }
-    clock: EpochClock
     settings = build_config(assignments=options.settings, flags=flags).student
+    named = {
+        "head_factor": options.head_factor,
+        "patience": options.epochs,  # as many epochs as the others
+    }
+    recipe = replace(recipe_for(settings), **{name: value for name, value in named.items() if value is not None})
+    clock: EpochClock
     student = TorchStudent(
         settings,
         tuple(map(Label, data.labels)),
         options.seed,
         on_epoch=lambda _epoch, _most, _loss: clock.tick(),
+        recipe=recipe,
     )
     train, validation = ([Example(*row) for row in rows] for rows in (data.train, data.validation))
     clock = EpochClock()
-    fit_history(student, History.of(train), validation, kd_step=0, settings=settings)
+    fit_history(student, History.of(train), validation, kd_step=0, balance=settings.balance)
     figures = clock.figures()
     probabilities = student.predict([text for text, _label in data.test])
     emit({**figures, **data.quality(probabilities.tolist())})

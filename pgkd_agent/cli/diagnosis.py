@@ -117,11 +117,12 @@ def _device(config: PGKDConfig) -> str:
 
 
 def _student(config: PGKDConfig) -> str:
-    from pgkd_agent.student.loading import load_config, load_tokenizer, recipe_for
+    from pgkd_agent.student.loading import load_config, load_tokenizer
+    from pgkd_agent.student.recipe import recipe_for
 
     loaded, recipe = load_config(config.student.name), recipe_for(config.student)
     load_tokenizer(config.student.name)
-    return f"{config.student.name} ({loaded.model_type}), learning rate {recipe.learning_rate:g}"
+    return f"{config.student.name} ({loaded.model_type}), learning rate {recipe.learning_rates[0]:g}"
 
 
 def _teacher(config: PGKDConfig, settings: TeacherSettings) -> str:

@@ -183,7 +183,7 @@ def _train(
     fresh: list[EvidenceItem] = []
     if new_rows and config.evidence.source == "fresh":
         fresh = score_rows(new_rows, student.predict(texts_of(new_rows)), task.taxonomy)
-    fit = fit_history(student, history, task.validation, kd_step, config.student)
+    fit = fit_history(student, history, task.validation, kd_step, config.student.balance)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
     losses = row_losses(probabilities, task.validation, task.taxonomy)

@@ -71,6 +71,10 @@ Check = Callable[[str, str, ScreenState], str | None]
 """(normalised text, resolved label, state) -> the reason for a rejection, or None."""
 
 
+SHORTEST, LONGEST = 3, 4000
+"""Of a sample's text, in characters."""
+
+
 class Guardrails:
     """The rules in order; the first that objects names the rejection.
 
@@ -144,8 +148,8 @@ class Guardrails:
         return None
 
     def _length(self, text: str, _label: str, _state: ScreenState) -> str | None:
-        low, high = self._settings.min_chars, self._settings.max_chars
-        return None if low <= len(text) <= high else f"{len(text)} characters, allowed {low} to {high}"
+        is_fine = SHORTEST <= len(text) <= LONGEST
+        return None if is_fine else f"{len(text)} characters, allowed {SHORTEST} to {LONGEST}"
 
     def _near_duplicate(self, text: str, _label: str, state: ScreenState) -> str | None:
         accepted_now = state.known[len(self._known.texts) :]

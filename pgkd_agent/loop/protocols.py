@@ -26,22 +26,11 @@ class Student(Protocol):
         """Go back to the state before the first fit: nothing of earlier fits has a part in the next one."""
         ...
 
-    def fit(
-        self,
-        rows: Sequence[Example],
-        validation: Sequence[Example],
-        kd_step: int,
-        weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
-    ) -> FitResult:
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         """Train on `rows`, watch `validation`, end with the epoch of lowest validation loss.
 
         Args:
             kd_step: 0 makes the plain student, which may have a part in the fits of later steps.
-            weights: Of the rows in the training loss; None takes 1 for all.
-            goes_on: A second part of the same fit: it begins at the current weights, which it keeps where no epoch has
-                a lower validation loss.
         """
         ...
 

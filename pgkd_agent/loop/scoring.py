@@ -17,6 +17,9 @@ from pgkd_agent.loop.training import fit_history
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import EvidenceItem, Example, FitResult
 
+FOLDS = 3
+"""Parts of the history for `out_of_fold`; a fit to all others predicts each."""
+
 
 def score_history(
     student: Student,
@@ -41,7 +44,7 @@ def score_history(
     if source == "history":
         probabilities = student.predict(texts_of(history.rows))
     elif source == "out_of_fold":
-        folds = stratified_folds(history.examples, config.evidence.folds, rng(config.seed, kd_step, "folds"))
+        folds = stratified_folds(history.examples, FOLDS, rng(config.seed, kd_step, "folds"))
         probabilities = _out_of_fold(student, history, folds, task, config, kd_step)
     else:
         probabilities = fit.dynamics
@@ -70,7 +73,7 @@ def _out_of_fold(
         held_out = set(fold)
         student.reset()  # a student that continues would have seen the fold
         others = History(tuple(row for number, row in enumerate(rows) if number not in held_out))
-        fit_history(student, others, task.validation, kd_step, config.student)
+        fit_history(student, others, task.validation, kd_step, config.student.balance)
         probabilities[list(fold)] = student.predict([rows[number].text for number in fold])
     student.restore(state)
     return probabilities

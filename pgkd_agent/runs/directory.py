@@ -48,11 +48,6 @@ SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
 
 
-TRAINED_BEFORE = {
-    "student": {"label_smoothing": 0.0, "soft_labels": 0.0, "balance": 0.0, "head_init": "random", "contrastive": 0.0}
-}
-"""How runs trained that were stored before there were these settings, which are in every file since."""
-
 LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
 STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
@@ -294,7 +289,7 @@ def read_run(path: Path) -> StoredRun:
         )
         taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
         task = Task(train, validation, test, taxonomy, meta["task_description"])
-        config = build_config(layers=(TRAINED_BEFORE, read_yaml(path / "config.yaml")))
+        config = build_config(layers=(read_yaml(path / "config.yaml"),))
         return StoredRun(config, task, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error

@@ -113,11 +113,10 @@ class StepKeeper:
             self._test()
 
     def _next_fit(self, record: StepRecord) -> float:
-        """Seconds of a fit as long as that of this step; the first one tried every rate, in one part."""
-        if record.kd_step:
-            return record.student_seconds
-        parts = 1 if self._settings.order == "mixed" else 2
-        return record.student_seconds / max(len(self._settings.learning_rates), 1) * parts
+        """Seconds of a fit as long as that of this step; the first one tried every rate."""
+        rates = self._settings.learning_rate
+        tried = len(rates) if isinstance(rates, tuple) and not record.kd_step else 1
+        return record.student_seconds / tried
 
     def before_after(self, best_step: int) -> BeforeAfter | None:
         """On the test rows; None where there are none. The student is the returned model by now."""

@@ -1,12 +1,10 @@
-"""Load pretrained weights and tokenizer, and decide device, precision and recipe."""
+"""Load pretrained weights and tokenizer, and decide device and precision."""
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,73 +17,12 @@ from transformers import (
 )
 
 from pgkd_agent import embedded
-from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.student.fetching import ask_hub, fetch_file, is_cached, is_on_hub
+from pgkd_agent.student.fetching import ask_hub, is_cached, is_on_hub
 from pgkd_agent.student.quiet import quiet_transformers
-from pgkd_agent.student.start import OFFSETS, Pooling
 from pgkd_agent.types import Label, label_names
 
 logger = logging.getLogger(__name__)
-
-SMALL_HIDDEN_SIZE = 384
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecipe:
-    """What depends on the size of a student; named as in `StudentSettings`."""
-
-    head_init: Literal["centroids", "random"]
-    learning_rate: float
-    train_batch_size: int
-    max_epochs: int
-    head_factor: float
-    label_smoothing: float
-    contrastive: float
-    soft_labels: float
-
-
-BERT_BASE = TrainingRecipe(
-    head_init="random",
-    learning_rate=2e-5,
-    train_batch_size=64,
-    max_epochs=30,
-    head_factor=1.0,
-    label_smoothing=0.0,
-    contrastive=0.0,
-    soft_labels=0.0,
-)
-"""The paper's, section 4."""
-SMALL = TrainingRecipe(
-    head_init="random",
-    learning_rate=1.5e-4,
-    train_batch_size=32,
-    max_epochs=12,
-    head_factor=10.0,
-    label_smoothing=0.1,
-    contrastive=0.0,
-    soft_labels=0.5,
-)
-"""For encoders of MiniLM's width: at 2e-5 they are undertrained, and any teacher looks good. With a faster head,
-12 epochs reach a lower validation loss than 30 at one rate for all. Without smoothing the validation loss is lowest
-long before rare classes are learned. With soft labels a small teacher's texts help whose labels are often wrong."""
-
-SENTENCE_SMALL = TrainingRecipe(
-    head_init="centroids",
-    learning_rate=1e-4,
-    train_batch_size=32,
-    max_epochs=5,
-    head_factor=3.0,
-    label_smoothing=0.1,
-    contrastive=0.5,
-    soft_labels=0.5,
-)
-"""For sentence encoders of MiniLM's width, whose head begins near where it ends (`evals/results/student.md`)."""
-SENTENCE_BASE = replace(SENTENCE_SMALL, learning_rate=3e-5)
-"""For wider ones."""
-
-POOLING_FILE = "1_Pooling/config.json"
-"""Where sentence-transformers says how an encoder makes one vector of a text."""
 
 
 def resolve_source(name: str) -> str:
@@ -121,42 +58,8 @@ def load_config(name: str) -> Any:
     return config
 
 
-def recipe_for(settings: StudentSettings) -> TrainingRecipe:
-    """The student's own values, each replaced where the settings name one."""
-    is_small = getattr(load_config(settings.name), "hidden_size", 768) <= SMALL_HIDDEN_SIZE
-    own = SMALL if is_small else BERT_BASE
-    if settings.head_init != "random" and pooling_of(settings.name):
-        own = SENTENCE_SMALL if is_small else SENTENCE_BASE
-    named = {field.name: getattr(settings, field.name) for field in fields(own)}
-    return replace(own, **{name: value for name, value in named.items() if value is not None})
-
-
-def pooling_of(name: str) -> Pooling | None:
-    """How a sentence encoder was trained to read a text, from its own files; None where a student cannot start from it.
-
-    Raises:
-        ConfigError: No such student.
-    """
-    config = load_config(name)
-    if _is_classifier(config) or config.model_type not in OFFSETS:
-        return None
-    source = resolve_source(name)
-    file = Path(source) / POOLING_FILE if Path(source).is_dir() else fetch_file(source, POOLING_FILE)
-    if file is None or not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        modes = {key.removeprefix("pooling_mode_") for key, value in found.items() if value is True and "mode" in key}
-        modes |= {found["pooling_mode"]} if "pooling_mode" in found else set()
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"student {name!r}: {POOLING_FILE} is damaged ({error}); mend or remove it") from error
-    known: dict[str, Pooling] = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
-    return (
-        known.get(modes.pop()) if len(modes) == 1 else None
-    )  # several vectors, one after the other, are none of these
-
-
-def _is_classifier(config: Any) -> bool:
+def is_classifier(config: Any) -> bool:
+    """Whether these weights were saved with a head."""
     return any("ForSequenceClassification" in architecture for architecture in config.architectures or ())
 
 
@@ -192,7 +95,7 @@ def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.
         attn_implementation="eager" if device.type == "cpu" else "sdpa",
         dtype=torch.float32,
     )
-    if _is_classifier(old):
+    if is_classifier(old):
         model = _for_these_labels(model, old, names, source, name, seed)
     return model.to(device)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pgkd_agent.config import StudentSettings
-from pgkd_agent.errors import ConfigError, StudentDivergedError
+from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
@@ -23,13 +23,12 @@ from pgkd_agent.student.loading import (
     choose_device,
     load_model,
     load_tokenizer,
-    pooling_of,
-    recipe_for,
     use_bf16,
 )
+from pgkd_agent.student.recipe import TrainingRecipe, pooling_of, recipe_for
 from pgkd_agent.student.saving import save_classifier
-from pgkd_agent.student.start import OFFSETS, SentenceStart, class_texts
-from pgkd_agent.student.trainer import EncodedRows, FitSettings, OnEpoch, copy_weights, fit
+from pgkd_agent.student.start import SentenceStart, class_texts
+from pgkd_agent.student.trainer import EncodedRows, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 
 logger = logging.getLogger(__name__)
@@ -65,6 +64,7 @@ class TorchStudent:
         seed: The head is drawn from it, once for all steps, unless the encoder's knowledge sets it; order and dropout
             from (seed, step).
         on_epoch: Called after each epoch of each fit.
+        recipe: How it is trained; None takes that of the settings and the encoder.
     Raises:
         ConfigError: The student or the device is not usable.
     """
@@ -75,26 +75,13 @@ class TorchStudent:
         taxonomy: tuple[Label, ...],
         seed: int,
         on_epoch: OnEpoch | None = None,
+        recipe: TrainingRecipe | None = None,
     ) -> None:
         device = choose_device(settings.device)
-        recipe = recipe_for(settings)
-        self._fit_settings = FitSettings(
-            learning_rate=recipe.learning_rate,
-            batch_size=recipe.train_batch_size,
-            max_epochs=recipe.max_epochs,
-            min_steps=settings.min_steps,
-            patience=settings.patience,
-            warmup_share=settings.warmup_share,
-            weight_decay=settings.weight_decay,
-            head_factor=recipe.head_factor,
-            label_smoothing=recipe.label_smoothing,
-            contrastive=recipe.contrastive,
-            bf16=use_bf16(settings.bf16, device),
-        )
-        self._soft_labels = recipe.soft_labels
+        self._recipe = recipe or recipe_for(settings)
+        self._learning_rate = self._recipe.learning_rates[0]
+        self._bf16 = use_bf16(settings.bf16, device)
         self._guide: Guide | None = None
-        self._learning_rates = settings.learning_rates
-        self._from_scratch = settings.restart == "from_scratch"
         self._seed = seed
         self._on_epoch = on_epoch
         self._class_ids = {name: index for index, name in enumerate(label_names(taxonomy))}
@@ -106,13 +93,8 @@ class TorchStudent:
         self._is_as_loaded = True
         self._max_length = _max_length(self._model, settings.max_length)
         self._encoded: dict[str, list[int]] = {}
-        if recipe.contrastive and self._model.config.model_type not in OFFSETS:
-            raise ConfigError(
-                f"student.contrastive is for {', '.join(OFFSETS)}; {settings.name!r} is a "
-                f"{self._model.config.model_type}: leave it at 0"
-            )
         self._start: SentenceStart | None = None
-        if recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
+        if self._recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
             texts = encode(self._tokenizer, class_texts(taxonomy), self._max_length)
             self._start = SentenceStart(self._model, self._tokenizer, pooling, texts)
 
@@ -133,19 +115,17 @@ class TorchStudent:
         validation: Sequence[Example],
         kd_step: int,
         weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
     ) -> FitResult:
-        is_plain = kd_step == 0 and not goes_on
+        is_plain = kd_step == 0
         if is_plain:
             self._guide = None
-        if is_plain and self._learning_rates:
+        if is_plain and len(self._recipe.learning_rates) > 1:
             result = self._fit_with_best_rate(rows, validation, weights)
         else:
-            if self._from_scratch and not goes_on:
+            if self._recipe.restart == "from_scratch":
                 self._begin_anew()
-            result = self._fit(rows, validation, kd_step, weights, goes_on)
-        if is_plain and self._soft_labels:
+            result = self._fit(rows, validation, kd_step, weights)
+        if is_plain and self._recipe.soft_labels:
             self._guide = Guide(copy_weights(self._model), {})
         return result
 
@@ -158,7 +138,7 @@ class TorchStudent:
         """
         best: tuple[FitResult, Weights] | None = None
         steps = 0
-        for rate in self._learning_rates:
+        for rate in self._recipe.learning_rates:
             self._begin_anew()
             self.learning_rate = rate
             try:
@@ -171,7 +151,7 @@ class TorchStudent:
             if best is None or result.validation_loss < best[0].validation_loss:
                 best = result, copy_weights(self._model)
         if best is None:
-            rates = ", ".join(f"{rate:g}" for rate in self._learning_rates)
+            rates = ", ".join(f"{rate:g}" for rate in self._recipe.learning_rates)
             raise StudentDivergedError(f"the loss became infinite with each learning rate ({rates}); try lower ones")
         self.learning_rate = best[0].learning_rate
         self._model.load_state_dict(best[1])
@@ -183,7 +163,6 @@ class TorchStudent:
         validation: Sequence[Example],
         kd_step: int,
         weights: Sequence[float] | None,
-        goes_on: bool = False,
     ) -> FitResult:
         encoded = replace(self._rows(rows), weights=weights, soft=self._softened(rows))
         if self._start and self._is_as_loaded:
@@ -194,10 +173,11 @@ class TorchStudent:
             self._tokenizer,
             encoded,
             self._rows(validation),
-            self._fit_settings,
-            derive_seed(self._seed, kd_step, "fit, second part" if goes_on else "fit"),
+            self._recipe,
+            derive_seed(self._seed, kd_step, "fit"),
             self._on_epoch,
-            keeps_start=goes_on,
+            learning_rate=self._learning_rate,
+            bf16=self._bf16,
         )
         logger.info("fit: %d epochs, best %d", result.epochs, result.best_epoch)
         return result
@@ -213,17 +193,17 @@ class TorchStudent:
             opinions.update(zip(new, self.predict(new).astype(np.float32), strict=True))
             self._model.load_state_dict(current)
         labels = np.eye(len(self._class_ids), dtype=np.float32)[[self._class_ids[row.label] for row in rows]]
-        share = np.float32(self._soft_labels)
+        share = np.float32(self._recipe.soft_labels)
         return (1 - share) * labels + share * np.stack([opinions[row.text] for row in rows])
 
     @property
     def learning_rate(self) -> float:
         """Of the next fit; the first one chooses it where the settings name several."""
-        return self._fit_settings.learning_rate
+        return self._learning_rate
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
-        self._fit_settings = replace(self._fit_settings, learning_rate=rate)
+        self._learning_rate = rate
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
         return to_probabilities(predict_logits(self._model, self._tokenizer, self._encode(texts)))
@@ -258,7 +238,7 @@ class TorchStudent:
         """What was decided for this student, for the run's records."""
         return {
             "device": str(self._model.device),
-            "bf16": self._fit_settings.bf16,
+            "bf16": self._bf16,
             "max_length": self._max_length,
             "parameters": self._model.num_parameters(),
         }

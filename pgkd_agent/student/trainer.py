@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,18 @@ from transformers import get_linear_schedule_with_warmup
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.early_stopping import EarlyStopping
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.student.accelerated.dropout import MaskPool, pooled_dropout
+from pgkd_agent.student.accelerated import accelerated
 from pgkd_agent.student.accelerated.precision import Trainee
-from pgkd_agent.student.accelerated.vocabulary import only_occurring_tokens
 from pgkd_agent.student.batching import Encoded, inference_batches, pad, training_batches
 from pgkd_agent.student.contrast import Contrast
 from pgkd_agent.student.inference import last_linear, max_tokens, predict_logits
+from pgkd_agent.student.recipe import TrainingRecipe
 from pgkd_agent.types import FitResult
 
+WARMUP_SHARE = 0.06
+"""Of a fit's steps, over which the rate rises; then it falls linearly to 0."""
+WEIGHT_DECAY = 0.01
+"""AdamW's decoupled decay, not on biases and norms."""
 GRADIENT_CLIP = 1.0
 """Largest gradient norm, the common choice for BERT fine-tuning."""
 
@@ -51,98 +54,52 @@ class EncodedRows:
         return torch.from_numpy(self.soft[list(rows)]).to(device)
 
 
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """Values of one fit, all decided: see `StudentSettings` for what they mean."""
-
-    learning_rate: float
-    batch_size: int
-    max_epochs: int
-    min_steps: int
-    patience: int
-    warmup_share: float
-    weight_decay: float
-    head_factor: float
-    label_smoothing: float
-    contrastive: float
-    bf16: bool
-
-    def epochs_for(self, rows: int) -> tuple[int, int]:
-        """Most epochs and patience of a fit to so many rows: both are stretched where `min_steps` asks for more."""
-        epochs = max(self.max_epochs, math.ceil(self.min_steps / self.steps_per_epoch(rows)))
-        return epochs, math.ceil(self.patience * epochs / self.max_epochs)
-
-    def steps_per_epoch(self, rows: int) -> int:
-        return math.ceil(rows / self.batch_size)
-
-
 def fit(
     model: Any,
     tokenizer: Any,
     train: EncodedRows,
     validation: EncodedRows,
-    settings: FitSettings,
+    recipe: TrainingRecipe,
     seed: int,
     on_epoch: OnEpoch | None = None,
     *,
-    keeps_start: bool = False,
+    learning_rate: float | None = None,
+    bf16: bool = False,
 ) -> FitResult:
     """Train until the validation loss stops falling, and end with the weights of its minimum.
 
     Args:
-        keeps_start: The weights at the start are among those to end with, as epoch 0.
+        learning_rate: Peak rate; None takes the first of the recipe's.
+        bf16: Compute in bfloat16, with float32 weights.
     Raises:
         StudentDivergedError: A training or validation loss is not finite.
     """
-    with only_occurring_tokens(model, tokenizer.pad_token_id, train.ids, validation.ids):
-        trainee = Trainee(model, settings.bf16)
-        try:
-            with pooled_dropout(trainee.computing, derive_seed(seed, 0, "dropout")) as masks:
-                return _fit(model, trainee, tokenizer, train, validation, settings, seed, masks, on_epoch, keeps_start)
-        finally:
-            trainee.begin_step()  # leave no gradients behind
-
-
-def _fit(
-    model: Any,
-    trainee: Trainee,
-    tokenizer: Any,
-    train: EncodedRows,
-    validation: EncodedRows,
-    settings: FitSettings,
-    seed: int,
-    masks: MaskPool,
-    on_epoch: OnEpoch | None,
-    keeps_start: bool,
-) -> FitResult:
-    torch.manual_seed(derive_seed(seed, 0, "dropout"))
-    optimizer = _optimizer(model, settings)
-    max_epochs, patience = settings.epochs_for(len(train.ids))
-    steps = max_epochs * settings.steps_per_epoch(len(train.ids))
-    schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup_share * steps), steps)
-    stopping = EarlyStopping(patience)
-    contrast = Contrast(settings.contrastive, last_linear(trainee.computing) if settings.contrastive else None)
+    rate = recipe.learning_rates[0] if learning_rate is None else learning_rate
+    steps_per_epoch = recipe.steps_per_epoch(len(train.ids))
+    steps = recipe.max_epochs * steps_per_epoch
+    stopping = EarlyStopping(recipe.patience)
     best: dict[str, torch.Tensor] = {}
-    if keeps_start:
-        stopping.update(0, validation_loss(trainee.computing, tokenizer, validation))
-        best = copy_weights(model)
-    dynamics = np.zeros((len(train.ids), model.config.num_labels), dtype=np.float32)
-    epoch = 0
-    while epoch < max_epochs and not stopping.should_stop:
-        epoch += 1
-        masks.renew()
-        trainee.computing.train()
-        for rows in training_batches(train.ids, settings.batch_size, derive_seed(seed, epoch, "order")):
-            dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, settings.label_smoothing, contrast)
-            schedule.step()
-        loss = validation_loss(trainee.computing, tokenizer, validation)
-        if stopping.update(epoch, loss):
-            best = copy_weights(model)
-        if on_epoch:
-            on_epoch(epoch, max_epochs, loss)
-    model.load_state_dict(best)
-    taken = epoch * settings.steps_per_epoch(len(train.ids))
-    return FitResult(epoch, stopping.best_index, dynamics / epoch, taken, stopping.best_loss, settings.learning_rate)
+    with accelerated(model, tokenizer.pad_token_id, (train.ids, validation.ids), bf16, seed) as (trainee, masks):
+        torch.manual_seed(derive_seed(seed, 0, "dropout"))
+        optimizer = _optimizer(model, rate, recipe.head_factor)
+        schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP_SHARE * steps), steps)
+        contrast = Contrast(recipe.contrastive, last_linear(trainee.computing) if recipe.contrastive else None)
+        dynamics = np.zeros((len(train.ids), model.config.num_labels), dtype=np.float32)
+        epoch = 0
+        while epoch < recipe.max_epochs and not stopping.should_stop:
+            epoch += 1
+            masks.renew()
+            trainee.computing.train()
+            for rows in training_batches(train.ids, recipe.train_batch_size, derive_seed(seed, epoch, "order")):
+                dynamics[rows] += _step(trainee, tokenizer, train, rows, optimizer, recipe.label_smoothing, contrast)
+                schedule.step()
+            loss = validation_loss(trainee.computing, tokenizer, validation)
+            if stopping.update(epoch, loss):
+                best = copy_weights(model)
+            if on_epoch:
+                on_epoch(epoch, recipe.max_epochs, loss)
+        model.load_state_dict(best)
+    return FitResult(epoch, stopping.best_index, dynamics / epoch, epoch * steps_per_epoch, stopping.best_loss, rate)
 
 
 def _step(
@@ -205,7 +162,7 @@ def copy_weights(model: Any) -> dict[str, torch.Tensor]:
     return {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
 
 
-def _optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
+def _optimizer(model: Any, learning_rate: float, head_factor: float) -> torch.optim.AdamW:
     """Fused AdamW; the fresh head learns faster than the pretrained encoder.
 
     Biases and norms (all one-dimensional parameters) are not decayed.
@@ -215,7 +172,7 @@ def _optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
     for in_encoder in (True, False):
         for is_matrix in (True, False):
             parameters = [p for p in model.parameters() if (id(p) in encoder, p.ndim > 1) == (in_encoder, is_matrix)]
-            factor = 1.0 if in_encoder else settings.head_factor
-            decay = settings.weight_decay if is_matrix else 0.0
-            groups.append({"params": parameters, "lr": settings.learning_rate * factor, "weight_decay": decay})
+            factor = 1.0 if in_encoder else head_factor
+            decay = WEIGHT_DECAY if is_matrix else 0.0
+            groups.append({"params": parameters, "lr": learning_rate * factor, "weight_decay": decay})
     return torch.optim.AdamW(groups, fused=model.device.type != "mps")

@@ -115,8 +115,7 @@ def tiny_config(student: Path, **flags: object) -> PGKDConfig:
     defaults = {
         "seed": 1,
         "student.name": str(student),
-        "student.learning_rate": 1e-2,
-        "student.head_factor": 1,
+        "student.learning_rate": 5e-3,
         "student.train_batch_size": 16,
         "student.max_epochs": 8,
         "student.bf16": "off",  # the same numbers on every machine

@@ -46,7 +46,7 @@ def server() -> Iterator[OpenAIServer]:
 def plan_of(student: Path, server: OpenAIServer | None, **changes: Any) -> ComparisonFile:
     settings = {
         "student": {
-            "name": str(student), "learning_rate": 1e-2, "head_factor": 1, "train_batch_size": 16, "max_epochs": 3,
+            "name": str(student), "learning_rate": 3e-3, "train_batch_size": 16, "max_epochs": 3,
             "bf16": "off",
         },
         "pgkd": {"num_kd_steps": 2, "pgkd_batch_size": 2},

@@ -21,14 +21,15 @@ from transformers import (
     RobertaConfig,
 )
 
-from pgkd_agent.student import trainer
+from pgkd_agent.student import accelerated, trainer
 from pgkd_agent.student.accelerated import dropout as dropout_module
 from pgkd_agent.student.accelerated.dropout import ATTENTION, MaskPool, PooledDropout, pooled_dropout
 from pgkd_agent.student.accelerated.precision import Trainee
 from pgkd_agent.student.accelerated.vocabulary import OccurringTokens, only_occurring_tokens
 from pgkd_agent.student.batching import encode, pad
 from pgkd_agent.student.contrast import Contrast
-from pgkd_agent.student.trainer import EncodedRows, FitSettings, fit
+from pgkd_agent.student.recipe import TrainingRecipe
+from pgkd_agent.student.trainer import EncodedRows, fit
 from tests.integration.conftest import TOPICS, sentences
 
 ROWS = sentences(6, 0)
@@ -58,26 +59,23 @@ def rows(tokenizer: Any) -> EncodedRows:
     return EncodedRows(encode(tokenizer, [row.text for row in ROWS], 64), [labels.index(row.label) for row in ROWS])
 
 
-def settings(**changes: Any) -> FitSettings:
+def recipe(**changes: Any) -> TrainingRecipe:
     values = {
-        "learning_rate": 1e-3,
-        "batch_size": 8,
+        "head_init": "random",
+        "learning_rates": (1e-3,),
+        "train_batch_size": 8,
         "max_epochs": 2,
-        "min_steps": 0,
-        "patience": 5,
-        "warmup_share": 0.1,
-        "weight_decay": 0.01,
         "head_factor": 1.0,
         "label_smoothing": 0.0,
         "contrastive": 0.0,
-        "bf16": False,
+        "soft_labels": 0.0,
     }
-    return FitSettings(**{**values, **changes})
+    return TrainingRecipe(**{**values, **changes})
 
 
-def fitted(model: Any, tokenizer: Any, **changes: Any) -> dict[str, torch.Tensor]:
+def fitted(model: Any, tokenizer: Any, bf16: bool = False, **changes: Any) -> dict[str, torch.Tensor]:
     model = copy.deepcopy(model)
-    fit(model, tokenizer, rows(tokenizer), rows(tokenizer), settings(**changes), seed=1)
+    fit(model, tokenizer, rows(tokenizer), rows(tokenizer), recipe(**changes), seed=1, bf16=bf16)
     return dict(model.state_dict())
 
 
@@ -85,9 +83,10 @@ def test_tokens_that_occur_learn_the_same_and_others_keep_their_embedding(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = model.get_input_embeddings().weight.detach().clone()
-    ours = fitted(model, tokenizer, weight_decay=0.0)
-    monkeypatch.setattr(trainer, "only_occurring_tokens", lambda *_: _nothing())
-    whole = fitted(model, tokenizer, weight_decay=0.0)
+    monkeypatch.setattr(trainer, "WEIGHT_DECAY", 0.0)  # the only part that tokens without a gradient would have
+    ours = fitted(model, tokenizer)
+    monkeypatch.setattr(accelerated, "only_occurring_tokens", lambda *_: _nothing())
+    whole = fitted(model, tokenizer)
     assert ours.keys() == whole.keys()
     for name in whole:
         torch.testing.assert_close(ours[name], whole[name], atol=1e-6, rtol=1e-5)
@@ -289,10 +288,11 @@ def test_buffers_of_the_copy_keep_their_precision(tokenizer: Any) -> None:
     assert {parameter.dtype for parameter in copied.parameters()} == {torch.bfloat16}
 
 
-def test_bf16_learns_in_float32(model: Any, tokenizer: Any) -> None:
+def test_bf16_learns_in_float32(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps far below the resolution of bfloat16 add up, in the direction of a float32 fit."""
+    monkeypatch.setattr(trainer, "WEIGHT_DECAY", 0.0)
     start = dict(model.state_dict())
-    options = {"learning_rate": 1e-6, "weight_decay": 0.0, "max_epochs": 4}
+    options = {"learning_rates": (1e-6,), "max_epochs": 4}
     exact, rounded = fitted(model, tokenizer, **options), fitted(model, tokenizer, bf16=True, **options)
     name = "bert.encoder.layer.1.output.dense.weight"
     step, other = (weights[name] - start[name] for weights in (exact, rounded))
@@ -314,12 +314,13 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
             assert cosine > (0.99 if bf16 else 0.99999), name
 
 
-def test_weights_that_take_no_part_stay_as_they_are(tokenizer: Any) -> None:
+def test_weights_that_take_no_part_stay_as_they_are(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No gradient, no decay."""
+    monkeypatch.setattr(trainer, "WEIGHT_DECAY", 0.5)
     model = small(BertConfig, tokenizer)
     model.spare = nn.Linear(32, 2)
     before = model.spare.weight.detach().clone()
-    after = fitted(model, tokenizer, bf16=True, weight_decay=0.5)
+    after = fitted(model, tokenizer, bf16=True)
     assert torch.equal(after["spare.weight"], before)
 
 
@@ -346,7 +347,7 @@ def test_an_interrupted_fit_leaves_a_whole_model_without_gradients(model: Any, t
 
     keys = list(model.state_dict())
     with pytest.raises(KeyboardInterrupt):
-        fit(model, tokenizer, rows(tokenizer), rows(tokenizer), settings(bf16=bf16), seed=1, on_epoch=interrupt)
+        fit(model, tokenizer, rows(tokenizer), rows(tokenizer), recipe(), seed=1, on_epoch=interrupt, bf16=bf16)
     assert all(weight.grad is None for weight in model.parameters())
     assert list(model.state_dict()) == keys and model.config._attn_implementation == "eager"
     assert type(model.get_input_embeddings()) is nn.Embedding

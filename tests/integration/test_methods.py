@@ -16,6 +16,7 @@ from pgkd_agent.errors import ConfigError, TeacherOutputError
 from pgkd_agent.experiments.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
 from pgkd_agent.experiments.methods.eda import from_table
 from pgkd_agent.experiments.methods.loops import RepeatingTeacher
+from pgkd_agent.student import recipe
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, FitResult, Label
 from tests.integration.conftest import TOPICS, sentences
@@ -59,8 +60,8 @@ def test_the_plain_student_takes_rows_of_rare_classes_again(tmp_path: Path, task
     )
     steps = {}
     for balance in (0.0, 1.0, 3.0):
-        student = config.student.model_copy(update={"balance": balance, "max_epochs": 2})
-        outcome = run_in(tmp_path, "plain", rare, config.model_copy(update={"student": student}))
+        changed = config.changed({"student.balance": balance, "student.max_epochs": 2})
+        outcome = run_in(tmp_path, "plain", rare, changed)
         assert outcome.rows == len(rare.train)
         steps[balance] = outcome.gradient_steps
     assert steps == {0.0: 6, 1.0: 6, 3.0: 14}  # of two epochs: up to 9 a class fill a batch, up to 28 take four more
@@ -126,16 +127,14 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
 def test_a_loop_follows_the_recipe_of_its_student_also_where_its_first_fit_was_kept(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    recipe = {"order": "real_last", "synthetic_weight": 0.25, "learning_rates": (1e-4, 1e-2), "max_epochs": 3}
-    other = config.model_copy(update={"student": config.student.model_copy(update=recipe)})
+    other = config.changed({"student.learning_rate": (1e-4, 1e-2), "student.max_epochs": 3})
     setting = Setting(task, other, tmp_path, accepted=({"fruit": 3},))
     alone = run_method("control", replace(setting, plain_fits=PlainFits()))
     run_method("plain", setting)
     kept = run_method("control", setting)  # the rate that the kept fit chose holds for the next one too
     assert (kept.predicted, kept.gradient_steps) == (alone.predicted, alone.gradient_steps)
     assert kept.validation_loss == alone.validation_loss
-    # Two rates in step 0, two parts in step 1: 3 epochs of 3 or 4 steps each.
-    assert kept.gradient_steps == 2 * 3 * 3 + 3 * 4 + 3 * 3
+    assert kept.gradient_steps == 2 * 3 * 3 + 3 * 4  # two rates in step 0: 3 epochs of 3 or 4 steps each
 
 
 def test_rows_are_repeated_in_turns(task: Task) -> None:
@@ -183,8 +182,8 @@ def test_gradual_begins_with_the_real_rows_and_changes_more_and_more(
     stages: list[list[str]] = []
     student_of = rows.new_student
 
-    def watched(setting: Setting) -> Any:
-        student = student_of(setting)
+    def watched(setting: Setting, **changes: Any) -> Any:
+        student = student_of(setting, **changes)
         fit = student.fit
         student.fit = lambda these, *more: (stages.append([row.text for row in these]), fit(these, *more))[1]
         return student
@@ -277,8 +276,9 @@ def test_sungen_trusts_right_labels_more_than_planted_wrong_ones(
         return fit(self, rows, validation, kd_step, given)
 
     monkeypatch.setattr(TorchStudent, "fit", watched)
+    monkeypatch.setattr(recipe, "SMALL", replace(recipe.SMALL, head_factor=1.0))  # the tiny head learns fast enough
     with serve(writes) as server:
-        changed = asked_of(config, server, samples_per_request=5)
+        changed = asked_of(config, server, samples_per_request=5).changed({"student.learning_rate": 1e-2})
         outcome = run_in(tmp_path, "sungen", task, changed, per_class=20, rounds=12)
         asked = [json.dumps(body["messages"]) for body in server.requests]
     assert {sum(f'class \\"{name}\\"' in prompt for prompt in asked) for name in TOPICS} == {4}  # each class alike

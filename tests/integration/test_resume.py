@@ -214,27 +214,11 @@ def test_a_finished_run_is_replayed_without_a_call_and_without_a_teacher(
 
 
 def test_a_run_with_a_recipe_of_its_own_is_replayed(tiny_student: Path, server: OpenAIServer, tmp_path: Path) -> None:
-    flags = {"student.learning_rates": (1e-3, 1e-2), "student.order": "synthetic_first", "student.max_epochs": 3}
+    flags = {"student.learning_rate": (1e-3, 1e-2), "student.max_epochs": 3}
     first = distill(TRAIN, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
     again = resume(tmp_path / "run")
     assert [step.validation.loss for step in again.steps] == [step.validation.loss for step in first.steps]
     assert {step.learning_rate for step in first.steps} == {step.learning_rate for step in again.steps} != {0.0}
-
-
-def test_a_run_from_before_smoothing_and_the_like_goes_on_without_them(
-    tiny_student: Path, server: OpenAIServer, tmp_path: Path
-) -> None:
-    uneven = TRAIN[:-5]
-    newer = {"label_smoothing": 0, "soft_labels": 0, "balance": 0, "head_init": "random", "contrastive": 0}
-    flags = {**{f"student.{name}": value for name, value in newer.items()}, "student.max_epochs": 3}
-    first = distill(uneven, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
-    file = tmp_path / "run" / "config.yaml"
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    older = [line for line in lines if line.split(":")[0].strip() not in newer]
-    assert len(older) == len(lines) - len(newer)
-    file.write_text("".join(older), encoding="utf-8")
-    again = resume(tmp_path / "run")
-    assert [step.validation.loss for step in again.steps] == [step.validation.loss for step in first.steps]
 
 
 def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(

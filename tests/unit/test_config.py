@@ -27,14 +27,14 @@ def test_precedence(tmp_path: Path) -> None:
 def test_the_papers_recipe() -> None:
     config = build_config(recipe="paper")
     student, evidence, pgkd = config.student, config.evidence, config.pgkd
-    assert (student.name, student.max_length, student.patience) == ("bert-base-uncased", 512, 5)
+    assert (student.name, student.max_length) == ("bert-base-uncased", 512)
     assert (student.learning_rate, student.train_batch_size, student.max_epochs) == (2e-5, 64, 30)
-    assert (student.restart, student.head_factor, student.label_smoothing) == ("continue", 1.0, 0.0)
+    assert (student.restart, student.head_init, student.label_smoothing) == ("continue", "random", 0.0)
     assert (student.soft_labels, student.balance, config.data.rows) == (0.0, 0.0, 1000)
     assert (evidence.source, evidence.few_shot, evidence.correct) == ("history", 16, 16)
     assert (evidence.misclassified, evidence.hard_negatives) == (16, 16)
     assert (pgkd.num_kd_steps, pgkd.patience_limit, pgkd.pgkd_batch_size) == (10, 5, 32)
-    assert config.teacher.prompt == "paper" and config.recipe == "paper"
+    assert config.teacher.prompt == "paper"
 
 
 @pytest.mark.parametrize(("asked", "limit"), [(5, 16), (32, 16), (33, 16), (64, 32), (500, 250)])

@@ -154,10 +154,6 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
             raise ConfigError(f"{what}: a seed is there twice")
     if empty := [key for key, values in plan.tune.items() if not values]:
         raise ConfigError(f"{what}: tune.{empty[0]} has no values to choose from")
-    named = [plan.settings, *(entry.settings for entry in plan.datasets.values())]
-    named += [entry.settings for entry in plan.methods.values()]
-    if "student.learning_rate" in plan.tune and any((one.get("student") or {}).get("learning_rates") for one in named):
-        raise ConfigError(f"{what}: student.learning_rates would undo what tune chooses; leave one of them out")
     for name in (*plan.datasets, *plan.methods):
         if not NAME.fullmatch(name):
             raise ConfigError(f"{what}: the name {name!r} becomes a folder; take letters, digits, and any of _ . = + -")

@@ -15,7 +15,6 @@ from pgkd_agent.experiments.compare.plan import Cell
 from pgkd_agent.experiments.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.files import as_line, write_whole
 from pgkd_agent.metrics.intervals import NO_LABEL, NOT_ASKED
-from pgkd_agent.runs.directory import TRAINED_BEFORE
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.types import TokenUsage, label_names
 
@@ -23,17 +22,6 @@ STEPPED = ("pgkd", "evokd", "evokd_init")
 """Methods with the KD steps of the settings."""
 PROMPTED = ("zero_shot", "few_shot")
 """Methods without a student."""
-LOOP_SETTINGS = ("order", "synthetic_weight", "soft_labels")
-"""Of a student, for methods that train on a history."""
-BEFORE: dict[str, Any] = {
-    "learning_rates": [],
-    "min_steps": 0,
-    "order": "mixed",
-    "synthetic_weight": 1.0,
-    **TRAINED_BEFORE["student"],
-}
-"""How a student trained before there were these settings: where they say the same they do not count, and cells from
-before are still there."""
 HOW_ASKED = {
     "cache",
     "cache_counts",
@@ -145,17 +133,7 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 def _settings_of(cell: Cell) -> dict[str, Any]:
     """Settings that matter to the method."""
-    settings = cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
-    student = settings.get("student", {})
-    for name, before in BEFORE.items():
-        if name in student and (student[name] == before or (name in LOOP_SETTINGS and not _loops(cell.method))):
-            del student[name]
-    return settings
-
-
-def _loops(method: str) -> bool:
-    """Whether a method trains on a history of real and written rows."""
-    return method in ("pgkd", "frozen", *REPEATS)
+    return cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
 
 
 def _left_out(method: str) -> dict[str, Any]:
@@ -165,9 +143,10 @@ def _left_out(method: str) -> dict[str, Any]:
         unused += ["teacher", "zero_shot", "budget"]
     if method in PROMPTED:
         unused += ["student"]
+    student = set() if method in ("pgkd", "frozen", *REPEATS) else {"soft_labels"}  # for a history with written rows
     if method in PROMPTED or method not in (*WITH_LLM, "frozen"):
         unused += ["guardrails"]
-    return {"teacher": HOW_ASKED, **dict.fromkeys(unused, True), "data": {"data_dir"}}
+    return {"teacher": HOW_ASKED, "student": student, **dict.fromkeys(unused, True), "data": {"data_dir"}}
 
 
 def read_cell(file: Path) -> Done | None:

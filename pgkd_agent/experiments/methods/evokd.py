@@ -119,18 +119,18 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int,
 
 def _student(setting: Setting, epochs: int) -> TorchStudent:
     """One that goes on from where it is, for as many epochs."""
-    changes = {"max_epochs": epochs, "min_steps": 0, "learning_rates": (), "patience": epochs, "restart": "continue"}
-    student = setting.config.student.model_copy(update=changes)
-    return new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
+    from pgkd_agent.student.recipe import recipe_for
+
+    rates = recipe_for(setting.config.student).learning_rates[:1]  # there are no validation rows to choose one by
+    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
 
 
 def _with_half(setting: Setting) -> Setting:
     """With half of the tokens, where they are capped."""
-    budget = setting.config.budget
-    if budget.max_tokens is None:
-        return setting
-    budget = budget.model_copy(update={"max_tokens": budget.max_tokens // 2})
-    return replace(setting, config=setting.config.model_copy(update={"budget": budget}))
+    most = setting.config.budget.max_tokens
+    return (
+        setting if most is None else replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
+    )
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
     if hasattr(setting.teacher, "write"):
         raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
     config = setting.config
-    per_call = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"pgkd_batch_size": PER_CALL})})
+    per_call = config.changed({"pgkd.pgkd_batch_size": PER_CALL})
     longest = reply_tokens(load_prompt(str(prompt_file("evokd_writing"))), setting.task, per_call)
     setting.folder.mkdir(parents=True, exist_ok=True)
     budget = Budget(config.budget, load_prices(config.teacher.prices))

@@ -105,9 +105,7 @@ class _EpochLearner:
 
     def __init__(self, setting: Setting, rows: Sequence[Example]) -> None:
         # the weights follow gradients of the labels as they are
-        changes = {"label_smoothing": 0.0, "max_epochs": 1, "min_steps": 0, "learning_rates": (), "restart": "continue"}
-        student = setting.config.student.model_copy(update=changes)
-        self._student = new_student(replace(setting, config=setting.config.model_copy(update={"student": student})))
+        self._student = new_student(setting, label_smoothing=0.0, max_epochs=1, restart="continue")
         self._rows = rows
         self._round = 0
 

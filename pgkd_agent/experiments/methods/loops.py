@@ -98,8 +98,7 @@ def _in_steps(setting: Setting, teacher: Teacher | None, number: int, screener: 
     """The loop over a number of steps that is known: the run behind it has had patience already."""
     started = time.perf_counter()
     student = LoopStudent(setting)
-    steps = setting.config.pgkd.model_copy(update={"num_kd_steps": number, "patience_limit": number})
-    config = setting.config.model_copy(update={"pgkd": steps})
+    config = setting.config.changed({"pgkd.num_kd_steps": number, "pgkd.patience_limit": number})
     result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
     started -= student.seconds_saved
     return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pgkd_agent.config import PGKDConfig
 from pgkd_agent.experiments.methods.eda import WORDNET, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.experiments.methods.setting import Outcome, Setting, new_student, on_test
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Student
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import Example, label_names
+
+if TYPE_CHECKING:
+    from pgkd_agent.student.student import TorchStudent
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Alpha of EDA in the stages of `gradual`; the first has the real rows alone."""
@@ -67,7 +69,7 @@ def train_in_stages(
 ) -> Outcome:
     """One fit a stage, each from the weights of the one before."""
     started = time.perf_counter()
-    student = new_student(replace(setting, config=_config(setting.config, stages, steps, uses_validation)))
+    student = _student(setting, stages, steps, uses_validation)
     done = 0
     for number, rows in enumerate(stages):
         done += student.fit(rows, setting.task.validation if uses_validation else rows, number).gradient_steps
@@ -80,20 +82,21 @@ def train_in_stages(
     )
 
 
-def _config(
-    config: PGKDConfig, stages: Sequence[Sequence[Example]], steps: int | None, uses_validation: bool
-) -> PGKDConfig:
-    """Epochs of a stage, from the steps of all; without validation rows no fit ends early."""
-    from pgkd_agent.student.loading import recipe_for
+def _student(
+    setting: Setting, stages: Sequence[Sequence[Example]], steps: int | None, uses_validation: bool
+) -> TorchStudent:
+    """Its epochs are those of a stage, from the steps of all; without validation rows no fit ends early."""
+    from pgkd_agent.student.recipe import recipe_for
 
+    recipe = recipe_for(setting.config.student)
     if steps is None:
-        epochs = math.ceil(recipe_for(config.student).max_epochs / len(stages))
+        epochs = math.ceil(recipe.max_epochs / len(stages))
     else:
-        epochs = math.ceil(steps / sum(batches(len(rows), config) for rows in stages))
-    least = config.student.min_steps // len(stages) if steps is None else 0
-    changes = {"max_epochs": epochs, "min_steps": least, "restart": "continue"}
-    patience = {} if uses_validation else {"patience": epochs, "learning_rates": ()}  # nothing to choose a rate by
-    return config.model_copy(update={"student": config.student.model_copy(update={**changes, **patience})})
+        epochs = math.ceil(steps / sum(recipe.steps_per_epoch(len(rows)) for rows in stages))
+    if uses_validation:
+        return new_student(setting, max_epochs=epochs, restart="continue")
+    rates = recipe.learning_rates[:1]  # nothing to choose one by
+    return new_student(setting, max_epochs=epochs, restart="continue", patience=epochs, learning_rates=rates)
 
 
 def take_shots(setting: Setting, shots: int | None) -> list[Example]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.config import PGKDConfig, StudentSettings
+from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.metrics.report import evaluate
@@ -83,15 +82,22 @@ class Outcome:
     seconds: float = 0.0
 
 
-def new_student(setting: Setting) -> TorchStudent:
-    """Of a method other than Algorithm 1: it takes labels as they are."""
-    return _student(setting, setting.config.student.model_copy(update={"soft_labels": 0.0}))
+def new_student(setting: Setting, **changes: Any) -> TorchStudent:
+    """Of a method other than Algorithm 1: it takes labels as they are.
+
+    Args:
+        changes: Of the settings' recipe, by field of `TrainingRecipe`.
+    """
+    return _student(setting, soft_labels=0.0, **changes)
 
 
-def _student(setting: Setting, settings: StudentSettings) -> TorchStudent:
+def _student(setting: Setting, **changes: Any) -> TorchStudent:
+    from pgkd_agent.student.recipe import recipe_for
     from pgkd_agent.student.student import TorchStudent
 
-    return TorchStudent(settings, setting.task.taxonomy, setting.config.seed)
+    settings = setting.config.student
+    recipe = replace(recipe_for(settings), **changes)
+    return TorchStudent(settings, setting.task.taxonomy, setting.config.seed, recipe=recipe)
 
 
 class PlainFits:
@@ -105,9 +111,7 @@ class PlainFits:
     def fit(self, setting: Setting, student: TorchStudent, rows: Sequence[Example]) -> tuple[FitResult, float]:
         """Fit to the real rows, or put back what that came to; the seconds are those of the fit either way."""
         validation = setting.task.validation
-        without_written = {"order": "mixed", "synthetic_weight": 1.0}  # there are none in this fit
-        settings = setting.config.student.model_copy(update=without_written)
-        key = (settings, setting.config.seed, tuple(rows), validation)
+        key = (setting.config.student, setting.config.seed, tuple(rows), validation)
         if self._kept is None or key != self._key:
             started = time.perf_counter()
             result = student.fit(rows, validation, 0)
@@ -129,22 +133,14 @@ class LoopStudent:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._student = _student(setting, setting.config.student)
+        self._student = _student(setting)
         self.reset, self.predict = self._student.reset, self._student.predict
         self.snapshot, self.restore = self._student.snapshot, self._student.restore
         self.seconds_saved = 0.0
 
-    def fit(
-        self,
-        rows: Sequence[Example],
-        validation: Sequence[Example],
-        kd_step: int,
-        weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
-    ) -> FitResult:
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         if kd_step:
-            return self._student.fit(rows, validation, kd_step, weights, goes_on=goes_on)
+            return self._student.fit(rows, validation, kd_step)
         started = time.perf_counter()
         result, seconds = self._setting.plain_fits.fit(self._setting, self._student, rows)
         self.seconds_saved = max(0.0, seconds - (time.perf_counter() - started))
@@ -153,9 +149,9 @@ class LoopStudent:
 
 def batches(rows: int, config: PGKDConfig) -> int:
     """Gradient steps of an epoch."""
-    from pgkd_agent.student.loading import recipe_for
+    from pgkd_agent.student.recipe import recipe_for
 
-    return math.ceil(rows / recipe_for(config.student).train_batch_size)
+    return recipe_for(config.student).steps_per_epoch(rows)
 
 
 Predict = Callable[[Sequence[str]], Probabilities]

@@ -47,6 +47,9 @@ SHRINKING_ORDER = ("few_shot", "correct", "misclassified", "hard_negatives")
 WORST_CLASSES = (20, 5)
 """Classes left in the shorter reports."""
 
+PER_CLASS = 4
+"""Most shots, and most items of each pool, in a request about one class; twice as many in one about a pair."""
+
 MAX_CONFUSIONS = 20
 """Most confusions listed in a prompt; a large taxonomy has thousands."""
 
@@ -121,14 +124,14 @@ def _about(
     """A prompt about one class, or about a pair: rows of both and what is taken for what between them."""
     settings = config.evidence
     random = rng(config.seed, request.kd_step, f"class/{index}")
-    most = settings.per_class * len(plan.labels)
+    most = PER_CLASS * len(plan.labels)
     limits = EvidenceLimits(
         min(settings.correct, most), min(settings.misclassified, most), min(settings.hard_negatives, most)
     )
     shots: list[Example] = []
     for label in plan.labels:
         own = [row for row in request.train if row.label == label]
-        shots += random.sample(own, min(settings.per_class, len(own)))
+        shots += random.sample(own, min(PER_CLASS, len(own)))
     if plan.rival is None:
         evidence = evidence_of_class(request.scored, plan.label, limits, random)
         confusions = [item for item in request.confusions if plan.label in (item.gold_label, item.predicted_label)]

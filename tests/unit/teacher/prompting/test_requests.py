@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pgkd_agent.config import build_config
+from pgkd_agent.teacher.prompting import requests as requests_module
 from pgkd_agent.teacher.prompting.requests import plan_prompt_requests, shrunk
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, list_prompts, load_prompt
 from pgkd_agent.types import Confusion, Evidence, Example, Label, TeacherRequest
@@ -25,9 +26,14 @@ REQUEST = TeacherRequest(
     confusions=(Confusion("b", "a", 7), Confusion("a", "b", 2), Confusion("a", "c", 1)),
 )
 MANY = (*TAXONOMY, *(Label(f"class {n}") for n in range(30)))
-CONFIG = build_config(flags={"teacher.samples_per_request": 4, "evidence.per_class": 3})
+CONFIG = build_config(flags={"teacher.samples_per_request": 4})
 PER_CLASS = load_prompt("per_class")
 CONTRASTIVE = load_prompt("contrastive")
+
+
+@pytest.fixture(autouse=True)
+def three_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests_module, "PER_CLASS", 3)
 
 
 def test_a_request_about_a_class_shows_only_what_concerns_it() -> None:
