@@ -43,7 +43,8 @@ test: models ## Run all tests
 
 # Old libraries call what newer ones deprecate. The two tests left out compare files as the newest libraries write them.
 test-min: ## Run all tests with the oldest versions that pyproject.toml allows, in .venv-min; needs Python 3.11
-	@$(MAKE) --no-print-directory test VENV=.venv-min CONSTRAINTS=constraints-min.txt TEST_ARGS='-W default::DeprecationWarning \
+	@$(MAKE) --no-print-directory test VENV=.venv-min CONSTRAINTS=constraints-min.txt TEST_ARGS='\
+	  -W default::DeprecationWarning \
 	  --deselect tests/unit/test_schemas.py::test_the_file_is_up_to_date \
 	  --deselect tests/integration/test_docs.py::test_the_list_of_options_is_current $(TEST_ARGS)'
 
