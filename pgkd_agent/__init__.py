@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.types import Example, Label
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Answer": "pgkd_agent.answering.cascade",

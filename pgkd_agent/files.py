@@ -1,5 +1,4 @@
-"""Files that others read while they grow: written whole or a line at a time, and held by one process; and the folders
-that the package carries."""
+"""Files that others read while they grow: written whole or a line at a time, held by one process; package folders."""
 
 from __future__ import annotations
 
@@ -59,7 +58,6 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     Raises:
         StorageError: The disk is full or refuses.
     """
-
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape

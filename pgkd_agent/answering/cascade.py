@@ -53,7 +53,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """
+    """What a cascade says of a text.
+
     Attributes:
         source: Whose label it is: `student` or `fallback`.
         student: What the student said.
@@ -125,6 +126,7 @@ class Cascade(Runnable[str, Routed]):
 
     @property
     def stats(self) -> CascadeStats:
+        """Counts and tokens since the cascade was made."""
         return self._stats
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Routed:

@@ -119,6 +119,7 @@ class StudentClassifier(Runnable[str, Prediction]):
 
     @property
     def taxonomy(self) -> tuple[Label, ...]:
+        """The labels in the order of `labels`, without descriptions."""
         return tuple(Label(name) for name in self.labels)
 
     def probabilities(self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None) -> Probabilities:

@@ -101,8 +101,10 @@ def _student(setting: Setting, **changes: Any) -> TorchStudent:
 
 
 class PlainFits:
-    """The plain student of a dataset and seed, trained once for all loops that begin with it; only the last one is
-    kept, 4 bytes a parameter."""
+    """The plain student of a dataset and seed, trained once for all loops that begin with it.
+
+    Only the last one is kept, 4 bytes a parameter.
+    """
 
     def __init__(self) -> None:
         self._key: Any = None
