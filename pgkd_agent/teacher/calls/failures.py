@@ -1,14 +1,4 @@
-"""From a provider's exception to what is done about it.
-
-kind      what follows
-CONTEXT   the prompt is shortened (`teacher.chain`); where nothing is left to drop, the run ends
-REFUSED   counted, asked once more, else the request brings nothing (`teacher.chain`)
-AUTH      the run ends, naming the variables
-QUOTA     the run ends
-NO_MODEL  the run ends
-PASSING   tried again after a wait, bounded in number and time (`calls.retrying`); then the run ends
-NOT_API   the run ends: something else than the provider's API answered
-REJECTED  the setting it names is dropped and the call repeated (`providers.dialect`); else the run ends
+"""From a provider's exception to its kind, which says what is done about it, and to the error that users see.
 
 Here is what HTTP and its clients have in common; what one provider says is in its file under `teacher.providers`.
 """
@@ -153,27 +143,25 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of a failure, wherever a provider's client keeps it; None after an answer with status 200."""
-    for link in _chain(error):
-        for place in (
-            getattr(link, "status_code", None),
-            getattr(link, "code", None),
-            getattr(getattr(link, "response", None), "status_code", None),
-            _of_botocore(link, "ResponseMetadata").get("HTTPStatusCode"),
-            _body(link).get("code"),
-        ):
-            if isinstance(place, int) and (place >= 400 or place == _BROKE_OFF):
-                return int(place)
-    return None
+    """The HTTP status of a failure; None after an answer with status 200."""
+    numbers = (place for place in _places(error) if isinstance(place, int))
+    return next((number for number in numbers if number >= 400 or number == _BROKE_OFF), None)
 
 
 def _code(error: BaseException) -> str | None:
     """The provider's own name for the error."""
+    return next((place for place in _places(error) if isinstance(place, str)), None)
+
+
+def _places(error: BaseException) -> Iterator[Any]:
+    """Wherever the clients of providers keep status and code."""
     for link in _chain(error):
-        for place in (getattr(link, "code", None), _of_botocore(link, "Error").get("Code"), _body(link).get("code")):
-            if isinstance(place, str):
-                return place
-    return None
+        yield getattr(link, "status_code", None)
+        yield getattr(link, "code", None)
+        yield getattr(getattr(link, "response", None), "status_code", None)
+        yield _of_botocore(link, "ResponseMetadata").get("HTTPStatusCode")
+        yield _of_botocore(link, "Error").get("Code")
+        yield _body(link).get("code")
 
 
 def _of_botocore(error: BaseException, part: str) -> dict[str, Any]:

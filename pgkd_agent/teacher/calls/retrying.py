@@ -35,14 +35,15 @@ def call_with_retries(
         Exception: What the last try raised: another kind of failure, one try too many, or a provider that asks for
             a wait of more than `LONGEST_RETRY_AFTER`.
     """
-    started, tries = time.monotonic(), 0
+    started, tries, pause = time.monotonic(), 0, 1.0
     while True:
         try:
             return call()
         except Exception as error:
             tries += 1
             asked = retry_after(error)
-            wait = min(LONGEST_WAIT, 2 ** (tries - 1) + random.random()) if asked is None else asked
+            wait = min(pause + random.random(), LONGEST_WAIT) if asked is None else asked
+            pause *= 2
             is_over = tries >= max_attempts or time.monotonic() - started + wait >= max_seconds
             if is_over or not is_worth_another_try(error):
                 raise

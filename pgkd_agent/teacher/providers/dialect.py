@@ -53,15 +53,11 @@ REPLY_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "ma
 ANSWER_TOOL = "answer"
 
 _SIGNS = {
-    "temperature": re.compile(r"temperature", re.IGNORECASE),
-    "seed": re.compile(r"\bseed\b", re.IGNORECASE),
+    "temperature": r"(?i)temperature",
+    "seed": r"(?i)\bseed\b",
     # Not one that calls it too large: such a server may read no other name, and replies would have no limit.
-    "max_tokens": re.compile(
-        r"(?s)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)", re.IGNORECASE
-    ),
-    "level": re.compile(
-        r"format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar", re.IGNORECASE
-    ),
+    "max_tokens": r"(?is)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)",
+    "level": r"(?i)format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar",
 }
 """Words by which a refusal names the setting it is about."""
 
@@ -146,21 +142,18 @@ class Dialect:
             names.append("max_tokens")
         with self._lock:
             for name in names:
-                if sent.get(name) is not None and _SIGNS[name].search(said):
+                if sent.get(name) is not None and re.search(_SIGNS[name], said):
                     if name not in self._dropped:
                         self._dropped.add(name)
                         logger.warning("the teacher's model takes no %s; it is left out from now on", name)
                     return True
-            if "level" in sent and _SIGNS["level"].search(said):
+            if "level" in sent and re.search(_SIGNS["level"], said):
                 if sent["level"] != self.level:
                     return True
                 if self._level + 1 < len(self._levels):
                     self._level += 1
-                    logger.warning(
-                        "the teacher's model does not take answers as %s; asking as %s from now on",
-                        sent["level"],
-                        self.level,
-                    )
+                    change = f"does not take answers as {sent['level']}; asking as {self.level} from now on"
+                    logger.warning("the teacher's model %s", change)
                     return True
         return False
 

@@ -47,7 +47,8 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
 
 def _require(provider: Provider, settings: TeacherSettings) -> None:
     try:
-        import_module(provider.module or __name__)
+        if provider.module:
+            import_module(provider.module)
     except ImportError as error:
         raise ConfigError(
             f"teacher {settings.spec} needs {provider.module} ({error}): run `pip install '{provider.install}'`"

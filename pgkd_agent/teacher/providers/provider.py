@@ -12,23 +12,21 @@ from langchain_core.language_models import BaseChatModel
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.teacher.providers.dialect import Capabilities, Dialect
 
-ANY = Capabilities()
-"""What every chat model takes: answers in words."""
 FREE_CHECK_SECONDS = 10.0
 """For finding out, without a call of the model, whether its server answers."""
 
 
 class Kind(StrEnum):
-    """Of a failed call, in the order in which they are looked for; `teacher.calls.failures` has what follows."""
+    """Of a failed call, in the order in which they are looked for, with what follows; else the run ends."""
 
-    CONTEXT = "prompt longer than the model's context"
-    REFUSED = "refused for its content"
+    CONTEXT = "prompt longer than the model's context"  # shortened (`teacher.chain`) while there is something to drop
+    REFUSED = "refused for its content"  # counted, asked once more; then the request brings nothing (`teacher.chain`)
     AUTH = "credentials missing or refused"
     QUOTA = "quota used up"
     NO_MODEL = "no such model"
-    PASSING = "rate limit, time-out, connection or server error"
+    PASSING = "rate limit, time-out, connection or server error"  # tried again after a wait (`calls.retrying`)
     NOT_API = "not an answer of the provider's API"
-    REJECTED = "request rejected"
+    REJECTED = "request rejected"  # the setting that it names is dropped and the call repeated (`providers.dialect`)
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class ChatTeacher:
 
     model: BaseChatModel
     model_id: str
-    dialect: Dialect = field(default_factory=lambda: Dialect(ANY))
+    dialect: Dialect = field(default_factory=lambda: Dialect(Capabilities()))
     server: str = ""
     close: Callable[[], None] = lambda: None
     check_free: Callable[[], None] | None = None
@@ -56,8 +54,9 @@ class Provider:
     Attributes:
         name: Before the colon in `teacher.spec`.
         build: From the name after the colon, the settings and the longest reply in tokens to the model, with its
-            client's own retries off. Imports what is heavy; `dialect` and `server` are filled in where it does not.
-        elsewhere: Capabilities of another server than the provider's own; None: the same.
+            client's own retries off. It imports what is heavy. `build_teacher` adds the dialect, and an empty `server`.
+        capabilities: What its models take.
+        elsewhere: The same of another server than the provider's own; None: the same.
         module: Of an optional package that `build` imports; `install` is what `pip` calls it.
         keys: Environment variables that have to be set.
         server_variables: Environment variables that may name another server; the first one wins.
@@ -69,7 +68,7 @@ class Provider:
 
     name: str
     build: Callable[[str, TeacherSettings, int], ChatTeacher]
-    capabilities: Capabilities = ANY
+    capabilities: Capabilities = field(default_factory=Capabilities)
     elsewhere: Capabilities | None = None
     module: str = ""
     install: str = ""
