@@ -30,7 +30,9 @@ _IDLE_POLL_SECONDS = 1.5
 def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     from langchain_openai import ChatOpenAI
 
-    path = _model_file(name)
+    path = embedded.require(name) if name in embedded.MODELS else Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"teacher {settings.spec}: no such file; embedded models: smollm2")
     server = ExitStack()
     base_url = server.enter_context(
         serve(path, settings.context_tokens, settings.threads, settings.max_concurrency or 1)
@@ -43,16 +45,6 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         close=server.close,
         check_free=lambda: None,
     )
-
-
-def _model_file(name: str) -> Path:
-    """Of an embedded model's name, or of a path."""
-    if name in embedded.MODELS:
-        return embedded.require(name)
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"teacher local:{name}: no such file; embedded models: smollm2")
-    return path
 
 
 def _bypass_proxies(host: str) -> None:
@@ -119,8 +111,6 @@ def serve(model: Path, context_tokens: int = 4096, threads: int = 1, slots: int 
 
 
 def _check_gguf(path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"no model file at {path}; expected a .gguf file")
     try:
         with path.open("rb") as file:
             head = file.read(len(_GGUF_MAGIC))
