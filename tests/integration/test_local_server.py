@@ -159,11 +159,7 @@ def test_a_file_cut_short(smollm2: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (None, "cannot read the model file .*No such file"),
-        (b"", "not a GGUF file"),
-        (b"hello, not a model", "begins with b'hell'"),
-    ],
+    [(None, "No such file or directory"), (b"", "not a GGUF file"), (b"hello, not a model", "begins with b'hell'")],
 )
 def test_not_a_model(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"

@@ -37,7 +37,8 @@ MINE = Provider(
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.registered()  # loads those of the package, also for the tests after this one
     monkeypatch.setattr(registry, "_providers", dict(registry._providers))
     monkeypatch.setattr("pgkd_agent.teacher.calls.calling.Caller._sleep", lambda _self, _seconds: None)
     monkeypatch.setenv("MINE_KEY", "k")
