@@ -17,7 +17,7 @@ from pgkd_agent.data import PRESETS
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.teacher.preview import preview
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
-from pgkd_agent.teacher.providers.local import LocalServer
+from pgkd_agent.teacher.providers.local import serve
 
 
 def prompts(data: Path) -> dict[tuple[str, str], str]:
@@ -34,8 +34,8 @@ def prompts(data: Path) -> dict[tuple[str, str], str]:
     return found
 
 
-def true_tokens(server: LocalServer, text: str) -> int:
-    address = server.base_url.removesuffix("/v1") + "/tokenize"
+def true_tokens(server: str, text: str) -> int:
+    address = server.removesuffix("/v1") + "/tokenize"
     body = json.dumps({"content": text}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
@@ -46,7 +46,7 @@ def main(data: Path, models: list[Path]) -> None:
     texts = prompts(data)
     sys.stdout.write("| model | dataset | prompt | tokens | estimate / tokens |\n| --- | --- | --- | --- | --- |\n")
     for model in models:
-        with LocalServer(model) as server:
+        with serve(model) as server:
             for (dataset, variant), text in texts.items():
                 tokens = true_tokens(server, text)
                 ratio = estimate_tokens(text) / tokens

@@ -19,9 +19,6 @@ from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members, open_caller
 
 EXTRAS = {
-    "local": "xllamacpp",
-    "anthropic": "langchain_anthropic",
-    "ollama": "langchain_ollama",
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "plot": "matplotlib",
@@ -30,7 +27,7 @@ EXTRAS = {
     "mlflow": "mlflow",
     "wandb": "wandb",
 }
-"""A module of each extra."""
+"""A module of each extra; providers name theirs."""
 LOW_DISK_BYTES = 4e9
 """A run keeps two models, each with its successor for a moment: of BERT-base 1.8 GB."""
 REPLY_TOKENS = 64
@@ -92,8 +89,11 @@ def _nearest(folder: Path) -> Path:
 
 
 def _extras() -> Finding:
-    there = [extra for extra, module in EXTRAS.items() if importlib.util.find_spec(module)]
-    missing = [extra for extra in EXTRAS if extra not in there]
+    from pgkd_agent.teacher.providers.registry import registered
+
+    extras = {provider.name: provider.module for provider in registered() if provider.module} | EXTRAS
+    there = [extra for extra, module in extras.items() if importlib.util.find_spec(module)]
+    missing = [extra for extra in extras if extra not in there]
     return Finding("extras", f"installed: {', '.join(there) or 'none'}; not: {', '.join(missing) or 'none'}")
 
 

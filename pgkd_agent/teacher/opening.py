@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pgkd_agent.teacher.calls.calling import Caller
     from pgkd_agent.teacher.chain import OnPlan, OnRequest
     from pgkd_agent.teacher.prompting.requests import PromptRequest
-    from pgkd_agent.teacher.providers.factory import ChatTeacher
+    from pgkd_agent.teacher.providers.provider import ChatTeacher
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
 MAX_REPLY_TOKENS = 4096

@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.teacher.providers.local import LocalServer
+from pgkd_agent.teacher.providers.factory import build_teacher
+from pgkd_agent.teacher.providers.local import serve
 
 LABELS = ["Sci/Tech", "it's", 'a "quoted" one', "été 🏀"]
 ITEM = {
@@ -33,15 +35,15 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def server(smollm2: Path) -> Iterator[LocalServer]:
-    with LocalServer(smollm2, context_tokens=512) as running:
+def server(smollm2: Path) -> Iterator[str]:
+    with serve(smollm2, context_tokens=512) as running:
         yield running
 
 
-def ask(server: LocalServer, content: str = "Write two headlines.", **fields: Any) -> httpx.Response:
+def ask(server: str, content: str = "Write two headlines.", **fields: Any) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": content}], "seed": 1, "temperature": 1.0, **fields}
     with httpx.Client(trust_env=False, timeout=120) as client:
-        return client.post(f"{server.base_url}/chat/completions", json=body)
+        return client.post(f"{server}/chat/completions", json=body)
 
 
 def text_of(response: httpx.Response) -> str:
@@ -52,27 +54,27 @@ def text_of(response: httpx.Response) -> str:
 pytestmark = pytest.mark.local_model
 
 
-def test_reply_follows_the_schema(server: LocalServer) -> None:
+def test_reply_follows_the_schema(server: str) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "samples", "strict": True, "schema": SCHEMA}}
     reply = json.loads(text_of(ask(server, max_completion_tokens=300, response_format=wanted)))
     assert len(reply["samples"]) == 2
     assert all(sample["label"] in LABELS for sample in reply["samples"])
 
 
-def test_same_seed_same_reply_also_in_another_server(server: LocalServer, smollm2: Path) -> None:
+def test_same_seed_same_reply_also_in_another_server(server: str, smollm2: Path) -> None:
     reply = text_of(ask(server, max_tokens=12))
     assert text_of(ask(server, "Something in between.", max_tokens=5)) != reply
     assert text_of(ask(server, max_tokens=12)) == reply
     assert text_of(ask(server, max_tokens=12, seed=2)) != reply
-    with LocalServer(smollm2, context_tokens=512, threads=2) as second:
-        assert second.base_url != server.base_url
+    with serve(smollm2, context_tokens=512, threads=2) as second:
+        assert second != server
         assert text_of(ask(second, max_tokens=12)) == reply
     assert text_of(ask(server, max_tokens=12)) == reply  # closing one leaves the other
 
 
 def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None:
     long = "word " * 400  # with 64 tokens of reply it fills most of one context of 512
-    with LocalServer(smollm2, context_tokens=512, slots=2) as server:
+    with serve(smollm2, context_tokens=512, slots=2) as server:
         replies: list[httpx.Response] = []
         asking = [
             threading.Thread(
@@ -85,61 +87,64 @@ def test_slots_answer_at_once_each_with_the_whole_context(smollm2: Path) -> None
         most = 0
         while any(thread.is_alive() for thread in asking):
             with httpx.Client(trust_env=False, timeout=10) as client:
-                slots = client.get(server.base_url.removesuffix("/v1") + "/slots").json()
+                slots = client.get(server.removesuffix("/v1") + "/slots").json()
             most = max(most, sum(slot["is_processing"] for slot in slots))
             time.sleep(0.05)
     assert most == 2 and [slot["n_ctx"] for slot in slots] == [512, 512]
     assert [reply.json()["usage"]["completion_tokens"] for reply in replies] == [64, 64]
 
 
-def test_length_limit_and_no_path_in_the_reply(server: LocalServer, smollm2: Path) -> None:
+def test_length_limit_and_no_path_in_the_reply(server: str, smollm2: Path) -> None:
     reply = ask(server, max_completion_tokens=7).json()
     assert reply["usage"]["completion_tokens"] == 7
     assert reply["choices"][0]["finish_reason"] == "length"
     assert reply["model"] == smollm2.stem
 
 
-def test_prompt_beyond_the_context_is_refused(server: LocalServer) -> None:
+def test_prompt_beyond_the_context_is_refused(server: str) -> None:
     response = ask(server, "word " * 1000)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "exceed_context_size_error"
 
 
-def test_close_frees_the_port_and_may_be_repeated(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    server = LocalServer(smollm2, context_tokens=256)
-    address = urlsplit(server.start().base_url)
-    assert address.hostname == "127.0.0.1" and address.port is not None
-    assert server.start().base_url == address.geturl()  # already running
-    server.close()
-    server.close()
+def test_leaving_frees_the_port_and_closing_may_be_repeated(
+    smollm2: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(smollm2, context_tokens=256) as url:
+        address = urlsplit(url)
+        assert address.hostname == "127.0.0.1" and address.port is not None
     with socket.socket() as probe:
         assert probe.connect_ex((address.hostname, address.port)) != 0
-    with pytest.raises(ConfigError, match="is not running"):
-        _ = server.base_url
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")  # put back after the test
+    chat = build_teacher(TeacherSettings(spec=f"local:{smollm2}", context_tokens=512), 16)
+    chat.close()
+    chat.close()
     assert capfd.readouterr() == ("", "")
 
 
-def test_close_waits_for_the_reply_in_flight(smollm2: Path) -> None:
+def test_leaving_waits_for_the_reply_in_flight(smollm2: Path) -> None:
     replies: list[httpx.Response] = []
-    server = LocalServer(smollm2, context_tokens=256).start()
-    waiting = threading.Thread(target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True)
-    waiting.start()
-    slots = server.base_url.replace("/v1", "/slots")
-    with httpx.Client(trust_env=False) as client:
-        deadline = time.monotonic() + 30
-        while not client.get(slots).json()[0]["is_processing"] and not replies:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    server.close()
+    with serve(smollm2, context_tokens=256) as server:
+        waiting = threading.Thread(
+            target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True
+        )
+        waiting.start()
+        slots = server.replace("/v1", "/slots")
+        with httpx.Client(trust_env=False) as client:
+            deadline = time.monotonic() + 30
+            while not client.get(slots).json()[0]["is_processing"] and not replies:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
     waiting.join(30)
     assert replies[0].json()["usage"]["completion_tokens"] == 60
 
 
 def test_closing_after_the_client_hung_up(smollm2: Path) -> None:
-    with LocalServer(smollm2) as server, httpx.Client(trust_env=False, timeout=1) as client:
+    with serve(smollm2) as server, httpx.Client(trust_env=False, timeout=1) as client:
         body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4000, "ignore_eos": True}
         with pytest.raises(httpx.ReadTimeout):
-            client.post(f"{server.base_url}/chat/completions", json=body)
+            client.post(f"{server}/chat/completions", json=body)
         started = time.monotonic()
     assert time.monotonic() - started < 60  # 4000 tokens would take minutes
 
@@ -148,25 +153,17 @@ def test_a_file_cut_short(smollm2: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     with smollm2.open("rb") as whole:
         cut.write_bytes(whole.read(1 << 22))
-    with pytest.raises(ConfigError, match=r"could not load .*cut\.gguf"), LocalServer(cut):
+    with pytest.raises(ConfigError, match=r"could not load .*cut\.gguf"), serve(cut):
         pass
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no model file at"), (b"", "not a GGUF file"), (b"hello, not a model", "begins with b'hell'")],
+    [(None, "No such file or directory"), (b"", "not a GGUF file"), (b"hello, not a model", "begins with b'hell'")],
 )
 def test_not_a_model(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        LocalServer(path).start()
-
-
-@pytest.mark.parametrize(("context", "threads"), [(1, 1), (4096, 0)])
-def test_numbers_out_of_range(context: int, threads: int) -> None:
-    with pytest.raises(ConfigError, match="expected at least"):
-        LocalServer(Path("x.gguf"), context, threads)
-    with pytest.raises(ConfigError, match="slots is 0"):
-        LocalServer(Path("x.gguf"), slots=0)
+    with pytest.raises(ConfigError, match=message), serve(path):
+        pass

@@ -360,7 +360,7 @@ def test_what_passes_is_waited_for(
 @pytest.mark.parametrize(
     ("provider", "missing", "message"),
     [
-        (ANTHROPIC, "ANTHROPIC_API_KEY", "no key; set ANTHROPIC_API_KEY$"),
+        (ANTHROPIC, "ANTHROPIC_API_KEY", ": set ANTHROPIC_API_KEY$"),
         (AZURE, "AZURE_OPENAI_API_KEY", "set AZURE_OPENAI_API_KEY$"),
         (AZURE, "OPENAI_API_VERSION", "set OPENAI_API_VERSION$"),
     ],

@@ -23,20 +23,14 @@ from pgkd_agent.errors import BudgetExceededError, PGKDError, StorageError
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, CallLog, RawReply
-from pgkd_agent.teacher.calls.failures import (
-    SURVIVABLE,
-    Kind,
-    call_with_retries,
-    classify,
-    is_worth_another_try,
-    may_be_billed,
-    unavailable,
-)
+from pgkd_agent.teacher.calls.failures import SURVIVABLE, Kind, classify, may_be_billed, unavailable
 from pgkd_agent.teacher.calls.pacing import Pace
+from pgkd_agent.teacher.calls.retrying import call_with_retries, is_worth_another_try
 from pgkd_agent.teacher.prompting.templates import Message
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens, most_tokens
 from pgkd_agent.teacher.providers.dialect import finish_reason, longest_reply, reply_text, token_usage
-from pgkd_agent.teacher.providers.factory import ChatTeacher, with_short_replies
+from pgkd_agent.teacher.providers.factory import with_short_replies
+from pgkd_agent.teacher.providers.provider import ChatTeacher
 from pgkd_agent.text import well_formed
 from pgkd_agent.types import TokenUsage
 

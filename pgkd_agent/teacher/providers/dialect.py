@@ -47,36 +47,17 @@ class Capabilities:
     prefix_cache: bool = False
 
 
-CAPABILITIES = {
-    "local": Capabilities(
-        ("json_schema", "text"), seed="call", array_bounds=True, max_tokens_field=True, prefix_cache=True
-    ),
-    "openai": Capabilities(("json_schema", "json_object", "tool", "text"), seed="call"),
-    "openai-compatible": Capabilities(("json_schema", "json_object", "text"), seed="call", max_tokens_field=True),
-    "azure_openai": Capabilities(("json_schema", "json_object", "tool", "text"), seed="call"),
-    "bedrock_converse": Capabilities(("tool", "text")),
-    "anthropic": Capabilities(("tool", "text")),
-    "ollama": Capabilities(
-        ("json_schema", "json_object", "text"), seed="field", response_format="call", array_bounds=True
-    ),
-}
-"""By provider; any other: `Capabilities()`."""
-
 REPLY_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "max_output_tokens", "max_new_tokens")
 """Where LangChain's models keep the length of a reply."""
 
 ANSWER_TOOL = "answer"
 
 _SIGNS = {
-    "temperature": re.compile(r"temperature", re.IGNORECASE),
-    "seed": re.compile(r"\bseed\b", re.IGNORECASE),
+    "temperature": r"(?i)temperature",
+    "seed": r"(?i)\bseed\b",
     # Not one that calls it too large: such a server may read no other name, and replies would have no limit.
-    "max_tokens": re.compile(
-        r"(?s)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)", re.IGNORECASE
-    ),
-    "level": re.compile(
-        r"format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar", re.IGNORECASE
-    ),
+    "max_tokens": r"(?is)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)",
+    "level": r"(?i)format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar",
 }
 """Words by which a refusal names the setting it is about."""
 
@@ -85,13 +66,13 @@ class Dialect:
     """Puts questions the way a model takes them; shared by all calls of a run, from several threads.
 
     Args:
-        level: Forced form of the answer; None begins with the provider's first and goes on to the next where it
+        structured: Forced form of the answer; `auto` begins with the provider's first and goes on to the next where it
             is rejected.
     """
 
-    def __init__(self, capabilities: Capabilities, level: Level | None = None) -> None:
+    def __init__(self, capabilities: Capabilities, structured: Level | Literal["auto"] = "auto") -> None:
         self.capabilities = capabilities
-        self._levels: Sequence[Level] = capabilities.levels if level is None else (level,)
+        self._levels: Sequence[Level] = capabilities.levels if structured == "auto" else (structured,)
         self._lock = threading.Lock()
         self._dropped: set[str] = set()
         self._level = 0
@@ -128,17 +109,13 @@ class Dialect:
     def bind(self, model: BaseChatModel, settings: Mapping[str, Any]) -> Runnable[Any, AIMessage]:
         """The model with the settings in the form that its provider reads."""
         can = self.capabilities
-        fields: dict[str, Any] = {}
-        if "temperature" in self._dropped:
-            fields["temperature"] = None
+        fields = {"temperature": None} if "temperature" in self._dropped else {}
         if can.seed == "field":
             fields["seed"] = settings.get("seed")
         if fields:
             model = model.model_copy(update=fields)
-        call: dict[str, Any] = {}
+        call = {"seed": settings["seed"]} if can.seed == "call" and "seed" in settings else {}
         body: dict[str, Any] = {}
-        if can.seed == "call" and "seed" in settings:
-            call["seed"] = settings["seed"]
         if response_format := _response_format(settings):
             (body if can.response_format == "body" else call)["response_format"] = response_format
         if can.max_tokens_field and "max_tokens" in settings:
@@ -165,21 +142,18 @@ class Dialect:
             names.append("max_tokens")
         with self._lock:
             for name in names:
-                if sent.get(name) is not None and _SIGNS[name].search(said):
+                if sent.get(name) is not None and re.search(_SIGNS[name], said):
                     if name not in self._dropped:
                         self._dropped.add(name)
                         logger.warning("the teacher's model takes no %s; it is left out from now on", name)
                     return True
-            if "level" in sent and _SIGNS["level"].search(said):
+            if "level" in sent and re.search(_SIGNS["level"], said):
                 if sent["level"] != self.level:
                     return True
                 if self._level + 1 < len(self._levels):
                     self._level += 1
-                    logger.warning(
-                        "the teacher's model does not take answers as %s; asking as %s from now on",
-                        sent["level"],
-                        self.level,
-                    )
+                    change = f"does not take answers as {sent['level']}; asking as {self.level} from now on"
+                    logger.warning("the teacher's model %s", change)
                     return True
         return False
 

@@ -19,15 +19,7 @@ from botocore.exceptions import (
 )
 from langchain_core.exceptions import ContextOverflowError
 
-from pgkd_agent.teacher.calls.failures import (
-    Kind,
-    call_with_retries,
-    classify,
-    may_be_billed,
-    redacted,
-    retry_after,
-    unavailable,
-)
+from pgkd_agent.teacher.calls.failures import Kind, classify, may_be_billed, redacted, retry_after, unavailable
 
 
 def aws(code: str, status: int = 400, **headers: str) -> ClientError:
@@ -102,60 +94,6 @@ def test_how_long_the_provider_asks_to_wait() -> None:
     assert retry_after(Http(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT")) == 0
     for without in (Http(429), Http(429, retry_after="soon"), aws("ThrottlingException"), TimeoutError()):
         assert retry_after(without) is None
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    seconds: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", seconds.append)
-    return seconds
-
-
-class Provider:
-    """Raises the errors in turn, then answers."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
-        self.calls = 0
-
-    def __call__(self) -> str:
-        self.calls += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return "answer"
-
-
-def test_waits_as_long_as_asked_and_else_a_little_longer_each_time(slept: list[float]) -> None:
-    provider = Provider(Http(429, retry_after="42"), Http(500), Http(500))
-    assert call_with_retries(provider, 4, 60) == "answer"
-    assert slept[0] == 42 and 1 <= slept[1] <= 5 and 2 <= slept[2] <= 6
-
-
-@pytest.mark.parametrize(
-    ("errors", "attempts", "calls", "message"),
-    [
-        ([Http(500)] * 5, 3, 3, "server error"),
-        ([Http(429, retry_after="4000")], 3, 1, "asks to wait 4000 s"),
-        ([Http(401)], 3, 1, "credentials missing or refused"),
-        ([Http(429, "insufficient_quota")], 3, 1, "quota used up"),
-        ([Http(400)], 3, 1, "check the model's name"),
-    ],
-)
-def test_what_is_not_tried_again(
-    slept: list[float], errors: list[Exception], attempts: int, calls: int, message: str
-) -> None:
-    provider = Provider(*errors)
-    with pytest.raises(Http) as caught:
-        call_with_retries(provider, attempts, 60)
-    assert provider.calls == calls and len(slept) == calls - 1
-    assert message in str(unavailable(caught.value, "teacher m"))
-
-
-def test_no_try_begins_after_the_time_is_over(slept: list[float]) -> None:
-    provider = Provider(*[Http(429, retry_after="42")] * 9)
-    with pytest.raises(Http):
-        call_with_retries(provider, 9, 40)
-    assert provider.calls == 1 and slept == []
 
 
 def test_values_of_variables_that_are_named_like_secrets_are_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:

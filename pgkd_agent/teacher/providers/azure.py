@@ -1,0 +1,30 @@
+"""Deployments on Azure OpenAI, by their names."""
+
+from pgkd_agent.config import TeacherSettings
+from pgkd_agent.errors import TeacherUnavailableError
+from pgkd_agent.teacher.providers.openai import CAPABILITIES, one_try
+from pgkd_agent.teacher.providers.provider import ChatTeacher, Kind, Provider
+
+
+def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    from langchain_openai import AzureChatOpenAI
+
+    endpoint = PROVIDER.server_of(settings)
+    if not endpoint:
+        raise TeacherUnavailableError(f"teacher {settings.spec}: set AZURE_OPENAI_ENDPOINT (or --base-url)")
+    model = AzureChatOpenAI(azure_deployment=name, azure_endpoint=endpoint, **one_try(settings, max_tokens))
+    return ChatTeacher(model, settings.spec)
+
+
+PROVIDER = Provider(
+    "azure_openai",
+    build,
+    CAPABILITIES,
+    keys=("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"),
+    server_variables=("AZURE_OPENAI_ENDPOINT",),
+    address_fields=("root_client.base_url",),
+    errors={
+        Kind.NO_MODEL: "DeploymentNotFound",
+        Kind.REFUSED: "ResponsibleAIPolicyViolation|content filter being triggered",  # the second is LangChain's
+    },
+)
