@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from pgkd_agent.data.reading import named_rows, read_text_file
+from pgkd_agent.data.formats import read_text_file
+from pgkd_agent.data.reading import named_rows
 from pgkd_agent.errors import DataError
 from pgkd_agent.text import normalize
 from pgkd_agent.types import Example, Label, label_names
