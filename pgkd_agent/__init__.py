@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig, build_config
     from pgkd_agent.data import Task
     from pgkd_agent.errors import PGKDError
+    from pgkd_agent.loop.observer import Observer
     from pgkd_agent.pipeline import DistillResult, distill, resume
-    from pgkd_agent.runs.recorder import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.types import Example, Label
 
@@ -26,7 +26,7 @@ _HOME = {
     "DistillResult": "pgkd_agent.pipeline",
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
-    "Observer": "pgkd_agent.runs.recorder",
+    "Observer": "pgkd_agent.loop.observer",
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.loop.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, RunResult
 from pgkd_agent.types import StepRecord
 

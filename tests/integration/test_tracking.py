@@ -11,7 +11,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.runs.recorder import Observer, Observers
+from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.runs.trackers import TRACKERS, tracked
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import sentences
@@ -25,7 +25,7 @@ def run(config: PGKDConfig, spec: str) -> list[float]:
     replies = [REPLY, REPLY.replace("fresh mango and lemon", "two plums or a ripe peach")]
     with ScriptedChatModel(replies) as teacher, tracked(spec, "my-run", config) as observer:
         result = distill(TRAIN, test=TEST, teacher=teacher, config=config, observer=observer)
-    return [record.validation.loss for record in result.steps]
+    return [record.validation.loss for record in result.training.steps]
 
 
 @pytest.fixture

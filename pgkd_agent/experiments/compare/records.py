@@ -15,7 +15,6 @@ from pgkd_agent.experiments.compare.plan import Cell
 from pgkd_agent.experiments.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
 from pgkd_agent.files import as_line, write_whole
 from pgkd_agent.metrics.intervals import NO_LABEL, NOT_ASKED
-from pgkd_agent.runs.directory import TRAINED_BEFORE
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.types import TokenUsage, label_names
 
@@ -30,7 +29,11 @@ BEFORE: dict[str, Any] = {
     "min_steps": 0,
     "order": "mixed",
     "synthetic_weight": 1.0,
-    **TRAINED_BEFORE["student"],
+    "label_smoothing": 0.0,
+    "soft_labels": 0.0,
+    "balance": 0.0,
+    "head_init": "random",
+    "contrastive": 0.0,
 }
 """How a student trained before there were these settings: where they say the same they do not count, and cells from
 before are still there."""

@@ -140,7 +140,7 @@ def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> P
     """
     Raises:
         ConfigError: The file is a folder.
-        StorageError: What the page is made of is damaged, or of a version too old to be read; or the disk refuses.
+        StorageError: What the page is made of is damaged, or the disk refuses.
     """
     if file.is_dir():
         raise ConfigError(f"{file} is a folder; name a file")
@@ -160,8 +160,7 @@ def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> P
         )
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise StorageError(
-            f"no page can be made for {file}: the run's files are damaged, or from an older version "
-            f"({type(error).__name__}: {error})"
+            f"no page can be made for {file}: the run's files are damaged ({type(error).__name__}: {error})"
         ) from error
     write_whole(file, well_formed(page))
     return file

@@ -12,6 +12,7 @@ from typing import Any
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
+from pgkd_agent.runs.directory import read_meta
 from pgkd_agent.runs.summary import HEADLINE
 
 NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
@@ -104,8 +105,8 @@ class Story:
 
     @property
     def calibration(self) -> Row | None:
-        """None before the end, and of runs that knew none."""
-        return None if self.result is None else self.result.get("calibration")
+        """None before the end."""
+        return None if self.result is None else self.result["calibration"]
 
     @property
     def _test(self) -> Row | None:
@@ -129,7 +130,7 @@ class Story:
     def headlines(self) -> list[Headline]:
         if self.before is None or self.after is None:
             return []
-        gains = self._test.get("gain", {}) if self._test else {}
+        gains = self._test["gain"] if self._test else {}
         return [
             Headline(NAMES[name], self.before["report"][name], self.after["report"][name], gains.get(name))
             for name in HEADLINE
@@ -155,7 +156,7 @@ class Story:
         if self.before is None or self.after is None:
             return []
         before, after = (
-            {(item["gold_label"], item["predicted_label"]): item["count"] for item in evaluation.get("confusions", ())}
+            {(item["gold_label"], item["predicted_label"]): item["count"] for item in evaluation["confusions"]}
             for evaluation in (self.before, self.after)
         )
         pairs = [
@@ -170,10 +171,9 @@ class Story:
 def read_story(run: Path) -> Story:
     """
     Raises:
-        StorageError: It is no run directory, or a damaged one.
+        StorageError: See `read_meta`; or another file is damaged.
     """
-    if not (run / "meta.json").is_file():
-        raise StorageError(f"{run} is no run directory: expected one with a meta.json in it")
+    meta = read_meta(run)
     try:
         texts = [_by_step(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")]
         steps = [
@@ -186,7 +186,7 @@ def read_story(run: Path) -> Story:
             steps=steps,
             result=json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None,
             config=(run / "config.yaml").read_text(encoding="utf-8"),
-            meta=json.loads((run / "meta.json").read_text(encoding="utf-8")),
+            meta=meta,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {run} is damaged: {type(error).__name__}: {error}") from error

@@ -33,15 +33,7 @@ class FakeStudent:
         self.fits: list[tuple[int, int]] = []
         self.predicted: list[list[str]] = []
 
-    def fit(
-        self,
-        rows: Sequence[Example],
-        validation: Sequence[Example],
-        kd_step: int,
-        weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
-    ) -> FitResult:
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         self.weights += 1
         self.fits.append((kd_step, len(rows)))
         return FitResult(1, 1, np.full((len(rows), 2), 0.5))
