@@ -8,6 +8,8 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from pgkd_agent.metrics.report import class_scores
+
 RESAMPLES, RESAMPLES_OF_CHOICE = 2000, 1000
 LEVEL = 0.95
 FEWEST_ROWS = 20
@@ -62,12 +64,12 @@ def accuracy(gold: np.ndarray, predicted: np.ndarray, _num_classes: int) -> floa
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
     """Over the classes with rows, as in the reports."""
-    f1, support = _f1(gold, predicted, num_classes)
+    _, _, f1, support = class_scores(gold, predicted, num_classes)
     return float(f1[support > 0].mean())
 
 
 def weighted_f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
-    f1, support = _f1(gold, predicted, num_classes)
+    _, _, f1, support = class_scores(gold, predicted, num_classes)
     return float(np.average(f1, weights=support))
 
 
@@ -149,11 +151,3 @@ def _drawn(n_rows: int, resamples: int, rng: np.random.Generator) -> Iterator[np
 def _bounds(resampled: Sequence[float]) -> tuple[float, float]:
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def _f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """F1 and support of each class; 0 where a class is neither there nor predicted."""
-    support = np.bincount(gold, minlength=num_classes)
-    named = np.bincount(predicted[predicted >= 0], minlength=num_classes)
-    right = np.bincount(gold[gold == predicted], minlength=num_classes)
-    return 2 * right / np.maximum(support + named, 1), support

@@ -52,6 +52,8 @@ class Savable(Protocol):
 class RunDirectory:
     """Writes whole files atomically, and appends whole lines.
 
+    Attributes:
+        has_new_steps: Whether a step was stored since the directory was made or opened.
     Raises:
         StorageError: The disk is full or refuses.
     """
@@ -59,6 +61,9 @@ class RunDirectory:
     def __init__(self, path: Path, made: Sequence[Path] = (), stored: Sequence[dict[str, Any]] | None = None) -> None:
         """Use `create` or `reopen`."""
         self.path = path
+        self.calls = path / "calls.sqlite"
+        self.best_model = path / "models" / "best"
+        self.has_new_steps = False
         self._made = made
         self._lock = lock(path / LOCK_FILE, f"run directory {path}")
         self._may_be_discarded = stored is None
@@ -66,7 +71,6 @@ class RunDirectory:
         self._losses = [step["validation"]["loss"] for step in stored or () if not step["stopped_by"]]
         self._models_are_ahead = len(self._losses) < len(stored or ())
         self._best: Any = None
-        self._has_new_steps = False
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -104,11 +108,6 @@ class RunDirectory:
         return cls(path, stored=stored["steps.jsonl"])
 
     @property
-    def has_new_steps(self) -> bool:
-        """Whether a step was stored since the directory was made or opened."""
-        return self._has_new_steps
-
-    @property
     def num_stored_steps(self) -> int:
         """KD steps that are stored whole, the plain student (step 0) among them."""
         return len(self._losses)
@@ -139,14 +138,6 @@ class RunDirectory:
                 "name a run directory on another disk with --out"
             )
 
-    @property
-    def calls(self) -> Path:
-        return self.path / "calls.sqlite"
-
-    @property
-    def best_model(self) -> Path:
-        return self.path / "models" / "best"
-
     def write_start(self, config: PGKDConfig, meta: Mapping[str, Any], task: Task) -> None:
         """Store what the run starts from; `meta.json` comes last, so that a directory with one is whole."""
         self._write("config.yaml", to_yaml(config))
@@ -168,7 +159,7 @@ class RunDirectory:
             if record.is_best and self._models_are_ahead:
                 self._best = student.snapshot()
             return
-        self._has_new_steps = True
+        self.has_new_steps = True
         self._save_models(record, student)
         if asked is not None:
             self._append("history.jsonl", (asdict(row) for row in asked.screened.accepted))
@@ -215,7 +206,7 @@ class RunDirectory:
         if self.best_model.is_dir():  # of a finished run it may have been removed
             contents[f"models/best/{CALIBRATION_FILE}"] = result["calibration"]
         for name, content in contents.items():
-            if self._has_new_steps or not (self.path / name).exists():
+            if self.has_new_steps or not (self.path / name).exists():
                 self._write_json(name, content)
 
     def _write_json(self, name: str, content: Any) -> None:

@@ -103,7 +103,7 @@ def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path,
         assert calls == 5 and tokens.output_tokens == 2 * 60 + 2 * 20 and tokens.input_tokens > 2 * OVERHEAD_TOKENS
 
         again = resume(run)  # under the same cap: what was charged is not forgotten
-        assert len(server.requests) == 5 and again.training.history == capped.history
+        assert len(server.requests) == 5 and again.training.history == capped.training.history
         more = resume(run, budget=BudgetSettings(max_calls=7))
         assert len(server.requests) == 7 and "max_calls is 7" in more.summary.stopped_by
 
@@ -181,7 +181,7 @@ def test_half_a_surrogate_pair_in_a_sample_does_no_harm(tiny_student: Path, tmp_
     with serve(lambda _call, _body: completion(text)) as server:
         flags = {**PAPER, "pgkd.num_kd_steps": 1}
         result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
-        assert resume(tmp_path / "run").history == result.training.history
+        assert resume(tmp_path / "run").training.history == result.training.history
     assert result.training.steps[1].accepted == 2 and any("\ufffd" in row.text for row in result.training.history.rows)
 
 
@@ -200,7 +200,7 @@ def test_caps_need_a_teacher_whose_calls_are_seen(config: PGKDConfig) -> None:
 def test_a_run_is_resumed_with_the_teacher_it_was_made_with(tiny_student: Path, tmp_path: Path) -> None:
     with serve(write_samples) as server:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server), out=tmp_path / "run")
-    assert resume(tmp_path / "run", teacher="openai:m").history == first.training.history
+    assert resume(tmp_path / "run", teacher="openai:m").training.history == first.training.history
     with pytest.raises(ConfigError, match="was made with openai:m, not with openai:n"):
         resume(tmp_path / "run", teacher="openai:n")
 
@@ -240,7 +240,7 @@ def test_an_agent_that_takes_no_tools_is_replayed_without_a_server(tiny_student:
     flags = {**PAPER, "teacher.mode": "agent", "teacher.prompt": None}
     with serve(no_tools) as server:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=run)
-    assert resume(run).history == first.training.history
+    assert resume(run).training.history == first.training.history
 
 
 @pytest.mark.parametrize("change", ["prompt", "temperature", "model"])
@@ -274,7 +274,7 @@ def test_two_servers_share_no_replies(tiny_student: Path, tmp_path: Path) -> Non
     with serve(lambda _call, _body: completion(FIRST)) as one, serve(lambda _call, _body: completion(SECOND)) as other:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, one, **flags))
         second = distill(TRAIN, VALIDATION, config=config_for(tiny_student, other, **flags))
-    assert len(other.requests) == 1 and first.training.history != second.history
+    assert len(other.requests) == 1 and first.training.history != second.training.history
 
 
 class Named(ScriptedChatModel):

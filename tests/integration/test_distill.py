@@ -135,7 +135,7 @@ def test_checks_of_ones_own_reject_and_belong_to_the_run(config: PGKDConfig, tmp
     assert any(row["rule"] == "no_goats" and row["reason"] == "holds a goat" for row in rows_of(run / "rejected.jsonl"))
     with pytest.raises(ConfigError, match="made with checks"):
         resume(run, teacher)
-    assert resume(run, teacher, checks={"no_goats": no_goats}).best_step == result.training.best_step
+    assert resume(run, teacher, checks={"no_goats": no_goats}).training.best_step == result.training.best_step
     with pytest.raises(ConfigError, match="named duplicate as built-in"):
         distill(TRAIN, VALIDATION, teacher=teacher, config=config, checks={"duplicate": no_goats})
 

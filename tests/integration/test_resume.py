@@ -258,4 +258,4 @@ def test_a_chat_model_of_ones_own_has_to_be_given_again(config: PGKDConfig, tmp_
     with pytest.raises(ConfigError, match="was made with ScriptedChatModel; give it again"):
         resume(tmp_path / "run")
     with ScriptedChatModel([]) as teacher:
-        assert resume(tmp_path / "run", teacher=teacher).history == first.training.history
+        assert resume(tmp_path / "run", teacher=teacher).training.history == first.training.history

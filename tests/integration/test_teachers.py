@@ -97,7 +97,11 @@ def test_a_run_that_a_cap_ended_goes_on_under_a_higher_one_as_if_nothing_had_bee
         capped = distill(
             TRAIN, VALIDATION, TEST, config=config_for(tiny_student, server, **flags), out=tmp_path / "run"
         )
-        assert len(capped.steps) == 3 and capped.steps[2].stopped_by and capped.steps[2].num_requests == 2
+        assert (
+            len(capped.training.steps) == 3
+            and capped.training.steps[2].stopped_by
+            and capped.training.steps[2].num_requests == 2
+        )
         result = resume(tmp_path / "run", budget=BudgetSettings())
         assert len(server.requests) == 2 * calls
     assert result.training.history == whole.training.history and result.summary.test == whole.summary.test
@@ -174,7 +178,7 @@ def test_a_cache_serves_other_runs_without_a_charge(tiny_student: Path, tmp_path
         other = config_for(tiny_student, server, **flags, **{"teacher.temperature": 0.1})
         distill(TRAIN, VALIDATION, TEST, config=other)
         assert len(server.requests) == 2 * paid  # another temperature is another question
-    assert first.training.history == second.history == third.history
+    assert first.training.history == second.training.history == third.training.history
     assert first.summary.teacher.input_tokens > 0
     assert second.summary.teacher.input_tokens == third.summary.teacher.input_tokens == 0
 
@@ -195,10 +199,10 @@ def test_teachers_take_turns_and_the_result_says_what_each_was_worth(tiny_studen
             TRAIN, VALIDATION, TEST, config=config_for(tiny_student, server, **flags), out=tmp_path / "run"
         )
         weighted = config_for(tiny_student, server, **flags, **{"teacher.turns": "weighted", "teacher.weight": 1e-9})
-        assert {step.teacher for step in distill(TRAIN, VALIDATION, config=weighted).steps[1:]} == {"openai:b"}
+        assert {step.teacher for step in distill(TRAIN, VALIDATION, config=weighted).training.steps[1:]} == {"openai:b"}
     assert [step.teacher for step in result.training.steps] == ["", "openai:a", "openai:b", "openai:a", "openai:b"]
     first, second = result.summary.teachers
-    assert (first.teacher, first.training.steps, first.accepted, second.accepted) == ("openai:a", 2, 2, 2)
+    assert (first.teacher, first.steps, first.accepted, second.accepted) == ("openai:a", 2, 2, 2)
     assert first.rejected.keys() >= {"label"} and first.asked == 8
     losses = [step.validation.loss for step in result.training.steps]
     assert first.loss_change == pytest.approx(losses[1] - losses[0] + losses[3] - losses[2])

@@ -83,7 +83,7 @@ def write_card(run: Path) -> Path | None:
             "tags": ["text-classification", "knowledge-distillation", "pgkd"],
             "metrics": ["accuracy", "f1"],
         }
-        written = sum(len(step.accepted) for step in story.steps if step.number <= story.best_step)
+        written = sum(len(step.accepted) for step in story.steps if step.record.kd_step <= story.best_step)
         text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
         return {"story": story, "header": Markup(text), "written": written}
 
@@ -106,8 +106,8 @@ def is_current(run: Path) -> bool:
 def _charts(story: Story) -> list[Chart]:
     if len(story.steps) < 2:
         return []
-    losses = [step.record["validation"]["loss"] for step in story.steps]
-    scores = [step.report["macro_f1"] for step in story.steps]
+    losses = [step.record.validation.loss for step in story.steps]
+    scores = [step.record.validation.report.macro_f1 for step in story.steps]
     return [
         line_chart("Validation loss (nats)", losses, story.best_step),
         line_chart("Validation macro F1", scores, story.best_step),
