@@ -21,6 +21,7 @@ from pgkd_agent.errors import (
     TeacherUnavailableError,
 )
 from pgkd_agent.loop.guardrails import ScreenState
+from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.summary import TeacherUsage
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.prompting.templates import list_prompts
@@ -122,6 +123,24 @@ def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -
     assert [step.epochs for step in result.training.steps[1:]] == [0, 0]
     assert result.training.best_step == 0 and "not one sample" in result.summary.verdict
     assert len(result.training.history) == len(TRAIN)
+
+
+def test_named_arguments_override_the_settings(config: PGKDConfig, tiny_student: Path, tmp_path: Path) -> None:
+    other = config.changed({"student.name": "no such student", "teacher.spec": "openai:none"})
+    result = distill(
+        TRAIN,
+        VALIDATION,
+        student=str(tiny_student),
+        teacher="local:smollm2",
+        steps=0,
+        seed=7,
+        config=other,
+        out=tmp_path / "run",
+    )
+    stored = read_run(tmp_path / "run").config
+    assert (stored.student.name, stored.pgkd.num_kd_steps, stored.seed) == (str(tiny_student), 0, 7)
+    assert stored.teacher.spec == "local:smollm2" and stored.evidence == other.evidence
+    assert len(result.training.steps) == 1 and result.summary.test is None
 
 
 def test_checks_of_ones_own_reject_and_belong_to_the_run(config: PGKDConfig, tmp_path: Path) -> None:
