@@ -126,7 +126,7 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
 def test_a_loop_follows_the_recipe_of_its_student_also_where_its_first_fit_was_kept(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    recipe = {"order": "real_last", "synthetic_weight": 0.25, "learning_rates": (1e-4, 1e-2), "max_epochs": 3}
+    recipe = {"learning_rates": (1e-4, 1e-2), "max_epochs": 3}
     other = config.model_copy(update={"student": config.student.model_copy(update=recipe)})
     setting = Setting(task, other, tmp_path, accepted=({"fruit": 3},))
     alone = run_method("control", replace(setting, plain_fits=PlainFits()))
@@ -134,8 +134,8 @@ def test_a_loop_follows_the_recipe_of_its_student_also_where_its_first_fit_was_k
     kept = run_method("control", setting)  # the rate that the kept fit chose holds for the next one too
     assert (kept.predicted, kept.gradient_steps) == (alone.predicted, alone.gradient_steps)
     assert kept.validation_loss == alone.validation_loss
-    # Two rates in step 0, two parts in step 1: 3 epochs of 3 or 4 steps each.
-    assert kept.gradient_steps == 2 * 3 * 3 + 3 * 4 + 3 * 3
+    # Two rates in step 0, one fit in step 1: 3 epochs of 3 or 4 steps each.
+    assert kept.gradient_steps == 2 * 3 * 3 + 3 * 4
 
 
 def test_rows_are_repeated_in_turns(task: Task) -> None:
