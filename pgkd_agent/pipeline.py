@@ -18,7 +18,7 @@ from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
 from pgkd_agent.runs.directory import read_run
-from pgkd_agent.runs.evaluation import PlainStudent, before_after, calibrate, predict_test
+from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test
 from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget
@@ -222,7 +222,7 @@ def _run(
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)), checks)
     bill = Bill(task, config, prices, budget, observer)
-    plain = PlainStudent(task, student, observer)
+    plain = PlainPredictions(task, student, observer)
     with recording(out, resumed, student) as recorder:
         told = Observers([recorder, observer, bill, plain])
         log, stored = recorder.calls, recorder.num_stored_steps
@@ -233,8 +233,8 @@ def _run(
                 opened.check()
             recorder.keep()
             training = run_pgkd(task, student, opened.teacher, opened.screener, config, told)
-        best = predict_test(task, student, observer) if training.best_step else plain.on_test_rows
-        test, calibration = before_after(task, plain.on_test_rows, best), calibrate(task, student, best)
+        best = predict_test(task, student, observer) if training.best_step else plain.probabilities
+        test, calibration = before_after(task, plain.probabilities, best), calibrate(task, student, best)
         seconds = time.perf_counter() - started
         summary = summarize(config, training, test, calibration, seconds, opened.name, prices, bill.estimate)
         told.on_result(summary)

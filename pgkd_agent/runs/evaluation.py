@@ -26,20 +26,20 @@ MOST_DRAWN = 20_000_000
 """Rows drawn in all."""
 
 
-class PlainStudent(Observer):
+class PlainPredictions(Observer):
     """Keeps what the plain student predicts of the test rows: that is less than its weights, which the loop changes.
 
     Attributes:
-        on_test_rows: Shape (n_rows, n_classes); None without test rows.
+        probabilities: Shape (n_rows, n_classes); None without test rows.
     """
 
     def __init__(self, task: Task, student: TorchStudent, observer: Observer) -> None:
         self._predict = partial(predict_test, task, student, observer)
-        self.on_test_rows: Probabilities | None = None
+        self.probabilities: Probabilities | None = None
 
     def on_step(self, record: StepRecord) -> None:
         if record.kd_step == 0:
-            self.on_test_rows = self._predict()
+            self.probabilities = self._predict()
 
 
 def predict_test(task: Task, student: TorchStudent, observer: Observer) -> Probabilities | None:
@@ -51,7 +51,8 @@ def predict_test(task: Task, student: TorchStudent, observer: Observer) -> Proba
 
 
 def before_after(task: Task, plain: Probabilities | None, best: Probabilities | None) -> BeforeAfter | None:
-    """
+    """Evaluate plain student and returned model, and bound what the one has over the other.
+
     Args:
         plain, best: Of plain student and returned model on the test rows, one object where they are one model; None
             without test rows.
