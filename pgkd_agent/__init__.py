@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgkd_agent.answering.cascade import Answer, Cascade, Routed, open_llm
     from pgkd_agent.config import PGKDConfig, build_config
-    from pgkd_agent.data import Task
+    from pgkd_agent.data import Labels, Rows, Task
     from pgkd_agent.errors import PGKDError
+    from pgkd_agent.loop.observer import Observer
     from pgkd_agent.pipeline import DistillResult, distill, resume
-    from pgkd_agent.runs.recorder import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.types import Example, Label
 
@@ -26,11 +26,13 @@ _HOME = {
     "DistillResult": "pgkd_agent.pipeline",
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
-    "Observer": "pgkd_agent.runs.recorder",
+    "Labels": "pgkd_agent.data",
+    "Observer": "pgkd_agent.loop.observer",
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",
     "Routed": "pgkd_agent.answering.cascade",
+    "Rows": "pgkd_agent.data",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
     "build_config": "pgkd_agent.config",
@@ -45,11 +47,13 @@ __all__ = [
     "DistillResult",
     "Example",
     "Label",
+    "Labels",
     "Observer",
     "PGKDConfig",
     "PGKDError",
     "Prediction",
     "Routed",
+    "Rows",
     "StudentClassifier",
     "Task",
     "build_config",

@@ -17,11 +17,11 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.options import Outlets
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
+from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
-from pgkd_agent.runs.recorder import Observer, Observers
 from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.estimates import Estimate
@@ -165,14 +165,14 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if summary.test:
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
-    if calibration := summary.calibration:
-        errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
-        console.print(
-            f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
-            f"temperature {calibration.temperature:.2f}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    calibration = summary.calibration
+    errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
+    console.print(
+        f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
+        f"temperature {calibration.temperature:.2f}",
+        highlight=False,
+        soft_wrap=True,
+    )
     samples, usage = summary.samples, summary.teacher
     if samples.asked:
         console.print(
@@ -196,7 +196,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
     console.print(
         f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html",
         highlight=False,

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from pgkd_agent.data.formats import Record, existing, read_records, stream_records, text_lines
 from pgkd_agent.errors import DataError
@@ -23,8 +23,19 @@ ROWS_NAMED = 10
 """Most row numbers in a message."""
 
 
+class Table(Protocol):
+    """A pandas DataFrame or a Hugging Face Dataset."""
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+Rows: TypeAlias = str | Path | Table | Iterable[Example | Record | Sequence[Any]]
+"""Labelled rows: a file (CSV, TSV, JSONL, Parquet), a pandas DataFrame, a Hugging Face Dataset, or `Example`s, mappings
+or `(text, label)` pairs."""
+
+
 def read_examples(
-    source: Path | Iterable[Any] | Any,
+    source: Rows,
     text_column: str | None = None,
     label_column: str | None = None,
     skip_incomplete: bool = False,
@@ -32,15 +43,14 @@ def read_examples(
     """Read labelled rows.
 
     Args:
-        source: A file, a pandas DataFrame, a Hugging Face Dataset, or an iterable of mappings,
-            `(text, label)` pairs or `Example`s.
+        source: See `Rows`.
         text_column: None guesses among `TEXT_COLUMNS` and says so; likewise `label_column`.
         skip_incomplete: Drop rows without text or label, aloud, instead of refusing them.
     Raises:
         DataError: No such file or column, an unreadable line, rows without text or label (their numbers are
             named, from 1, a header not counted), or several labels in one row.
     """
-    if not isinstance(source, (str, Path)) and not _is_table(source):
+    if isinstance(source, Iterable) and not isinstance(source, str) and not _is_table(source):
         source = list(source)
         if source and not isinstance(source[0], Mapping):
             return complete_rows(_pairs(source), "the rows", skip_incomplete)

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -19,19 +19,21 @@ from pgkd_agent.types import Example, Label, label_names
 
 Taxonomy = tuple[Label, ...]
 
+Labels: TypeAlias = str | Path | Mapping[str, str] | Iterable[str | Label | Mapping[str, str] | tuple[str, str]]
+"""The classes in their order: a `.json` or `.yaml` file with a list of names, a list of `{"name", "description"}`, or a
+mapping of name to description; a `.txt` file with a name a line; or the same shapes in memory."""
+
 LOOKS_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil"})
 """What other programs write where there was no label, in normal form."""
 
 LABEL_SUFFIXES = (".json", ".yaml", ".yml", ".txt")
 
 
-def read_taxonomy(source: Path | Iterable[Any]) -> Taxonomy:
+def read_taxonomy(source: Labels) -> Taxonomy:
     """Read labels in their order.
 
     Args:
-        source: A `.json` or `.yaml` file with a list of names, a list of
-            `{"name", "description"}`, or a mapping of name to description; or a `.txt` file with a name
-            a line; or the same shapes in memory.
+        source: See `Labels`.
     Raises:
         DataError: No such file, another shape, or names that `check_taxonomy` refuses.
     """

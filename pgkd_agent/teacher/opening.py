@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 from pgkd_agent.config import EnsembleMember, PGKDConfig, TeacherSettings, ZeroShotSettings, provider_of
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.loop.observer import Observer
 from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
 from pgkd_agent.types import Example, Label
 
 if TYPE_CHECKING:
-    from pgkd_agent.teacher.agent import OnTranscript
     from pgkd_agent.teacher.calls.calling import Caller
-    from pgkd_agent.teacher.chain import OnPlan, OnRequest
     from pgkd_agent.teacher.prompting.requests import PromptRequest
     from pgkd_agent.teacher.providers.provider import ChatTeacher
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
@@ -51,15 +50,6 @@ class OpenTeacher:
     name: str = "none"
     require_room: Callable[[PromptRequest], None] = lambda request: None
     check: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What is told while a teacher works."""
-
-    on_request: OnRequest | None = None
-    on_plan: OnPlan | None = None
-    on_transcript: OnTranscript | None = None
 
 
 def prompt_variant(settings: TeacherSettings) -> str:
@@ -95,7 +85,7 @@ def open_teacher(
     screener: Screener,
     budget: Budget,
     log: Path | None = None,
-    hooks: Hooks | None = None,
+    observer: Observer | None = None,
     replayed_steps: int = 0,
 ) -> Iterator[OpenTeacher]:
     """Build the teachers of the settings, or one around what is given, and close them in the end.
@@ -136,7 +126,7 @@ def open_teacher(
             caller = Caller(chat, settings, config.seed, calls, budget, replayed_steps)
             stack.callback(caller.close)
             callers.append(caller)
-        teachers = [_teacher(caller, template, config, hooks or Hooks()) for caller in callers]
+        teachers = [_teacher(caller, template, config, observer or Observer()) for caller in callers]
         weights = [config.teacher.weight, *(member.weight for member in config.teacher.ensemble)]
         ensemble = EnsembleTeacher(teachers, weights[: len(teachers)], config.teacher.turns, config.seed)
         if config.guardrails.verify:
@@ -191,11 +181,11 @@ def _check(callers: Sequence[Caller]) -> None:
         caller.check()
 
 
-def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks: Hooks) -> Teacher:
+def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, observer: Observer) -> Teacher:
     from pgkd_agent.teacher.chain import ChainTeacher
 
     if config.teacher.mode == "chain":
-        return ChainTeacher(caller, template, config, hooks.on_request, hooks.on_plan)
+        return ChainTeacher(caller, template, config, observer.on_request, observer.on_plan)
 
     from pgkd_agent.teacher.agent import AgentTeacher
     from pgkd_agent.teacher.tools import teacher_tools
@@ -206,8 +196,8 @@ def _teacher(caller: Caller, template: PromptTemplate, config: PGKDConfig, hooks
         template,
         config,
         lambda request: teacher_tools(request, config.teacher.max_text_chars),
-        ChainTeacher(caller, plain_template, config, hooks.on_request),
-        hooks.on_transcript,
+        ChainTeacher(caller, plain_template, config, observer.on_request),
+        observer.on_transcript,
     )
 
 

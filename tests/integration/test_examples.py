@@ -152,7 +152,7 @@ def test_the_teacher_without_an_llm_writes_for_weak_classes(quick: PGKDConfig) -
     example = load("custom_teacher")
     result = example.run(quick)
     assert result.summary.samples.asked == 4 and result.summary.samples.parsed == 4
-    report = result.steps[0].validation.report
+    report = result.training.steps[0].validation.report
     f1 = {row.label: row.f1 for row in report.classes}
-    written = {row.label for row in result.history.rows if row.kd_step}
+    written = {row.label for row in result.training.history.rows if row.kd_step}
     assert written and max(f1[label] for label in written) <= sorted(f1.values())[len(f1) // 2]
