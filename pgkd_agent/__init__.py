@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pgkd_agent.pipeline import DistillResult, distill, resume
     from pgkd_agent.runs.recorder import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
+    from pgkd_agent.teacher.chain import WrittenSamples
+    from pgkd_agent.teacher.standalone import open_chain
     from pgkd_agent.types import Example, Label
 
 __version__ = "0.1.0"
@@ -33,8 +35,10 @@ _HOME = {
     "Routed": "pgkd_agent.answering.cascade",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
+    "WrittenSamples": "pgkd_agent.teacher.chain",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
+    "open_chain": "pgkd_agent.teacher.standalone",
     "open_llm": "pgkd_agent.answering.cascade",
     "resume": "pgkd_agent.pipeline",
 }
@@ -52,8 +56,10 @@ __all__ = [
     "Routed",
     "StudentClassifier",
     "Task",
+    "WrittenSamples",
     "build_config",
     "distill",
+    "open_chain",
     "open_llm",
     "resume",
 ]

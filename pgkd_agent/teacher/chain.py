@@ -6,11 +6,10 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.output_parsers.base import BaseGenerationOutputParser
-from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable
 
 from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
@@ -18,12 +17,12 @@ from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
-from pgkd_agent.teacher.calls.question import CallId, reply_of
+from pgkd_agent.teacher.calls.question import CallId, Question, ReplyParser
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, Sample
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import parse_samples
 from pgkd_agent.teacher.prompting.requests import PromptRequest, RequestPlanner, shrunk
-from pgkd_agent.teacher.prompting.templates import PromptTemplate, prompt_tokens
+from pgkd_agent.teacher.prompting.templates import prompt_tokens
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -56,45 +55,23 @@ class WrittenSamples:
     reply: RawReply
 
 
-class SampleParser(BaseGenerationOutputParser[WrittenSamples]):
-    """Reads the samples in a chat model's answer, each on its own; see `parse_samples`.
-
-    Attributes:
-        target: Label of a sample that has none.
-    """
-
-    target: str | None = None
-
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> WrittenSamples:
-        (generation,) = result
-        if not isinstance(generation, ChatGeneration):
-            raise TypeError("found a text, expected the answer of a chat model")
-        reply = reply_of(generation.message)
-        parsed = parse_samples(reply.text, self.target)
-        return WrittenSamples(parsed.samples, parsed.num_malformed, reply)
+def read_samples(reply: RawReply, target: str | None = None) -> WrittenSamples:
+    """Read each sample on its own; see `parse_samples`."""
+    parsed = parse_samples(reply.text, target)
+    return WrittenSamples(parsed.samples, parsed.num_malformed, reply)
 
 
 def sample_chain(
-    template: PromptTemplate,
-    model: GatedChatModel,
-    labels: Sequence[str],
-    num_samples: int,
-    target: str | None = None,
-) -> Runnable[dict[str, Any], WrittenSamples]:
-    """From the values of a template to samples.
+    model: GatedChatModel, labels: Sequence[str], num_samples: int, target: str | None = None
+) -> Runnable[Any, WrittenSamples]:
+    """Chat model | parser, to be put behind a `ChatPrompt` or a conversation.
 
     Args:
         labels: What the answer may be labelled with.
         target: Label of a sample that has none.
     """
-    return ChatPrompt(template) | answering_chain(model, labels, num_samples, target)
-
-
-def answering_chain(
-    model: GatedChatModel, labels: Sequence[str], num_samples: int, target: str | None = None
-) -> Runnable[Any, WrittenSamples]:
-    """From a conversation to samples; see `sample_chain`."""
-    return model.bind(**model.sample_form(labels, num_samples)) | SampleParser(target=target)
+    form = model.sample_form(labels, num_samples)
+    return model.bind(**form) | ReplyParser(read=partial(read_samples, target=target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +139,8 @@ class ChainTeacher:
             BudgetExceededError: The caps leave no room for such a request.
         """
         form = self._model.sample_form(request.labels, request.num_samples)
-        self._model.require_room(CallId(1, request.index), self._prompt.format_messages(**request.values), **form)
+        messages = self._prompt.format_messages(**request.values)
+        self._model.caller.require_room(Question(CallId(1, request.index), messages, **form))
 
     def write(self, request: TeacherRequest) -> TeacherReply:
         """Send the requests of one KD step; where a cap ends it, return what came until then.
@@ -229,11 +207,9 @@ class ChainTeacher:
 
     def _ask_once(self, turn: Turn) -> Turn:
         request = turn.request
-        chain = answering_chain(self._model, request.labels, request.num_samples, request.target)
-        values: Any = turn.talk or request.values
-        if not turn.talk:
-            chain = self._prompt | chain
-        written = chain.invoke(values, turn.call_id.config(self._planner.template.hash))
+        chain = sample_chain(self._model, request.labels, request.num_samples, request.target)
+        which = turn.call_id.config(self._planner.template.hash)
+        written = chain.invoke(turn.talk, which) if turn.talk else (self._prompt | chain).invoke(request.values, which)
         if written.reply.is_cut_off:
             logger.info("%s: reply cut off, its whole samples are kept", turn)
         return replace(turn, written=written)

@@ -140,8 +140,8 @@ def _working(
     teachers = [_teacher(model, template, config, hooks) for model in models]
     ensemble = EnsembleTeacher(teachers)
     if config.guardrails.verify:
-        taxonomy, description = task.taxonomy, task.description
-        classifiers = [ZeroShotClassifier.of(model.for_labels(), taxonomy, description, config) for model in models]
+        asking = [model.for_labels() for model in models]
+        classifiers = [ZeroShotClassifier(one, config.zero_shot, task.taxonomy, task.description) for one in asking]
         screener = VerifyingScreener(screener, lambda kd_step: classifiers[ensemble.turn(kd_step)])
     names = tuple(model.model_id for model in models)
     return OpenTeacher(

@@ -17,6 +17,7 @@ from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.chain import WrittenSamples, sample_chain
 from pgkd_agent.teacher.opening import reply_limit, samples_asked, teacher_prompt
 from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
+from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 from pgkd_agent.types import Example, Label
 
@@ -53,7 +54,9 @@ def open_chain(
     teachers = [(settings, settings.max_tokens or reply_limit(settings))]
     budget = Budget(config.budget, load_prices(settings.prices))
     with open_models(model, teachers, config.seed, budget, calls) as (gated,):
-        yield sample_chain(template, gated, labels, samples_asked(template, settings, config.pgkd.pgkd_batch_size))
+        num_samples = samples_asked(template, settings, config.pgkd.pgkd_batch_size)
+        chain = ChatPrompt(template) | sample_chain(gated, labels, num_samples)
+        yield chain.with_config(metadata={"prompt_hash": template.hash})
 
 
 @contextmanager
@@ -79,4 +82,4 @@ def open_zero_shot(
     with open_models(
         given, [(exact, LABEL_TOKENS)], config.seed, budget, log, one_server=False, stops_at_failure=stops_at_failure
     ) as (model,):
-        yield ZeroShotClassifier.of(model, taxonomy, config.data.task_description, config, few_shot)
+        yield ZeroShotClassifier(model, config.zero_shot, taxonomy, config.data.task_description, few_shot)

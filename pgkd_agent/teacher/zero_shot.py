@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langchain_core.output_parsers.base import BaseGenerationOutputParser
-from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import ZeroShotSettings
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
-from pgkd_agent.teacher.calls.question import CallId, reply_of
+from pgkd_agent.teacher.calls.question import CallId, ReplyParser
 from pgkd_agent.teacher.prompting.answer import zero_shot_schema
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import parse_label
-from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt, zero_shot_values
+from pgkd_agent.teacher.prompting.templates import load_prompt, zero_shot_values
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Example, Label, label_names
 
@@ -35,23 +33,6 @@ class ZeroShotAnswer:
     reply: RawReply
 
 
-class LabelParser(BaseGenerationOutputParser[ZeroShotAnswer]):
-    """Reads the one label in a chat model's answer; see `parse_label`.
-
-    Attributes:
-        resolve: From a written label to one of the taxonomy, or None.
-    """
-
-    resolve: Callable[[str], str | None]
-
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> ZeroShotAnswer:
-        (generation,) = result
-        if not isinstance(generation, ChatGeneration):
-            raise TypeError("found a text, expected the answer of a chat model")
-        reply = reply_of(generation.message)
-        return ZeroShotAnswer(parse_label(reply.text, self.resolve), reply)
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A text to label; every how many-th of the labelled rows stands in its prompt."""
@@ -62,49 +43,34 @@ class _Row:
 
 
 class ZeroShotClassifier:
-    """Asks a chat model for the label of a text.
+    """Asks a chat model for the label of a text; its settings say how much of a text is shown.
 
     Args:
-        max_chars: Longest part of a text that is shown.
         few_shot: Labelled rows for the prompt.
+    Raises:
+        PromptError: See `load_prompt`.
     """
 
     def __init__(
         self,
         model: GatedChatModel,
-        template: PromptTemplate,
+        settings: ZeroShotSettings,
         taxonomy: Sequence[Label],
         task_description: str,
-        max_chars: int,
         few_shot: Sequence[Example] = (),
     ) -> None:
         self._caller = model.caller
-        self._prompt_hash = template.hash
         self._taxonomy = taxonomy
         self._task_description = task_description
-        self._max_chars = max_chars
-        self._few_shot = [Example(shorten(row.text, max_chars), row.label) for row in few_shot]
+        self._max_chars = model.caller.settings.max_text_chars
+        self._few_shot = [Example(shorten(row.text, self._max_chars), row.label) for row in few_shot]
+        self._resolve = LabelResolver(taxonomy)
+        template = load_prompt(settings.prompt, "zero_shot", model.caller.settings.prompt_folder)
+        self._prompt_hash = template.hash
         asking = model.bind(answer_schema=zero_shot_schema(label_names(taxonomy)), same_beginning=True)
         self.chain: Runnable[dict[str, Any], ZeroShotAnswer] = (
-            ChatPrompt(template) | asking | LabelParser(resolve=LabelResolver(taxonomy))
+            ChatPrompt(template) | asking | ReplyParser(read=self._read)
         )
-
-    @classmethod
-    def of(
-        cls,
-        model: GatedChatModel,
-        taxonomy: Sequence[Label],
-        task_description: str,
-        config: PGKDConfig,
-        few_shot: Sequence[Example] = (),
-    ) -> ZeroShotClassifier:
-        """With the prompt of `zero_shot`.
-
-        Raises:
-            PromptError: See `load_prompt`.
-        """
-        template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
-        return cls(model, template, taxonomy, task_description, config.teacher.max_text_chars, few_shot)
 
     def check(self) -> None:
         """Find out whether the teacher answers; see `Caller.check`."""
@@ -150,3 +116,6 @@ class ZeroShotClassifier:
         number = row.call_id.request_index
         logger.info("row %d: prompt too long for the teacher, every %dth labelled row stays", number, fewer.every)
         return fewer
+
+    def _read(self, reply: RawReply) -> ZeroShotAnswer:
+        return ZeroShotAnswer(parse_label(reply.text, self._resolve), reply)

@@ -165,7 +165,8 @@ class _AnalysingTeacher:
         self._model = model
         self._setting = setting
         task = setting.task
-        self._classifier = ZeroShotClassifier.of(model.for_labels(), task.taxonomy, task.description, setting.config)
+        zero_shot = setting.config.zero_shot
+        self._classifier = ZeroShotClassifier(model.for_labels(), zero_shot, task.taxonomy, task.description)
         self._analyses: list[str] = []
 
     def write(self, kd_step: int, scored: Sequence[EvidenceItem], first: Sequence[Example]) -> list[GeneratedSample]:

@@ -130,7 +130,7 @@ class Caller:
     def _wanted(self, question: Question) -> Settings:
         where = question.call_id
         seed = derive_seed(self._seed, where.kd_step, f"request/{where.request_index}/{where.attempt}")
-        return self.chat.dialect.wanted(self.chat.model, seed, question.schema, question.same_beginning)
+        return self.chat.dialect.wanted(self.chat.model, seed, question.answer_schema, question.same_beginning)
 
     def _persist(self, key: str, question: Question, wanted: Settings) -> tuple[Call, RawReply]:
         """Try until there is a reply, or an error that neither a retry nor a dropped setting can mend."""

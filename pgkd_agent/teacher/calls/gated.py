@@ -19,6 +19,9 @@ from pgkd_agent.teacher.calls.question import CallId, Question
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, LABEL_TEMPERATURE, LABEL_TOKENS, answer_schema
 from pgkd_agent.teacher.providers.factory import with_short_replies
 
+ANSWER_FIELDS = ("answer_schema", "answer_form", "same_beginning")
+"""Of a `Question`: what may be bound beside an agent's tools."""
+
 
 class GatedChatModel(BaseChatModel):
     """The model of a caller, for LangChain's chains and agents; may be shared by threads.
@@ -72,13 +75,6 @@ class GatedChatModel(BaseChatModel):
         bound: Any = self._caller.chat.model.bind_tools(tools, **kwargs)
         return self.bind(attempt=attempt, **bound.kwargs)
 
-    def require_room(self, call_id: CallId, messages: Sequence[BaseMessage], **bound: Any) -> None:
-        """
-        Raises:
-            BudgetExceededError: The caps leave no room for this call after the check, in a run that has not begun.
-        """
-        self._caller.require_room(_question(messages, call_id.config("")["metadata"], bound))
-
     @property
     def _llm_type(self) -> str:
         return "gated"
@@ -97,21 +93,11 @@ class GatedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        bound = kwargs if stop is None else {**kwargs, "stop": stop}
-        question = _question(messages, (run_manager.metadata if run_manager else None) or {}, bound)
+        metadata = (run_manager.metadata if run_manager else None) or {}
+        where = {name: kwargs.pop(name, metadata.get(name, 0)) for name in ("kd_step", "request_index", "attempt")}
+        form = {name: kwargs.pop(name) for name in ANSWER_FIELDS if name in kwargs}
+        tools = kwargs if stop is None else {**kwargs, "stop": stop}
+        prompt_hash = metadata.get("prompt_hash", "")
+        question = Question(CallId(**where), messages, prompt_hash, tools=tools, **form)
         answer = question.answer(self._caller.call(question), self.model_id)
         return ChatResult(generations=[ChatGeneration(message=answer)])
-
-
-def _question(messages: Sequence[BaseMessage], metadata: dict[str, Any], bound: dict[str, Any]) -> Question:
-    tools = dict(bound)
-    where = {name: tools.pop(name, metadata.get(name, 0)) for name in ("kd_step", "request_index", "attempt")}
-    return Question(
-        CallId(**where),
-        messages,
-        metadata.get("prompt_hash", ""),
-        tools.pop("answer_schema", None),
-        tools.pop("answer_form", ""),
-        tools.pop("same_beginning", False),
-        tools,
-    )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.output_parsers.base import BaseGenerationOutputParser
+from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgkd_agent.teacher.calls.call_log import Call, RawReply
 from pgkd_agent.teacher.providers.dialect import finish_reason, reply_text, token_usage
 from pgkd_agent.types import TokenUsage
+
+ReadT = TypeVar("ReadT")
 
 Settings = Mapping[str, Any]
 """What goes along with the messages: sampling, the form of the answer, tools."""
@@ -42,8 +46,8 @@ class Question:
 
     Attributes:
         prompt_hash: Of the template behind the messages, for the log.
-        schema: JSON Schema of the answer; None for one in words.
-        form: The same in words, added to the last message where the schema does not go along.
+        answer_schema: JSON Schema of the answer; None for one in words.
+        answer_form: The same in words, added to the last message where the schema does not go along.
         same_beginning: Calls that follow begin with the same long text; worth remembering where that is possible.
         tools: What an agent bound to the model, in the form of the model's own class; empty for other questions.
     """
@@ -51,8 +55,8 @@ class Question:
     call_id: CallId
     messages: Sequence[BaseMessage]
     prompt_hash: str = ""
-    schema: Mapping[str, Any] | None = None
-    form: str = ""
+    answer_schema: Mapping[str, Any] | None = None
+    answer_form: str = ""
     same_beginning: bool = False
     tools: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,10 +89,10 @@ class Question:
         return message
 
     def _messages_with(self, settings: Settings) -> Sequence[BaseMessage]:
-        if not self.form or settings.get("level") not in ("text", "json_object"):
+        if not self.answer_form or settings.get("level") not in ("text", "json_object"):
             return self.messages
         *before, last = self.messages
-        return [*before, last.model_copy(update={"content": f"{last.content}\n\n{self.form}"})]
+        return [*before, last.model_copy(update={"content": f"{last.content}\n\n{self.answer_form}"})]
 
     def _plain(self, message: BaseMessage) -> dict[str, Any]:
         """What decides the reply: no ids, which the framework draws anew in every run."""
@@ -104,10 +108,25 @@ class Question:
 
 def reply_of(answer: BaseMessage) -> RawReply:
     """What a `GatedChatModel` answered, as it is in the log."""
-    if not isinstance(answer, AIMessage):
-        raise TypeError(f"found a {type(answer).__name__}, expected the answer of a chat model")
+    assert isinstance(answer, AIMessage)  # LangChain's type is the wider one
     seconds = answer.response_metadata.get("seconds", 0.0)
     return RawReply(str(answer.text), finish_reason(answer), token_usage(answer), seconds)
+
+
+class ReplyParser(BaseGenerationOutputParser[ReadT]):
+    """The last link of a chain with a `GatedChatModel`.
+
+    Attributes:
+        read: From its reply to what the chain gives.
+    """
+
+    read: Callable[[RawReply], ReadT]
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> ReadT:
+        """Read the one reply of a call."""
+        (generation,) = result
+        assert isinstance(generation, ChatGeneration)  # a chat model's
+        return self.read(reply_of(generation.message))
 
 
 def _usage(usage: TokenUsage) -> UsageMetadata | None:
