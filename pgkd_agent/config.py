@@ -168,6 +168,9 @@ class TeacherSettings(_Settings):
     cache: Path | None = None
     """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
     run's own log is looked in."""
+    cache_counts: bool = False
+    """Whether a reply from the cache counts as if it had been sent: against the caps, and in what is reported. For
+    comparisons, whose methods share replies."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
     threads: int = Field(default=1, ge=1)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextvars import Context
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage, HumanMessage
 from langsmith import tracing_context
@@ -114,6 +115,8 @@ class Caller:
         meant = question.call(self.chat.model_id, wanted)  # keys are of this: what is dropped on the way changes none
         if known := self._replies.find(meant, server):
             return known
+        if shared := self._replies.find_shared(meant, server):
+            return self._found(self._replies.key(meant, server), meant, shared)
         sent, reply = self._persist(self._replies.key(meant, server), question, wanted)
         self._replies.share(meant, server, sent, reply)
         return reply
@@ -131,6 +134,21 @@ class Caller:
         where = question.call_id
         seed = derive_seed(self._seed, where.kd_step, f"request/{where.request_index}/{where.attempt}")
         return self.chat.dialect.wanted(self.chat.model, seed, question.answer_schema, question.same_beginning)
+
+    def _found(self, key: str, meant: Call, shared: RawReply) -> RawReply:
+        """A reply that another run paid for: free, or with the same account as if it had been sent now."""
+        log = self._replies.log
+        if not self.settings.cache_counts:
+            free = replace(shared, usage=TokenUsage())
+            log.add(key, meant, free)
+            return free
+        most = self._most(meant)
+        with self._budget.reserved(self.chat.model_id, most) as settle:
+            row = log.begin(key, meant, most)
+            charged = most if shared.usage == TokenUsage() else shared.usage
+            settle(charged)
+            log.end(row, ANSWERED, charged, shared)
+        return shared
 
     def _persist(self, key: str, question: Question, wanted: Settings) -> tuple[Call, RawReply]:
         """Try until there is a reply, or an error that neither a retry nor a dropped setting can mend."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from pgkd_agent.errors import PGKDError, StorageError
 from pgkd_agent.teacher.calls.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.calls.failures import SURVIVABLE
-from pgkd_agent.types import TokenUsage
 
 
 class Replies:
@@ -44,7 +42,7 @@ class Replies:
         return meant.key if self._one_server else meant.key_at(server)
 
     def find(self, meant: Call, server: str) -> RawReply | None:
-        """The reply to a call that need not be sent; one that another run paid for is free. None where there is none.
+        """The reply from the run's own log; None where there is none.
 
         Raises:
             StorageError: The call is of a stored step, and not in the log.
@@ -55,11 +53,11 @@ class Replies:
             return logged
         if meant.kd_step < self._replayed_steps:
             raise self._missing(meant, key)
-        if not self._cache or not (cached := self._cache.find(meant.key_at(server))):
-            return None
-        free = replace(cached, usage=TokenUsage())
-        self.log.add(key, meant, free)
-        return free
+        return None
+
+    def find_shared(self, meant: Call, server: str) -> RawReply | None:
+        """A reply that another run paid for; None where there is none."""
+        return self._cache.find(meant.key_at(server)) if self._cache else None
 
     def share(self, meant: Call, server: str, sent: Call, reply: RawReply) -> None:
         """Put a reply that was paid for into the cache, where there is one."""
