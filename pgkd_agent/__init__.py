@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pgkd_agent.loop.observer import Observer
     from pgkd_agent.pipeline import DistillResult, distill, resume
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
+    from pgkd_agent.teacher.chain import WrittenSamples
+    from pgkd_agent.teacher.standalone import open_chain
     from pgkd_agent.types import Example, Label
 
 __version__ = "0.2.0"
@@ -35,8 +37,10 @@ _HOME = {
     "Rows": "pgkd_agent.data",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
+    "WrittenSamples": "pgkd_agent.teacher.chain",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
+    "open_chain": "pgkd_agent.teacher.standalone",
     "open_llm": "pgkd_agent.answering.cascade",
     "resume": "pgkd_agent.pipeline",
 }
@@ -56,8 +60,10 @@ __all__ = [
     "Rows",
     "StudentClassifier",
     "Task",
+    "WrittenSamples",
     "build_config",
     "distill",
+    "open_chain",
     "open_llm",
     "resume",
 ]

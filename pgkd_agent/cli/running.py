@@ -260,7 +260,9 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
     steps, requests = config.pgkd.num_kd_steps, len(shown.requests)
     verifying = steps * config.pgkd.pgkd_batch_size if config.guardrails.verify else 0
     if config.teacher.mode == "agent":
-        begins = f"with which each of {steps} steps begins (at most {config.teacher.max_tool_calls} tool calls)"
+        from pgkd_agent.teacher.agent import MAX_TOOL_CALLS
+
+        begins = f"with which each of {steps} steps begins (at most {MAX_TOOL_CALLS} tool calls)"
         return begins + (f"; up to {verifying} calls verify the samples" if verifying else "")
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
     calls = f"{steps} steps make {steps * requests} calls{more}, repetitions apart"

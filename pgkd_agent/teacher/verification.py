@@ -21,12 +21,9 @@ class VerifyingScreener:
         classifier_of: The classifier for the samples of a KD step.
     """
 
-    def __init__(
-        self, screener: Screener, classifier_of: Callable[[int], ZeroShotClassifier], max_concurrency: int
-    ) -> None:
+    def __init__(self, screener: Screener, classifier_of: Callable[[int], ZeroShotClassifier]) -> None:
         self._screener = screener
         self._classifier_of = classifier_of
-        self._max_concurrency = max_concurrency
 
     def screen(
         self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
@@ -41,7 +38,7 @@ class VerifyingScreener:
         answers: dict[int, ZeroShotAnswer] = {}
         stopped_by = ""
         try:
-            for number, answer in self._classifier_of(kd_step).classify(texts, self._max_concurrency, kd_step):
+            for number, answer in self._classifier_of(kd_step).classify(texts, kd_step):
                 answers[number] = answer
         except BudgetExceededError as error:
             stopped_by = str(error)

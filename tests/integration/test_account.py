@@ -363,7 +363,7 @@ def test_caps_hold_for_all_parts_of_an_evaluation_with_failed_calls(tmp_path: Pa
         return Answer(200, {}, seconds=1.0) if call == 0 else says_fruit(call, body)
 
     with serve(slow_once) as server:
-        flags = {"teacher.timeout": 0.5, "zero_shot.max_concurrency": 1, "budget.max_calls": 4}
+        flags = {"teacher.timeout": 0.5, "teacher.max_concurrency": 1, "budget.max_calls": 4}
         for _ in range(2):
             with pytest.raises(BudgetExceededError, match="3 of 12 rows are answered"):
                 zero_shot(server, out, **flags)
@@ -398,7 +398,7 @@ def test_an_interruption_while_requests_are_handed_out_stops_them(
     with serve(lambda _call, _body: slow) as server:
         monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
         with pytest.raises(KeyboardInterrupt):
-            zero_shot(server, tmp_path / "answers.jsonl", **{"zero_shot.max_concurrency": 1})
+            zero_shot(server, tmp_path / "answers.jsonl", **{"teacher.max_concurrency": 1})
         monkeypatch.undo()
     assert len(server.requests) <= 1
 

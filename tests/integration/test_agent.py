@@ -17,6 +17,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.report import format_report
 from pgkd_agent.pipeline import resume
+from pgkd_agent.teacher import agent
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration import bedrock_server, openai_server
 from tests.integration.conftest import sentences, tiny_config
@@ -155,10 +156,11 @@ def test_samples_are_kept_however_the_answer_comes(tiny_student: Path) -> None:
 
 
 def test_a_model_that_keeps_looking_things_up_is_stopped_and_asked_without_tools(
-    tiny_student: Path, caplog: pytest.LogCaptureFixture
+    tiny_student: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent, "MAX_TOOL_CALLS", 3)
     looks_up = call(*LOOKS_UP[0])
-    config = agent_config(tiny_student, **{"teacher.max_tool_calls": 3, "pgkd.num_kd_steps": 2})
+    config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 2})
     script = [*[looks_up] * 7, FIRST, looks_up, call("Samples", json.loads(SECOND))]
     with ScriptedChatModel(script) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
@@ -220,9 +222,14 @@ def test_a_prompt_about_one_class_is_no_prompt_for_an_agent(tiny_student: Path) 
 
 @pytest.mark.local_model
 def test_local_teachers_work_as_agents_or_fall_back(
-    smollm2: Path, tiny_student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    smollm2: Path,
+    tiny_student: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The embedded one, and one that the variable PGKD_TEST_GGUF names."""
+    monkeypatch.setattr(agent, "MAX_TOOL_CALLS", 2)
     caplog.set_level(logging.INFO)
     for model in filter(None, (str(smollm2), os.environ.get("PGKD_TEST_GGUF"))):
         run = tmp_path / Path(model).stem
@@ -230,7 +237,6 @@ def test_local_teachers_work_as_agents_or_fall_back(
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
             "teacher.max_tokens": 96,
-            "teacher.max_tool_calls": 2,
         }
         result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=run)
         assert result.training.steps[1].num_requests >= 1 and result.training.steps[1].parsed > 0

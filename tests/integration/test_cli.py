@@ -173,14 +173,14 @@ def test_a_dry_run_counts_the_calls_that_verify(files: Path) -> None:
 
 def test_a_dry_run_does_not_count_the_calls_of_an_agent(files: Path) -> None:
     base = ("distill", "--train", files / "train.jsonl", "--dry-run", "--teacher", "openai:m")
-    agent = ("--set", "teacher.mode=agent", "--set", "teacher.max_tool_calls=7", "--steps", "3")
+    agent = ("--set", "teacher.mode=agent", "--steps", "3")
     verify = ("--set", "guardrails.verify=true", "--set", "pgkd.pgkd_batch_size=8")
     for more, verifying in (((), "."), (verify, "; up to 24 calls verify the samples.")):
         done = pgkd(*base, *agent, *more)
         assert done.returncode == 0, done.stderr
         said = done.stdout.splitlines()[-2:]
         assert said[0].startswith(
-            f"prompt 'agent', with which each of 3 steps begins (at most 7 tool calls){verifying} No"
+            f"prompt 'agent', with which each of 3 steps begins (at most 12 tool calls){verifying} No"
         )
         assert said[1] == "estimate: none, how often an agent calls is up to the model; set a cap, e.g. --max-calls"
 
