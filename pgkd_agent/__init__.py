@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig, build_config
     from pgkd_agent.data import Labels, Rows, Task
     from pgkd_agent.errors import PGKDError
-    from pgkd_agent.loop.observer import Observer
     from pgkd_agent.pipeline import DistillResult, distill, resume
+    from pgkd_agent.runs.observer import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
     from pgkd_agent.teacher.chain import WrittenSamples
     from pgkd_agent.teacher.standalone import open_chain
@@ -29,7 +29,7 @@ _HOME = {
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
     "Labels": "pgkd_agent.data",
-    "Observer": "pgkd_agent.loop.observer",
+    "Observer": "pgkd_agent.runs.observer",
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",

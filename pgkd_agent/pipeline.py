@@ -14,11 +14,11 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Check, Guardrails
 from pgkd_agent.loop.history import texts_of
-from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test
+from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget

@@ -17,11 +17,11 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.options import Outlets
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.data import Task
-from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
+from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.estimates import Estimate

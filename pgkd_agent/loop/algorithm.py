@@ -14,7 +14,7 @@ from pgkd_agent.data import Task
 from pgkd_agent.loop.early_stopping import EarlyStopping
 from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
-from pgkd_agent.loop.observer import Observer
+from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
 from pgkd_agent.loop.scoring import score_history
 from pgkd_agent.loop.training import fit_history
@@ -47,7 +47,7 @@ def run_pgkd(
     teacher: Teacher | None,
     screener: Screener,
     config: PGKDConfig,
-    observer: Observer | None = None,
+    observer: LoopObserver | None = None,
 ) -> PGKDResult:
     """Run Algorithm 1 and leave `student` with the weights of the lowest validation loss.
 
@@ -61,7 +61,7 @@ def run_pgkd(
         TeacherError: The provider failed for good, or nothing readable ever came back.
         StudentDivergedError: A validation loss is not finite.
     """
-    observer = observer or Observer()
+    observer = observer or LoopObserver()
     num_kd_steps = config.pgkd.num_kd_steps if teacher else 0
     history = History.of(task.train)  # line 2
     stopping = EarlyStopping(config.pgkd.patience_limit)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.loop.observer import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import PriceTable

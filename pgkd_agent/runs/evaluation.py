@@ -9,10 +9,10 @@ import numpy as np
 
 from pgkd_agent.data import Task
 from pgkd_agent.loop.history import texts_of
-from pgkd_agent.loop.observer import Observer
 from pgkd_agent.metrics.calibration import Calibration, errors_of, fit_temperature
 from pgkd_agent.metrics.intervals import METRICS, Interval, paired_difference
 from pgkd_agent.metrics.report import class_ids, evaluate
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, BeforeAfter
 from pgkd_agent.types import Probabilities, StepRecord
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.loop.observer import Observer
 from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.runs.directory import RunDirectory
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import is_current, write_card, write_report
 from pgkd_agent.runs.summary import RunResult
 from pgkd_agent.teacher.opening import OpenTeacher

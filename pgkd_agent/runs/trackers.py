@@ -14,7 +14,7 @@ from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.loop.observer import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, RunResult
 from pgkd_agent.types import StepRecord
 

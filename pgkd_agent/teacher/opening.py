@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pgkd_agent.config import EnsembleMember, PGKDConfig, TeacherSettings, provider_of
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.loop.observer import Observer
+from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
@@ -80,7 +80,7 @@ def open_teacher(
     screener: Screener,
     budget: Budget,
     log: Path | None = None,
-    observer: Observer | None = None,
+    observer: LoopObserver | None = None,
     replayed_steps: int = 0,
 ) -> Iterator[OpenTeacher]:
     """Build the teachers of the settings, or one around what is given, and close them in the end.
@@ -109,7 +109,7 @@ def open_teacher(
     batch_size = config.pgkd.pgkd_batch_size
     teachers = [(one, reply_tokens(template, task.train, one, batch_size)) for one in members(config.teacher)]
     with open_models(given, teachers, config.seed, budget, log, replayed_steps) as models:
-        yield _working(models, template, task, config, screener, observer or Observer())
+        yield _working(models, template, task, config, screener, observer or LoopObserver())
 
 
 def _working(
@@ -118,7 +118,7 @@ def _working(
     task: Task,
     config: PGKDConfig,
     screener: Screener,
-    observer: Observer,
+    observer: LoopObserver,
 ) -> OpenTeacher:
     """Teachers, and what else a run wants of them."""
     from pgkd_agent.teacher.chain import ChainTeacher
@@ -161,7 +161,7 @@ def _check(models: Sequence[GatedChatModel]) -> None:
         model.caller.check()
 
 
-def _teacher(model: GatedChatModel, template: PromptTemplate, config: PGKDConfig, observer: Observer) -> Teacher:
+def _teacher(model: GatedChatModel, template: PromptTemplate, config: PGKDConfig, observer: LoopObserver) -> Teacher:
     from pgkd_agent.teacher.chain import ChainTeacher
     from pgkd_agent.teacher.prompting.requests import RequestPlanner
 

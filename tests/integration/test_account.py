@@ -22,8 +22,8 @@ from pgkd_agent.errors import (
     TeacherUnavailableError,
 )
 from pgkd_agent.experiments.zero_shot import calls_beside, evaluate_zero_shot
-from pgkd_agent.loop.observer import Observer
 from pgkd_agent.pipeline import resume
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.call_log import Call, CallLog
 from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel

@@ -16,8 +16,8 @@ from pgkd_agent import distill
 from pgkd_agent.cli.main import app
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.loop.observer import Observer
 from pgkd_agent.pipeline import resume
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import write_comparison, write_report
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, StepRecord

@@ -15,8 +15,8 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
-from pgkd_agent.loop.observer import Observer
 from pgkd_agent.pipeline import resume
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.prompting.tokens import most_tokens

@@ -12,7 +12,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.loop.observer import Observer, Observers
+from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.trackers import TRACKERS, Tracker, tracked
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import sentences

@@ -13,8 +13,8 @@ from pgkd_agent.data import Task
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Guardrails
-from pgkd_agent.loop.observer import Observer, Observers
 from pgkd_agent.loop.protocols import Asked
+from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.types import (
     Example,
     FitResult,
