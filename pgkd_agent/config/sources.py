@@ -59,8 +59,8 @@ def build_config(
     merged: dict[str, Any] = {}
     for layer in all_layers:
         merged = merge(merged, layer)
-    name = merged.pop("recipe", None) if recipe is None else recipe
-    name = "default" if name is None else name
+    in_file = merged.pop("recipe", "default")
+    name = in_file if recipe is None else recipe
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
     try:

@@ -19,6 +19,9 @@ def test_precedence(tmp_path: Path) -> None:
     assert rate() is None
     assert rate(recipe="paper") == 2e-5
     assert rate(recipe="paper", file=file) == 3e-5
+    recipes = {"recipe": "paper"}
+    assert rate(layers=[recipes]) == rate(layers=[recipes], recipe="paper") == 2e-5
+    assert rate(layers=[recipes], recipe="default") is None
     assert rate(file=file, assignments=["student.learning_rate=4e-5"]) == 4e-5
     assert rate(file=file, assignments=["student.learning_rate=4e-5"], flags={"student.learning_rate": 5e-5}) == 5e-5
     assert rate(file=file, flags={"student.learning_rate": None}) == 3e-5
