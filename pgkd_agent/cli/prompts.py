@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.config import build_config
 from pgkd_agent.errors import PromptError
 from pgkd_agent.teacher.prompting.templates import (
     VARIABLES,
@@ -19,11 +18,10 @@ from pgkd_agent.teacher.prompting.templates import (
     read_prompt,
 )
 
-app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
+app = typer.Typer(name="prompts", help="Prompt variants of the teacher.", no_args_is_help=True)
 
 Variant = Annotated[str, typer.Argument(help="Name of a variant, or a path to a .j2 template.")]
-
-
+Description = Annotated[str | None, typer.Option(help="What the texts are; tells the teacher the task.")]
 Folder = Annotated[
     Path | None,
     typer.Option("--folder", help="Folder of your own, laid out like prompts/, that comes before the package's."),
@@ -76,37 +74,22 @@ def lint(
 
 
 @app.command()
+@options.grouped
 def render(
+    *,
     variant: Variant,
-    train: options.Train = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    labels: options.Labels = None,
-    rows: options.Rows = None,
-    seed: options.Seed = None,
-    description: options.Description = None,
+    data: options.Data,
+    description: Description = None,
     folder: Folder = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    set_: options.Set = None,
+    reading: options.Reading,
+    sources: options.Sources,
 ) -> None:
     """Print the prompt as the first request would send it, with placeholders for the student's results."""
     from pgkd_agent.cli.running import show_dry_run
-    from pgkd_agent.pipeline import load_task
 
-    flags = {
-        "seed": seed,
-        "data.dataset": dataset,
-        "data.data_dir": data_dir,
-        "data.rows": rows,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.task_description": description,
-        "teacher.prompt": variant,
-        "teacher.prompt_folder": folder,
-    }
-    config = build_config(assignments=set_ or (), flags=flags)
-    show_dry_run(load_task(train, None, None, labels, config), config)
+    more = {"teacher.prompt": variant, "teacher.prompt_folder": folder, "data.task_description": description}
+    settings = options.settings_of(data, reading, sources, more=more)
+    show_dry_run(data.task(settings), settings)
 
 
 def _unit(template: PromptTemplate) -> str:

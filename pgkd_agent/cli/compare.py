@@ -95,7 +95,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
     """Say what is to be done, and a line for each cell; nothing where nothing is run."""
     if only_stored:
         return lambda progress: None
-    console.print(_what(plan), highlight=False, soft_wrap=True)
+    terminal.say(console, _what(plan))
 
     def say(progress: Progress) -> None:
         left = (
@@ -103,7 +103,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
         )
         state = f"failed: {progress.failure}" if progress.failure else "done"
         line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        terminal.say(console, line)
 
     return say
 

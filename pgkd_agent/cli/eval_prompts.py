@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
-from pgkd_agent.cli.comparing import names_of, progress_on, write_results
+from pgkd_agent.cli.compare import names_of, progress_on, write_results
 from pgkd_agent.config import nested_settings
 
-app = typer.Typer(help="Evaluate prompts by what students make of them.", no_args_is_help=True)
+app = typer.Typer(name="eval", help="Evaluate prompts by what students make of them.", no_args_is_help=True)
 
 
 @app.callback()
@@ -69,6 +69,6 @@ def prompts(
     typer.echo(text)
     lost = losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
-        console.print(f"lower than in {baseline}: {loss}", highlight=False, soft_wrap=True, markup=False)
+        terminal.say(console, f"lower than in {baseline}: {loss}")
     if lost or grid.failures or any(result.failures for result in results):
         raise typer.Exit(1)
