@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ BATCH = 64
 
 
 @app.command("latency-cost")
-@options.grouped
+@grouped
 def latency_cost(
     *,
     model: options.Model,

@@ -13,6 +13,7 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped, refuse
 from pgkd_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ CASCADE_CHUNK = 64
 """The same where an LLM may be asked: what it said is written soon."""
 
 
-@options.grouped
+@grouped
 def classify(
     context: typer.Context,
     *,
@@ -63,7 +64,7 @@ def classify(
     from pgkd_agent.data import stream_texts
 
     if teacher is None:
-        options.refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, options.Caps, options.Sources, "calls")
+        refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, options.Caps, options.Sources, "calls")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)

@@ -12,6 +12,7 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import nested_settings
+from pgkd_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,6 @@ def compare(
     Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
     failed; the tables then say which.
     """
-    from pgkd_agent.errors import ConfigError
     from pgkd_agent.experiments.compare import (
         fill,
         lines,
@@ -83,8 +83,6 @@ def names_of(text: str | None) -> list[str]:
 
 
 def _numbers(text: str | None) -> list[int]:
-    from pgkd_agent.errors import ConfigError
-
     try:
         return [int(part) for part in names_of(text)]
     except ValueError as error:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.cli.options import option
+from pgkd_agent.cli.groups import Group, grouped, option, refuse
 from pgkd_agent.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Teaching(options.Group):
+class Teaching(Group):
     """Who teaches, and what is asked for."""
 
     teacher: list[str] | None = option(
@@ -33,7 +33,7 @@ class Teaching(options.Group):
         return {"teacher.spec": specs[0] if specs else None, "teacher.ensemble": others or None}
 
 
-@options.grouped
+@grouped
 def distill(
     context: typer.Context,
     *,
@@ -58,7 +58,7 @@ def distill(
 
     if resume is not None:
         message = "--resume takes rows and settings from the run; leave out {given}"
-        options.refuse(context, message, options.Data, Teaching, options.Reading, options.RunSources, "out", "dry_run")
+        refuse(context, message, options.Data, Teaching, options.Reading, options.RunSources, "out", "dry_run")
         resume_with_display(resume, options.flags_of(caps), outlets)
         return
     if dry_run and outlets.as_json:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
 
 
-@options.grouped
+@grouped
 def doctor(
     *,
     teacher: Annotated[str | None, typer.Option(help="provider:model.", show_default="local:smollm2")] = None,

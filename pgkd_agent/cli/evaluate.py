@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgkd_agent.cli import options, terminal
-from pgkd_agent.cli.terminal import say
+from pgkd_agent.cli.groups import grouped, refuse
 from pgkd_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pgkd_agent.types import Example
 
 
-@options.grouped
+@grouped
 def evaluate(
     context: typer.Context,
     *,
@@ -55,9 +57,9 @@ def evaluate(
             "pgkd evaluate --teacher SPEC FILE"
         )
     if teacher:
-        options.refuse(context, "{given}: only for a model, and --teacher is evaluated by itself", options.Inference)
+        refuse(context, "{given}: only for a model, and --teacher is evaluated by itself", options.Inference)
     else:
-        options.refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, "out", options.Caps)
+        refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, "out", options.Caps)
     settings = options.settings_of(reading, zero_shot, caps, sources, more={"teacher.spec": teacher})
     file, data = paths[-1], settings.data
     examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
@@ -69,8 +71,6 @@ def evaluate(
 
 
 def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from pgkd_agent.data.taxonomy import check_labels
     from pgkd_agent.metrics.calibration import calibration_error, coverage, with_temperature
     from pgkd_agent.metrics.report import class_ids, format_report, row_losses
@@ -112,10 +112,6 @@ def _evaluate_teacher(
     as_json: bool,
 ) -> None:
     """The taxonomy is that of the whole file, so that fewer rows are not an easier task."""
-    from dataclasses import asdict
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from pgkd_agent.data import read_taxonomy, taxonomy_of
     from pgkd_agent.data.taxonomy import check_labels
     from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
@@ -129,12 +125,8 @@ def _evaluate_teacher(
         f"prompt {config.zero_shot.prompt!r}, answers in {out}",
         err=True,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
     with Progress(*columns, console=terminal.notes(), transient=True) as progress:
         bar = progress.add_task("asking", total=len(rows))
 
@@ -142,7 +134,7 @@ def _evaluate_teacher(
             progress.update(bar, completed=answered, description=f"asking, {unresolved} unresolved")
 
         result = evaluate_zero_shot(
-            rows, taxonomy, config, out, show, lambda estimate: say(progress.console, f"estimate: {estimate}")
+            rows, taxonomy, config, out, show, lambda estimate: terminal.say(progress.console, f"estimate: {estimate}")
         )
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))

@@ -8,15 +8,9 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
+from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import PromptError
-from pgkd_agent.teacher.prompting.templates import (
-    VARIABLES,
-    PromptTemplate,
-    Purpose,
-    list_prompts,
-    load_prompt,
-    read_prompt,
-)
+from pgkd_agent.teacher.prompting import templates
 
 app = typer.Typer(name="prompts", help="Prompt variants of the teacher.", no_args_is_help=True)
 
@@ -32,9 +26,9 @@ ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Variants for zero-s
 @app.command("list")
 def list_(folder: Folder = None) -> None:
     """Print the variants of each purpose, their requests and the variables they use."""
-    for purpose in VARIABLES:
-        for name in list_prompts(purpose, folder):
-            template = load_prompt(name, purpose, folder)
+    for purpose in templates.VARIABLES:
+        for name in templates.list_prompts(purpose, folder):
+            template = templates.load_prompt(name, purpose, folder)
             used = ", ".join(sorted(template.variables))
             typer.echo(f"{purpose:<10} {name:<18} one request per {_unit(template)}; uses {used}")
 
@@ -42,7 +36,7 @@ def list_(folder: Folder = None) -> None:
 @app.command()
 def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
     """Print the template as it is."""
-    typer.echo(read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
+    typer.echo(templates.read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
 
 
 @app.command()
@@ -56,8 +50,10 @@ def lint(
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
     from pgkd_agent.teacher.prompting.linting import lint_prompt
 
-    purposes: list[Purpose] = ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(VARIABLES)
-    named = [(purpose, name) for purpose in purposes for name in variants or list_prompts(purpose, folder)]
+    purposes: list[templates.Purpose] = (
+        ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(templates.VARIABLES)
+    )
+    named = [(purpose, name) for purpose in purposes for name in variants or templates.list_prompts(purpose, folder)]
     errors = 0
     for purpose, name in named:
         findings = lint_prompt(name, purpose, folder)
@@ -74,7 +70,7 @@ def lint(
 
 
 @app.command()
-@options.grouped
+@grouped
 def render(
     *,
     variant: Variant,
@@ -92,7 +88,7 @@ def render(
     show_dry_run(data.task(settings), settings)
 
 
-def _unit(template: PromptTemplate) -> str:
+def _unit(template: templates.PromptTemplate) -> str:
     if template.is_per_class:
         return "pair of classes" if template.is_pairwise else "class"
     return "step" if template.purpose == "pgkd" else "text"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -17,7 +18,7 @@ SHUTDOWN_SECONDS = 30
 """For requests under way when the server is told to end."""
 
 
-@options.grouped
+@grouped
 def serve(
     *,
     model: options.Model,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pgkd_agent.cli import options
+from pgkd_agent.cli.groups import grouped
 
 
-@options.grouped
+@grouped
 def train(
     *,
     data: options.Data,
