@@ -65,10 +65,10 @@ def main() -> None:
             f"{sum(item.gold_label != item.predicted_label for item in request.scored)}/{len(request.scored)}"
             for request in teacher.requests
         ]
-        fit = statistics.median(step.student_seconds for step in result.steps)
-        evidence = statistics.median(step.evidence_seconds for step in result.steps[1:])
+        fit = statistics.median(step.student_seconds for step in result.training.steps)
+        evidence = statistics.median(step.evidence_seconds for step in result.training.steps[1:])
         lines.append(f"| {source} | {fit:.1f} | {evidence:.2f} | {evidence / fit:.2f} | {', '.join(wrong)} |")
-        sys.stderr.write(json.dumps({"source": source, "seconds": result.seconds}) + "\n")
+        sys.stderr.write(json.dumps({"source": source, "seconds": result.summary.seconds}) + "\n")
     sys.stdout.write("| source | s a fit | s for evidence, a step | of a fit | wrong rows found, by step |\n")
     sys.stdout.write("| --- | --- | --- | --- | --- |\n" + "\n".join(lines) + "\n")
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgkd_agent.answering.cascade import Answer, Cascade, Routed, open_llm
     from pgkd_agent.config import PGKDConfig, build_config
-    from pgkd_agent.data import Task
+    from pgkd_agent.data import Labels, Rows, Task
     from pgkd_agent.errors import PGKDError
     from pgkd_agent.pipeline import DistillResult, distill, resume
-    from pgkd_agent.runs.recorder import Observer
+    from pgkd_agent.runs.observer import Observer
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
+    from pgkd_agent.teacher.chain import WrittenSamples
+    from pgkd_agent.teacher.standalone import open_chain
     from pgkd_agent.types import Example, Label
 
 __version__ = "0.2.0"
@@ -26,15 +28,19 @@ _HOME = {
     "DistillResult": "pgkd_agent.pipeline",
     "Example": "pgkd_agent.types",
     "Label": "pgkd_agent.types",
-    "Observer": "pgkd_agent.runs.recorder",
+    "Labels": "pgkd_agent.data",
+    "Observer": "pgkd_agent.runs.observer",
     "PGKDConfig": "pgkd_agent.config",
     "PGKDError": "pgkd_agent.errors",
     "Prediction": "pgkd_agent.student.classifier",
     "Routed": "pgkd_agent.answering.cascade",
+    "Rows": "pgkd_agent.data",
     "StudentClassifier": "pgkd_agent.student.classifier",
     "Task": "pgkd_agent.data",
+    "WrittenSamples": "pgkd_agent.teacher.chain",
     "build_config": "pgkd_agent.config",
     "distill": "pgkd_agent.pipeline",
+    "open_chain": "pgkd_agent.teacher.standalone",
     "open_llm": "pgkd_agent.answering.cascade",
     "resume": "pgkd_agent.pipeline",
 }
@@ -45,15 +51,19 @@ __all__ = [
     "DistillResult",
     "Example",
     "Label",
+    "Labels",
     "Observer",
     "PGKDConfig",
     "PGKDError",
     "Prediction",
     "Routed",
+    "Rows",
     "StudentClassifier",
     "Task",
+    "WrittenSamples",
     "build_config",
     "distill",
+    "open_chain",
     "open_llm",
     "resume",
 ]

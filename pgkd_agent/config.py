@@ -110,8 +110,6 @@ class EnsembleMember(_Settings):
     """As `teacher.spec`."""
     base_url: str | None = None
     """As `teacher.base_url`; None takes the first teacher's where the provider is the same."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share of the steps, beside `teacher.weight`, with `turns: weighted`."""
 
 
 class TeacherSettings(_Settings):
@@ -142,28 +140,21 @@ class TeacherSettings(_Settings):
     """Seconds for one call."""
     max_attempts: int = Field(default=3, ge=1)
     """Tries of one request, for passing errors and for replies without a readable sample."""
-    max_retry_seconds: float = Field(default=900.0, ge=0)
-    """After this time a call that failed is not tried again."""
     max_concurrency: int | None = Field(default=None, ge=1)
-    """Requests of a KD step under way at once; None: 1 for local teachers, else 4. With more than 1 a local teacher's
-    replies depend on what it answers at the same time, and no longer on the seed alone."""
+    """Requests under way at once; None: 1 for local teachers, else 8. With more than 1 a local teacher's replies depend
+    on what it answers at the same time, and no longer on the seed alone."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """Pace of the requests, evenly spaced; None: as they come."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Pace in tokens, of prompts and longest replies; None: as they come."""
-    max_tool_calls: int = Field(default=12, ge=1)
-    """Tool calls of an agent in one KD step; then it has to write."""
     cache: Path | None = None
     """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
     run's own log is looked in."""
     cache_counts: bool = False
-    """Whether a reply from the cache counts as if it had been sent: against the caps, and in what is reported."""
+    """Whether a reply from the cache counts as if it had been sent: against the caps, and in what is reported. For
+    comparisons, whose methods share replies."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
-    turns: Literal["rotating", "weighted"] = "rotating"
-    """How the teachers of an ensemble take turns: one after the other, or drawn by weight."""
-    weight: float = Field(default=1.0, gt=0)
-    """Of the first teacher in an ensemble."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of a `local:` teacher."""
     context_tokens: int = Field(default=4096, ge=512)
@@ -179,18 +170,17 @@ class TeacherSettings(_Settings):
         """Whether the model runs inside this process."""
         return self.spec.startswith("local:")
 
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at once."""
+        return self.max_concurrency or (1 if self.is_local else 8)
+
 
 class ZeroShotSettings(_Settings):
     """For classification by the teacher itself; provider, server and time-outs are those of `teacher`."""
 
     prompt: str = "paper"
     """Variant under `prompts/zero_shot`, or a path. Paper: its Appendix A.2."""
-    temperature: float | None = Field(default=0.0, ge=0)
-    """Sampling temperature; None leaves it to the provider."""
-    max_tokens: int = Field(default=100, ge=8)
-    """Longest reply: a label in JSON."""
-    max_concurrency: int | None = Field(default=None, ge=1)
-    """Requests under way at once; None: 1 for local teachers, else 8."""
 
 
 class EvidenceSettings(_Settings):

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
-from pgkd_agent.data import PRESETS, Task, load_preset, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.config import BudgetSettings, PGKDConfig
+from pgkd_agent.data import PRESETS, Labels, Rows, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Check, Guardrails
-from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
-from pgkd_agent.runs.directory import RunDirectory, read_run
-from pgkd_agent.runs.recorder import Bill, Observer, StepKeeper, write_pages
-from pgkd_agent.runs.report import is_current
+from pgkd_agent.runs.bill import Bill
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test
+from pgkd_agent.runs.observer import Observer, Observers
+from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.opening import (
-    Hooks,
-    OpenTeacher,
-    members,
-    open_teacher,
-    prompt_variant,
-    teacher_prompt,
-)
-from pgkd_agent.teacher.prompting.templates import PromptTemplate
-from pgkd_agent.types import Evaluation, Example, StepRecord
+from pgkd_agent.teacher.opening import members, open_teacher, prompt_variant, teacher_prompt
+from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from pgkd_agent.student.classifier import StudentClassifier
-    from pgkd_agent.student.student import TorchStudent
 
 
 @dataclass(frozen=True)
@@ -45,32 +37,25 @@ class DistillResult:
     """The outcome of a run.
 
     Attributes:
-        steps: A record per model; `steps[0]` is the plain student.
-        best_step: The model that `classifier` is: the one with the lowest validation loss.
-        before, after: Plain student and best model on the test rows; None without test rows.
-        seconds: Wall time by part: `teacher`, `student`, `evidence`, `rest`.
+        classifier: The best model, which is a LangChain Runnable.
+        training: What Algorithm 1 came to: its `steps` (a record per model, the plain student first), `best_step` (the
+            model that `classifier` is), `history` (all training rows) and whether it `stopped_early`.
+        summary: The same in short, with the figures on the test rows, as in the run's `result.json`.
         run: The run directory, or None.
-        summary: The same in short, as in the run's `result.json`.
     """
 
     classifier: StudentClassifier
     task: Task
-    steps: tuple[StepRecord, ...]
-    best_step: int
-    history: History
-    stopped_early: bool
-    before: Evaluation | None
-    after: Evaluation | None
-    seconds: dict[str, float]
-    run: Path | None
+    training: PGKDResult
     summary: RunResult
+    run: Path | None
 
 
 def load_task(
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
-    labels: Any = None,
+    train: Rows | None = None,
+    validation: Rows | None = None,
+    test: Rows | None = None,
+    labels: Labels | None = None,
     config: PGKDConfig | None = None,
 ) -> Task:
     """Read rows (files, data frames, datasets, lists) and make a task of them, as `config` says.
@@ -83,23 +68,23 @@ def load_task(
     """
     config = config or PGKDConfig()
     settings = config.data
-    if (train is None) == (settings.dataset is None):
-        raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
 
-    def read(rows: Any) -> list[Example]:
+    def read(rows: Rows) -> list[Example]:
         return read_examples(rows, settings.text_column, settings.label_column, settings.skip_incomplete)
 
     taxonomy = None if labels is None else read_taxonomy(labels)
     description = settings.task_description
     held_out: Sequence[Example] = () if test is None else read(test)
-    if settings.dataset is not None:
+    if train is not None and settings.dataset is None:
+        rows: Sequence[Example] = read(train)
+    elif train is None and settings.dataset is not None:
         loaded = load_preset(settings.dataset, settings.data_dir)
-        rows: Sequence[Example] = loaded.train
+        rows = loaded.train
         taxonomy = taxonomy or loaded.taxonomy
         held_out = held_out or loaded.test
         description = description or PRESETS[settings.dataset].task
     else:
-        rows = read(train)
+        raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
     return prepare_task(
         rows,
         None if validation is None else read(validation),
@@ -114,39 +99,52 @@ def load_task(
 
 
 def distill(
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
-    labels: Any = None,
+    train: Rows | None = None,
+    validation: Rows | None = None,
+    test: Rows | None = None,
+    labels: Labels | None = None,
     *,
+    student: str | None = None,
     teacher: str | BaseChatModel | Teacher | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
     config: PGKDConfig | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
     checks: Mapping[str, Check] | None = None,
 ) -> DistillResult:
-    """Run PGKD.
+    """Train a small classifier on labelled rows, and on what an LLM teacher writes for it, step by step.
 
+    Example:
+        ```python
+        result = distill("train.csv", test="test.csv", teacher="openai:gpt-4o-mini", steps=3, out="runs/first")
+        print(result.summary.verdict)
+        result.classifier.invoke("my card does not work")
+        ```
     Args:
-        train: A file (CSV, TSV, JSONL, Parquet), data frame, `Dataset`, or list of mappings or pairs; None takes
-            the preset `config.data.dataset`.
-        validation: As `train`; None splits `train`.
-        test: As `train`; only ever evaluated, never shown to student or teacher.
-        labels: Taxonomy file, list of names, or mapping of name to description; None takes the labels of
-            `train`.
-        teacher: Overrides `config.teacher.spec`: a spec, a LangChain chat model, or an object with
+        train: Labelled rows. None takes the preset that `config.data.dataset` names.
+        validation: Rows that choose the model. None takes a share of `train`.
+        test: Rows that are only ever evaluated, and never shown to student or teacher.
+        labels: The classes in their order, with descriptions for the teacher. None takes the labels of `train`.
+        student: `minilm` or `mpnet`, the id of a model on the hub, or a local folder.
+        teacher: A spec such as `openai:NAME` or `local:smollm2`, a LangChain chat model, or an object with
             `write(request)`.
-        out: New run directory; None keeps nothing on disk.
-        checks: Guardrails of your own, by name, after the built-in ones: each takes the text in normal form, its label
-            and what is known (`ScreenState`), and returns the reason for a rejection or None.
+        steps: How often the teacher writes, at most. 0 trains the plain student alone.
+        seed: All randomness derives from it.
+        config: All settings. What is named here (`student`, `teacher`, `steps`, `seed`) overrides them.
+        out: The run directory, which must be new. None keeps nothing on disk.
+        observer: Is told how the run goes.
+        checks: Guardrails of your own, by name, which come after the built-in ones. Each takes the text in normal form,
+            its label and what is known (`ScreenState`), and returns the reason for a rejection or None.
+    Returns:
+        The best model, and how it came about.
     Raises:
-        PGKDError: See `pgkd_agent.errors`; all that can be checked is checked before the first fit.
+        PGKDError: See `pgkd_agent.errors`. All that can be checked is checked before the first fit.
     """
-    config = config or PGKDConfig()
-    if isinstance(teacher, str):
-        config = config.changed({"teacher.spec": teacher})
-        teacher = None
-    return run(load_task(train, validation, test, labels, config), config, teacher, out, observer, checks)
+    spec, given = (teacher, None) if isinstance(teacher, str) else (None, teacher)
+    named = {"student.name": student, "teacher.spec": spec, "pgkd.num_kd_steps": steps, "seed": seed}
+    config = (config or PGKDConfig()).changed({key: value for key, value in named.items() if value is not None})
+    return run(load_task(train, validation, test, labels, config), config, given, out, observer, checks)
 
 
 def run(
@@ -192,8 +190,8 @@ def resume(
         teacher = None
     if teacher is None and stored.config.pgkd.num_kd_steps and made_with != named:
         raise ConfigError(f"{path} was made with {made_with}; give it again: resume(path, teacher=...)")
-    if sorted(checks or ()) != (made_with_checks := stored.meta.get("checks", sorted(checks or ()))):
-        named = ", ".join(made_with_checks) or "none"
+    if sorted(checks or ()) != stored.meta["checks"]:
+        named = ", ".join(stored.meta["checks"]) or "none"
         raise ConfigError(f"{path} was made with checks: {named}; give the same: resume(path, checks=...), in Python")
     prompt = stored.meta["prompt"]
     if teacher_prompt(stored.config.teacher).hash != prompt["sha256"]:
@@ -213,90 +211,40 @@ def _run(
     checks: Mapping[str, Check] | None,
     resumed: bool,
 ) -> DistillResult:
-    from pgkd_agent.student.recipe import recipe_for
     from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
     observer = observer or Observer()
-    config = _resolved(config, recipe_for(config.student).decided(config.student))
+    config = _resolved(config)
     template = teacher_prompt(config.teacher)
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
-    held_out = texts_of((*task.validation, *task.test))
-    screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks)
-    with ExitStack() as stack:
-        directory = None
-        if out is not None:
-            directory = RunDirectory.reopen(out) if resumed else RunDirectory.create(out)
-            stack.callback(directory.close)
-            directory.require_space(student.size_bytes)
-        listener = StepKeeper(task, student, directory, budget, observer, config.student)
-        bill = Bill(task, config, prices, observer)
-        hooks = Hooks(observer.on_request, bill.on_plan, directory.add_transcript if directory else None)
-        log, stored_steps = (directory.calls, directory.num_stored_steps) if directory else (None, 0)
-        with open_teacher(teacher, template, task, config, screener, budget, log, hooks, stored_steps) as opened:
-            if opened.models:
-                bill.at_start(opened, resumed)
+    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)), checks)
+    bill = Bill(task, config, prices, budget, observer)
+    plain = PlainPredictions(task, student, observer)
+    with recording(out, resumed, student) as recorder:
+        told = Observers([recorder, observer, bill, plain])
+        log, stored = recorder.calls, recorder.num_stored_steps
+        with open_teacher(teacher, template, task, config, screener, budget, log, told, stored) as opened:
+            bill.at_start(opened, resumed)
             if not resumed:
-                if directory:
-                    directory.write_start(config, _meta(config, task, template, opened, student, checks or {}), task)
+                recorder.begin(config, run_meta(config, task, template, opened, student, checks or {}), task)
                 opened.check()
-            if directory:
-                directory.keep()
-            result = run_pgkd(task, student, opened.teacher, opened.screener, config, listener)
-        test = listener.before_after(result.best_step)
-        calibration = listener.calibration()
-        seconds = _seconds(result.steps, time.perf_counter() - started)
-        summary = summarize(config, result, test, calibration, seconds, opened.name, prices, bill.estimate)
-        if directory:
-            directory.write_result(asdict(summary), calibration)
-            if not is_current(directory.path):
-                write_pages(directory.path)
-    observer.on_result(summary)
-    return DistillResult(
-        classifier=student.classifier(calibration.temperature),
-        task=task,
-        steps=result.steps,
-        best_step=result.best_step,
-        history=result.history,
-        stopped_early=result.stopped_early,
-        before=test.before if test else None,
-        after=test.after if test else None,
-        seconds=seconds,
-        run=directory.path if directory else None,
-        summary=summary,
-    )
+            recorder.keep()
+            training = run_pgkd(task, student, opened.teacher, opened.screener, config, told)
+        best = predict_test(task, student, observer) if training.best_step else plain.probabilities
+        test, calibration = before_after(task, plain.probabilities, best), calibrate(task, student, best)
+        seconds = time.perf_counter() - started
+        summary = summarize(config, training, test, calibration, seconds, opened.name, prices, bill.estimate)
+        told.on_result(summary)
+    return DistillResult(student.classifier(calibration.temperature), task, training, summary, recorder.path)
 
 
-def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:
+def _resolved(config: PGKDConfig) -> PGKDConfig:
     """The settings with everything decided that None left open."""
+    from pgkd_agent.student.recipe import recipe_for
+
+    student = recipe_for(config.student).decided(config.student)
     prompt = prompt_variant(config.teacher)
     return config.changed({"student": student, "teacher.prompt": prompt, "guardrails": config.step_guardrails})
-
-
-def _meta(
-    config: PGKDConfig,
-    task: Task,
-    template: PromptTemplate,
-    teacher: OpenTeacher,
-    student: TorchStudent,
-    checks: Iterable[str],
-) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "teacher": teacher.name,
-        "prompt": {"name": template.name, "sha256": template.hash},
-        "checks": sorted(checks),
-        "student": {"name": config.student.name, **student.description},
-        "rows": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
-    }
-
-
-def _seconds(steps: Iterable[StepRecord], total: float) -> dict[str, float]:
-    records = list(steps)
-    parts = {
-        part: sum(getattr(record, f"{part}_seconds") for record in records)
-        for part in ("teacher", "student", "evidence")
-    }
-    return {**parts, "rest": max(total - sum(parts.values()), 0.0)}

@@ -157,11 +157,9 @@ class TeacherRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedSample:
+class GeneratedSample(Example):
     """A sample as the teacher wrote it; `request_index` counts the requests of its KD step from 0."""
 
-    text: str
-    label: str
     request_index: int = 0
 
 

@@ -27,7 +27,7 @@ def main() -> None:
         "teacher.spec": options.teacher,
         "teacher.threads": options.threads,
         "teacher.context_tokens": 8192,
-        "zero_shot.max_concurrency": 1,
+        "teacher.max_concurrency": 1,
     }
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.jsonl"

@@ -42,19 +42,19 @@ def main() -> None:
     folder = options.data
     task = load_task(folder / "train.jsonl", test=folder / "test.jsonl", labels=folder / "labels.json", config=config)
     result = run(task, config, InstantTeacher())
-    best = result.steps[result.best_step]
-    assert result.after is not None  # there are test rows
-    later = result.steps[1:]
+    best = result.training.steps[result.training.best_step]
+    assert result.summary.test is not None  # there are test rows
+    later = result.training.steps[1:]
     emit(
         {
-            "student_seconds": sum(step.student_seconds for step in result.steps),
+            "student_seconds": sum(step.student_seconds for step in result.training.steps),
             "seconds_per_later_fit": sum(step.student_seconds for step in later) / len(later),
             "epochs_per_later_fit": sum(step.epochs for step in later) / len(later),
             "validation_loss": best.validation.loss,
             "validation_accuracy": best.validation.report.accuracy,
-            "accuracy": result.after.report.accuracy,
-            "macro_f1": result.after.report.macro_f1,
-            "best_step": float(result.best_step),
+            "accuracy": result.summary.test.after.report.accuracy,
+            "macro_f1": result.summary.test.after.report.macro_f1,
+            "best_step": float(result.training.best_step),
         }
     )
 

@@ -46,7 +46,7 @@ def main() -> None:
         started = time.perf_counter()
         screened = guardrails.screen(samples, history, frozenset(), kd_step)
         milliseconds.append((time.perf_counter() - started) * 1000)
-        history = history.extended(HistoryRow(item.text, item.label, kd_step) for item in screened.accepted)
+        history = history.extended(screened.accepted)
     emit(
         {
             "first_step_ms": milliseconds[0],

@@ -31,7 +31,7 @@ from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.teacher.calls.budget import Budget, Spent
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.opening import open_zero_shot, zero_shot_concurrency
+from pgkd_agent.teacher.standalone import open_zero_shot
 from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 from pgkd_agent.types import TokenUsage
 
@@ -95,14 +95,14 @@ class Cascade(Runnable[str, Routed]):
 
     A fallback that fails stops nothing: the student's label stands, and `problem` says why. After `FAILURES_IN_A_ROW`
     that are its provider's it is not asked for `PAUSE_SECONDS`. How long a call may take is `teacher.timeout`, and how
-    long it is tried again `teacher.max_retry_seconds`. May be shared by threads.
+    often it is tried `teacher.max_attempts`. May be shared by threads.
 
     Args:
         fallback: Takes a text, answers with a label (in any spelling that resolves to one), None, or something with a
             `label`, such as an `Answer` or the `Prediction` of a larger student. `open_llm` makes one of a teacher.
         min_confidence: In [0, 1]; 0 never asks, 1 always.
         max_concurrency: Texts that the fallback is asked about at once; give more to a larger student, whose batches
-            they are. None takes what `zero_shot.max_concurrency` says for `open_llm`, else `MAX_CONCURRENCY`.
+            they are. None takes what `teacher.max_concurrency` says for `open_llm`, else `MAX_CONCURRENCY`.
         clock: Seconds, rising.
     """
 
@@ -271,7 +271,7 @@ def open_llm(
 ) -> Iterator[LLMClassifier]:
     """The teacher of the settings as a classifier, closed in the end: a local one has a server.
 
-    Prompt, temperature and longest reply are those of `zero_shot`; the caps of `budget` hold, and a text that was asked
+    The prompt is that of `zero_shot`; the caps of `budget` hold, and a text that was asked
     about before is answered from the log.
 
     Args:
@@ -289,6 +289,6 @@ def open_llm(
         else:
             stack.callback(lock_beside(calls).release)
         classifier = stack.enter_context(open_zero_shot(model, taxonomy, config, budget, calls, stops_at_failure=False))
-        llm = LLMClassifier(classifier, budget, zero_shot_concurrency(config.zero_shot, [config.teacher]))
+        llm = LLMClassifier(classifier, budget, config.teacher.concurrency)
         classifier.check()
         yield llm

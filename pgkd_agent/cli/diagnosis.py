@@ -16,7 +16,7 @@ from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.opening import members, open_caller
+from pgkd_agent.teacher.opening import members
 
 EXTRAS = {
     "onnx": "onnxruntime",
@@ -126,9 +126,11 @@ def _student(config: PGKDConfig) -> str:
 
 
 def _teacher(config: PGKDConfig, settings: TeacherSettings) -> str:
-    own = config.model_copy(update={"teacher": settings})
+    from pgkd_agent.teacher.calls.opening import open_models
+
     with tempfile.TemporaryDirectory() as folder:
         budget = Budget(BudgetSettings(), load_prices(settings.prices))
-        with open_caller(None, own, REPLY_TOKENS, budget, Path(folder) / "calls.sqlite") as caller:
-            caller.check()
-            return f"answers; the form of its replies is asked for as {caller.chat.dialect.level}"
+        log = Path(folder) / "calls.sqlite"
+        with open_models(None, [(settings, REPLY_TOKENS)], config.seed, budget, log) as (model,):
+            model.caller.check()
+            return f"answers; the form of its replies is asked for as {model.caller.chat.dialect.level}"

@@ -23,7 +23,7 @@ from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
-from pgkd_agent.runs.recorder import Observer, Observers
+from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, RunResult, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.estimates import Estimate
@@ -76,7 +76,7 @@ class _Display(Observer):
     def on_estimate(self, estimate: Estimate) -> None:
         is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
         what = "estimate with the first prompts" if is_sharp else "estimate"
-        self._console.print(f"{what}: {estimate}", highlight=False, soft_wrap=True)
+        say(self._console, f"{what}: {estimate}")
 
     def on_test(self, n_rows: int) -> None:
         self._show(f"evaluating {n_rows} test rows", 0, 1)
@@ -84,20 +84,17 @@ class _Display(Observer):
     def on_step(self, record: StepRecord) -> None:
         report = record.validation.report
         best = "*" if record.is_best else " "
-        samples = ""
-        if record.asked:
-            samples = f"   samples {record.accepted}/{record.asked} accepted"
+        samples = f"   samples {record.accepted}/{record.asked} accepted" if record.asked else ""
         if record.refused:
             samples += f", {record.refused} replies refused"
         if record.rejected:
             samples += f" (rejected: {_by_rule(record.rejected)})"
-        self._console.print(
+        say(
+            self._console,
             f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
             f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
             f"{record.epochs} epochs, rate {record.learning_rate:g}   teacher {record.teacher_seconds:.0f} s, "
             f"student {record.student_seconds:.0f} s{samples}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -165,15 +162,15 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if summary.test:
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
-    if calibration := summary.calibration:
-        errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
-        say(
-            console,
-            f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
-            f"temperature {calibration.temperature:.2f}",
-        )
+    calibration = summary.calibration
+    errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
+    say(
+        console,
+        f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
+        f"temperature {calibration.temperature:.2f}",
+    )
     _print_teaching(console, summary)
-    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
     say(console, f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html")
 
 
@@ -251,7 +248,9 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
     steps, requests = config.pgkd.num_kd_steps, len(shown.requests)
     verifying = steps * config.pgkd.pgkd_batch_size if config.guardrails.verify else 0
     if config.teacher.mode == "agent":
-        begins = f"with which each of {steps} steps begins (at most {config.teacher.max_tool_calls} tool calls)"
+        from pgkd_agent.teacher.agent import MAX_TOOL_CALLS
+
+        begins = f"with which each of {steps} steps begins (at most {MAX_TOOL_CALLS} tool calls)"
         return begins + (f"; up to {verifying} calls verify the samples" if verifying else "")
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
     calls = f"{steps} steps make {steps * requests} calls{more}, repetitions apart"

@@ -1,12 +1,15 @@
 """Labelled rows in, a `Task` with disjoint train, validation and test rows out."""
 
+from pgkd_agent.data.formats import read_records
 from pgkd_agent.data.presets import PRESETS, load_preset
-from pgkd_agent.data.reading import read_examples, read_records, read_texts, stream_texts
+from pgkd_agent.data.reading import Rows, read_examples, read_texts, stream_texts
 from pgkd_agent.data.task import Task, prepare_task
-from pgkd_agent.data.taxonomy import Taxonomy, read_taxonomy, taxonomy_of
+from pgkd_agent.data.taxonomy import Labels, Taxonomy, read_taxonomy, taxonomy_of
 
 __all__ = [
     "PRESETS",
+    "Labels",
+    "Rows",
     "Task",
     "Taxonomy",
     "load_preset",

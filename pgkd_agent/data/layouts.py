@@ -8,15 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgkd_agent.data.reading import (
-    Record,
-    complete_rows,
-    csv_lines,
-    read_examples,
-    read_json_lines,
-    read_records,
-    read_text_file,
-)
+from pgkd_agent.data.formats import Record, csv_lines, read_json_lines, read_records, read_text_file
+from pgkd_agent.data.reading import complete_rows, read_examples
 from pgkd_agent.data.splitting import stratified_split
 from pgkd_agent.data.taxonomy import Taxonomy, read_taxonomy, taxonomy_of
 from pgkd_agent.errors import DataError

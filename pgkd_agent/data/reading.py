@@ -1,18 +1,16 @@
-"""Read labelled rows and bare texts from CSV, TSV, JSONL and Parquet, or from what is in memory."""
+"""Read labelled rows and bare texts from files, or from what is in memory."""
 
 from __future__ import annotations
 
 import ast
-import codecs
 import contextlib
-import csv
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
+from pgkd_agent.data.formats import Record, existing, read_records, stream_records, text_lines
 from pgkd_agent.errors import DataError
 from pgkd_agent.types import Example
 
@@ -20,19 +18,24 @@ logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("text", "sentence", "content", "query", "utterance", "message", "review", "headline", "title")
 LABEL_COLUMNS = ("label", "intent", "category", "class", "target", "topic", "label_name")
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 ROWS_NAMED = 10
 """Most row numbers in a message."""
 
-PARQUET_ROWS = 1024
-"""Rows of a Parquet file that are in memory at a time, when it is read as a stream."""
 
-Record = Mapping[str, Any]
+class Table(Protocol):
+    """A pandas DataFrame or a Hugging Face Dataset."""
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+Rows: TypeAlias = str | Path | Table | Iterable[Example | Record | Sequence[Any]]
+"""Labelled rows: a file (CSV, TSV, JSONL, Parquet), a pandas DataFrame, a Hugging Face Dataset, or `Example`s, mappings
+or `(text, label)` pairs."""
 
 
 def read_examples(
-    source: Path | Iterable[Any] | Any,
+    source: Rows,
     text_column: str | None = None,
     label_column: str | None = None,
     skip_incomplete: bool = False,
@@ -40,15 +43,14 @@ def read_examples(
     """Read labelled rows.
 
     Args:
-        source: A file, a pandas DataFrame, a Hugging Face Dataset, or an iterable of mappings,
-            `(text, label)` pairs or `Example`s.
+        source: See `Rows`.
         text_column: None guesses among `TEXT_COLUMNS` and says so; likewise `label_column`.
         skip_incomplete: Drop rows without text or label, aloud, instead of refusing them.
     Raises:
         DataError: No such file or column, an unreadable line, rows without text or label (their numbers are
             named, from 1, a header not counted), or several labels in one row.
     """
-    if not isinstance(source, (str, Path)) and not _is_table(source):
+    if isinstance(source, Iterable) and not isinstance(source, str) and not _is_table(source):
         source = list(source)
         if source and not isinstance(source[0], Mapping):
             return complete_rows(_pairs(source), "the rows", skip_incomplete)
@@ -98,7 +100,7 @@ def stream_texts(source: Path, text_column: str | None = None) -> Iterator[str]:
         DataError: At once for what the first row shows, later for a row that cannot be read.
     """
     if source.suffix == ".txt":
-        lines = (part for line in text_lines(_existing(source)) for part in line.splitlines() if part.strip())
+        lines = (part for line in text_lines(existing(source)) for part in line.splitlines() if part.strip())
         return _started(lines)
     records = _started(stream_records(source))
     first = next(records, None)
@@ -147,139 +149,6 @@ def dataset_records(dataset: Any) -> list[Record]:
     features = getattr(dataset, "features", None) or {}
     named = {column: feature.int2str for column, feature in features.items() if hasattr(feature, "int2str")}
     return [{key: named[key](value) if key in named else value for key, value in record.items()} for record in dataset]
-
-
-def read_records(path: Path) -> list[Record]:
-    """The rows of a file as mappings, by its suffix.
-
-    Raises:
-        DataError: No such file, an unknown format, or one that cannot be read.
-    """
-    return list(stream_records(path))
-
-
-def stream_records(path: Path) -> Iterator[Record]:
-    """As `read_records`, read as they are asked for."""
-    suffix = _existing(path).suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path)
-    if suffix in (".csv", ".tsv"):
-        return _delimited(path, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".parquet":
-        return _parquet(path)
-    raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}")
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    return path
-
-
-def read_text_file(path: Path) -> str:
-    """The whole file as text, a byte order mark left out.
-
-    Raises:
-        DataError: It cannot be read, is not UTF-8, or holds NUL bytes; the line is named.
-    """
-    return "".join(text_lines(path))
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines as `read_text_file` has them, with their ends, which are line feeds; read as they are asked for."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield _decoded(path, number, line)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _decoded(path: Path, number: int, line: bytes) -> str:
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        encoding = _likely_encoding(line)
-        raise DataError(
-            f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; the file looks like "
-            f"{encoding}: save it as UTF-8 (iconv -f {encoding} -t UTF-8)"
-        ) from error
-    if "\0" in text:
-        raise DataError(
-            f"{path}, line {number}: a NUL byte; the file is UTF-16, binary or damaged: save it as UTF-8 text"
-        )
-    return text
-
-
-def _likely_encoding(content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "UTF-16"
-    try:
-        content.decode("cp1252")
-    except UnicodeDecodeError:  # five bytes mean nothing in Windows-1252
-        return "ISO-8859-1"
-    return "WINDOWS-1252"
-
-
-def read_json_lines(path: Path) -> list[Record]:
-    """The objects of a file with one a line, empty lines left out.
-
-    Raises:
-        DataError: See `read_text_file`; or a line is no JSON object.
-    """
-    return list(_json_lines(path))
-
-
-def _json_lines(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error.msg}") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
-        yield record
-
-
-def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
-    lines = _csv_rows(path, delimiter)
-    header = next(lines, [])
-    for number, fields in enumerate(lines, 1):
-        if len(fields) > len(header):
-            raise DataError(f"{path}, row {number} has more fields than the header; quote texts with separators")
-        yield dict(zip(header, fields, strict=False))
-
-
-def csv_lines(path: Path, delimiter: str = ",") -> list[list[str]]:
-    """The fields of every line that is not empty, quoted line breaks kept.
-
-    Raises:
-        DataError: See `read_text_file`; or the quotes do not match.
-    """
-    return list(_csv_rows(path, delimiter))
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[list[str]]:
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than the default 128 KiB
-    lines = (line.removesuffix("\n").removesuffix("\r") + "\n" for line in text_lines(path))
-    try:
-        yield from (row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row)
-    except csv.Error as error:
-        raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.lib.ArrowException) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str) -> str:

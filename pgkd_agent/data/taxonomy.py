@@ -7,16 +7,21 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
-from pgkd_agent.data.reading import named_rows, read_text_file
+from pgkd_agent.data.formats import read_text_file
+from pgkd_agent.data.reading import named_rows
 from pgkd_agent.errors import DataError
 from pgkd_agent.text import normalize
 from pgkd_agent.types import Example, Label, label_names
 
 Taxonomy = tuple[Label, ...]
+
+Labels: TypeAlias = str | Path | Mapping[str, str] | Iterable[str | Label | Mapping[str, str] | tuple[str, str]]
+"""The classes in their order: a `.json` or `.yaml` file with a list of names, a list of `{"name", "description"}`, or a
+mapping of name to description; a `.txt` file with a name a line; or the same shapes in memory."""
 
 LOOKS_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil"})
 """What other programs write where there was no label, in normal form."""
@@ -24,13 +29,11 @@ LOOKS_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "n
 LABEL_SUFFIXES = (".json", ".yaml", ".yml", ".txt")
 
 
-def read_taxonomy(source: Path | Iterable[Any]) -> Taxonomy:
+def read_taxonomy(source: Labels) -> Taxonomy:
     """Read labels in their order.
 
     Args:
-        source: A `.json` or `.yaml` file with a list of names, a list of
-            `{"name", "description"}`, or a mapping of name to description; or a `.txt` file with a name
-            a line; or the same shapes in memory.
+        source: See `Labels`.
     Raises:
         DataError: No such file, another shape, or names that `check_taxonomy` refuses.
     """

@@ -14,7 +14,6 @@ from pgkd_agent.errors import DataError
 from pgkd_agent.experiments.zero_shot import ZeroShotResult, evaluate_zero_shot
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.opening import zero_shot_concurrency
 from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ def _measure_student(
 
 
 def _measured_llm(result: ZeroShotResult, rows: int, config: PGKDConfig, per_hour: float | None) -> Measured:
-    seconds = _llm_seconds(result, rows, zero_shot_concurrency(config.zero_shot, [config.teacher]))
+    seconds = _llm_seconds(result, rows, config.teacher.concurrency)
     usd = _machine_cost(seconds, per_hour, "cpu") if config.teacher.is_local else _token_cost(result, config)
     return Measured(config.teacher.spec, "llm", seconds, usd, result.report.accuracy)
 

@@ -18,8 +18,8 @@ from pgkd_agent.metrics.report import classification_report
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
 from pgkd_agent.teacher.calls.prices import PriceTable, load_prices
-from pgkd_agent.teacher.opening import open_zero_shot, zero_shot_concurrency
 from pgkd_agent.teacher.preview import zero_shot_tokens
+from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.text import shorten
@@ -79,9 +79,9 @@ def evaluate_zero_shot(
             in the file.
     """
     from pgkd_agent.teacher.providers.factory import server_of
+    from pgkd_agent.teacher.standalone import open_zero_shot
 
-    settings = config.zero_shot
-    template = load_prompt(settings.prompt, "zero_shot", config.teacher.prompt_folder)
+    template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
     store = _Answers(answers, _identity(rows, taxonomy, config, template, server_of(config.teacher), few_shot))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
     prices = load_prices(config.teacher.prices)
@@ -97,7 +97,7 @@ def evaluate_zero_shot(
             try:
                 classifier.check()
                 started = time.perf_counter()
-                for number, answer in classifier.classify(left, zero_shot_concurrency(settings, [config.teacher])):
+                for number, answer in classifier.classify(left):
                     store.add(_row(number, rows[number - 1], answer))
                     on_answer(len(store.by_row), len(store.unresolved))
             except BudgetExceededError as error:
@@ -150,7 +150,7 @@ def _estimate(
 ) -> Estimate:
     same = zero_shot_tokens(taxonomy, config.data.task_description, config, few_shot)
     prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
-    replies = (len(left) * SHORTEST_ANSWER, len(left) * config.zero_shot.max_tokens)
+    replies = (len(left) * SHORTEST_ANSWER, len(left) * LABEL_TOKENS)
     return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, prices)
 
 
@@ -170,7 +170,7 @@ def _identity(
         "teacher": config.teacher.spec,
         "server": server,
         "structured": config.teacher.structured,
-        "temperature": config.zero_shot.temperature,
+        "temperature": LABEL_TEMPERATURE,
         "seed": config.seed,
         "prompt": template.name,
         "prompt_sha256": template.hash,

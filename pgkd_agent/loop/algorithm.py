@@ -14,7 +14,8 @@ from pgkd_agent.data import Task
 from pgkd_agent.loop.early_stopping import EarlyStopping
 from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
-from pgkd_agent.loop.protocols import Asked, Screener, StepListener, Student, Teacher
+from pgkd_agent.loop.observer import LoopObserver
+from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
 from pgkd_agent.loop.scoring import score_history
 from pgkd_agent.loop.training import fit_history
 from pgkd_agent.metrics.report import evaluate, row_losses
@@ -46,7 +47,7 @@ def run_pgkd(
     teacher: Teacher | None,
     screener: Screener,
     config: PGKDConfig,
-    on_step: StepListener | None = None,
+    observer: LoopObserver | None = None,
 ) -> PGKDResult:
     """Run Algorithm 1 and leave `student` with the weights of the lowest validation loss.
 
@@ -55,10 +56,12 @@ def run_pgkd(
 
     Args:
         teacher: None trains the plain student alone.
+        observer: Told of the samples of each step, and of each model.
     Raises:
         TeacherError: The provider failed for good, or nothing readable ever came back.
         StudentDivergedError: A validation loss is not finite.
     """
+    observer = observer or LoopObserver()
     num_kd_steps = config.pgkd.num_kd_steps if teacher else 0
     history = History.of(task.train)  # line 2
     stopping = EarlyStopping(config.pgkd.patience_limit)
@@ -71,17 +74,16 @@ def run_pgkd(
         if teacher and kd_step > 0:
             request, seconds = _prepare(student, history, trained, task, config, kd_step)  # lines 4-5
             asked = _ask(teacher, screener, request, history, seconds)  # line 6
-            history = history.extended(asked.rows)  # line 7
-            trained = (  # lines 8-9
-                _train(student, history, asked.rows, task, config, kd_step) if asked.rows else trained.idle()
-            )
+            observer.on_samples(asked)
+            new_rows = asked.screened.accepted
+            history = history.extended(new_rows)  # line 7
+            trained = _train(student, history, new_rows, task, config, kd_step) if new_rows else trained.idle()  # 8-9
         is_best = stopping.update(kd_step, trained.evaluation.loss)  # lines 10-15
         if is_best:
             best = student.snapshot()  # lines 16-17
         steps.append(_record(kd_step, trained, asked, is_best, len(history)))
         losses.append(trained.row_losses)
-        if on_step:
-            on_step(steps[-1], history, asked)
+        observer.on_step(steps[-1])
         if stopping.should_stop or steps[-1].stopped_by:  # lines 12-13; a cap
             break
     student.restore(best)
@@ -207,7 +209,7 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
             record,
             asked=asked.request.num_samples,
             parsed=len(reply.samples),
-            accepted=len(asked.rows),
+            accepted=len(asked.screened.accepted),
             malformed=reply.num_malformed,
             refused=reply.num_refused,
             rejected=asked.screened.rejected_by_rule,

@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pgkd_agent.errors import DataError
-from pgkd_agent.loop.history import HistoryRow
 from pgkd_agent.types import (
     Evidence,
     EvidenceItem,
@@ -34,9 +33,7 @@ class EvidenceLimits:
     hard_negatives: int = 16
 
 
-def score_rows(
-    rows: Sequence[Example | HistoryRow], probabilities: Probabilities, taxonomy: Sequence[Label]
-) -> list[EvidenceItem]:
+def score_rows(rows: Sequence[Example], probabilities: Probabilities, taxonomy: Sequence[Label]) -> list[EvidenceItem]:
     """Pair each row with the student's prediction.
 
     Raises:

@@ -21,16 +21,6 @@ from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """`label` is of the taxonomy; `written_label` differs where it had to be normalised."""
-
-    text: str
-    label: str
-    written_label: str
-    request_index: int
-
-
-@dataclass(frozen=True, slots=True)
 class Rejected:
     text: str
     label: str
@@ -41,12 +31,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """Every sample is in one of the two, in input order.
+    """Every sample is in one of the two, in input order; the label of an accepted one is of the taxonomy.
 
     The rest is of the model calls that screening took: how many, their tokens, and the cap that ended them.
     """
 
-    accepted: tuple[Accepted, ...]
+    accepted: tuple[HistoryRow, ...]
     rejected: tuple[Rejected, ...]
     num_requests: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
@@ -123,7 +113,7 @@ class Guardrails:
     ) -> Screened:
         self._known.follow(history)
         state = ScreenState(frozenset(map(normalize, shown_texts)), list(self._known.texts), set(self._known.texts))
-        accepted: list[Accepted] = []
+        accepted: list[HistoryRow] = []
         rejected: list[Rejected] = []
         for sample in samples:
             text, label = normalize(sample.text), self._resolve(sample.label)
@@ -132,7 +122,7 @@ class Guardrails:
                 rule, reason = objection or ("label", "unknown")
                 rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason))
                 continue
-            accepted.append(Accepted(sample.text.strip(), label, sample.label, sample.request_index))
+            accepted.append(HistoryRow(sample.text.strip(), label, kd_step, sample.request_index))
             state.known.append(text)
             state.known_set.add(text)
             state.accepted_per_class[label] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,9 @@ from pgkd_agent.types import Example
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryRow:
+class HistoryRow(Example):
     """A training row; `kd_step` 0 is a real row, else the step whose teacher reply it came from."""
 
-    text: str
-    label: str
     kd_step: int = 0
     request_index: int = 0
 
@@ -34,16 +31,9 @@ class History:
     def extended(self, rows: Iterable[HistoryRow]) -> History:
         return History((*self.rows, *rows))
 
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        return tuple(Example(row.text, row.label) for row in self.rows)
-
-    def teacher_rows_per_class(self) -> Counter[str]:
-        return Counter(row.label for row in self.rows if not row.is_real)
-
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def texts_of(rows: Sequence[Example | HistoryRow]) -> list[str]:
+def texts_of(rows: Sequence[Example]) -> list[str]:
     return [row.text for row in rows]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pgkd_agent.loop.guardrails import Screened
-from pgkd_agent.loop.history import History, HistoryRow
+from pgkd_agent.loop.history import History
 from pgkd_agent.types import (
+    EvidenceItem,
     Example,
     FitResult,
     GeneratedSample,
     Probabilities,
-    StepRecord,
     TeacherReply,
     TeacherRequest,
 )
@@ -78,15 +78,12 @@ class Asked:
     evidence_seconds: float
 
     @property
-    def rows(self) -> tuple[HistoryRow, ...]:
-        """The accepted samples as rows of the history."""
-        return tuple(
-            HistoryRow(item.text, item.label, self.request.kd_step, item.request_index)
-            for item in self.screened.accepted
-        )
-
-
-class StepListener(Protocol):
-    """Called after each model's evaluation, while the student still is that model."""
-
-    def __call__(self, record: StepRecord, history: History, asked: Asked | None) -> None: ...
+    def shown(self) -> list[EvidenceItem]:
+        """Rows that stood in a prompt, whole or shortened, with what the student makes of them."""
+        shown = self.reply.shown_texts
+        beginnings = tuple(text.removesuffix("…") for text in shown if text.endswith("…"))
+        return [
+            item
+            for item in self.request.scored
+            if item.text in shown or (beginnings and item.text.startswith(beginnings))
+        ]

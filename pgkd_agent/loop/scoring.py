@@ -44,7 +44,7 @@ def score_history(
     if source == "history":
         probabilities = student.predict(texts_of(history.rows))
     elif source == "out_of_fold":
-        folds = stratified_folds(history.examples, FOLDS, rng(config.seed, kd_step, "folds"))
+        folds = stratified_folds(history.rows, FOLDS, rng(config.seed, kd_step, "folds"))
         probabilities = _out_of_fold(student, history, folds, task, config, kd_step)
     else:
         probabilities = fit.dynamics

@@ -15,15 +15,14 @@ from pgkd_agent.types import Example, FitResult
 def fit_history(
     student: Student, history: History, validation: Sequence[Example], kd_step: int, balance: float
 ) -> FitResult:
-    """Fit to all rows, real and written ones together, and again to those of rare classes.
+    """Fit to all rows together, real and written ones, and again to those of rare classes.
 
     Args:
         balance: See `StudentSettings`.
     Returns:
         The dynamics are those of the history's rows, in its order.
     """
-    rows = [*history.rows, *rows_again(history.rows, balance)]
-    result = student.fit([Example(row.text, row.label) for row in rows], validation, kd_step)
+    result = student.fit([*history.rows, *rows_again(history.rows, balance)], validation, kd_step)
     return replace(result, dynamics=result.dynamics[: len(history)])
 
 

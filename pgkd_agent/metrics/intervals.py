@@ -1,15 +1,19 @@
-"""What cells say together: means over seeds, and paired differences with an interval."""
+"""Means over seeds, and differences with an interval: a percentile bootstrap over rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 import numpy as np
 
-RESAMPLES = 2000
+from pgkd_agent.metrics.report import class_scores
+
+RESAMPLES, RESAMPLES_OF_CHOICE = 2000, 1000
 LEVEL = 0.95
+FEWEST_ROWS = 20
+"""With fewer a bootstrap of a choice knows too little of the spread to be trusted."""
 
 NO_LABEL, NOT_ASKED = -1, -2
 """Instead of a predicted class id: wrong, and left out."""
@@ -27,14 +31,31 @@ class Spread:
     count: int
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean over seeds of what a method has over the baseline, and the bounds of its interval."""
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A difference, and the bounds of its 95 % interval."""
 
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Interval):
+    """Mean over seeds of what a method has over the baseline."""
+
     seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class GainSupport(Interval):
+    """What choosing the model by validation loss gains over the plain student, on rows that did not choose.
+
+    The difference is the fall of the mean log loss in nats, above 0 where the choice is better; `is_supported` says
+    that the interval is above 0, and of enough rows.
+    """
+
+    is_supported: bool
 
 
 def accuracy(gold: np.ndarray, predicted: np.ndarray, _num_classes: int) -> float:
@@ -43,12 +64,12 @@ def accuracy(gold: np.ndarray, predicted: np.ndarray, _num_classes: int) -> floa
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
     """Over the classes with rows, as in the reports."""
-    f1, support = _f1(gold, predicted, num_classes)
+    _, _, f1, support = class_scores(gold, predicted, num_classes)
     return float(f1[support > 0].mean())
 
 
 def weighted_f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
-    f1, support = _f1(gold, predicted, num_classes)
+    _, _, f1, support = class_scores(gold, predicted, num_classes)
     return float(np.average(f1, weights=support))
 
 
@@ -85,16 +106,48 @@ def paired_difference(
         )
 
     n_seeds, n_rows = ours.shape
-    drawn = np.random.default_rng(seed)
-    seeds = drawn.integers(n_seeds, size=(resamples, n_seeds)).tolist()
-    resampled = [mean_difference(one, drawn.integers(n_rows, size=(n_rows,))) for one in seeds]
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(n_seeds, size=(resamples, n_seeds)).tolist()
+    resampled = map(mean_difference, seeds, _drawn(n_rows, resamples, rng))
+    return Difference(mean_difference(range(n_seeds), np.arange(n_rows)), *_bounds(list(resampled)), n_seeds)
+
+
+def gain_support(losses: Sequence[Sequence[float]] | np.ndarray, best: int, seed: int) -> GainSupport:
+    """Whether a gain on the validation rows is more than luck, said without further rows.
+
+    The lowest of several losses on the same rows flatters its model. So each resample chooses anew, on rows drawn
+    with replacement, and the model it chose is held against the plain student on the rows that were not drawn: the
+    mean is that of these gains (the bias correction of Tsamardinos et al. 2018). The interval has the width of the
+    paired bootstrap of the model that was kept. Which epoch each fit ended with was chosen on all of the rows, for the
+    plain student as for the others.
+
+    Args:
+        losses: Of each validation row in nats, by each model; the plain student first. Shape (n_models, n_rows).
+        best: The model that was kept.
+        seed: Of the resamples.
+    """
+    table = np.asarray(losses, dtype=float)
+    gains, n_rows = table[0] - table, table.shape[1]
+    unseen, kept = [], []
+    for rows in _drawn(n_rows, RESAMPLES_OF_CHOICE, np.random.default_rng(seed)):
+        times = np.bincount(rows, minlength=n_rows)
+        left = times == 0
+        chosen = (gains @ times).argmax()
+        if left.any():  # of very few rows sometimes none is
+            unseen.append(gains[chosen, left].mean())
+        kept.append(gains[best] @ times / n_rows)
+    if not unseen:
+        return GainSupport(0.0, 0.0, 0.0, False)
+    mean_gain = float(np.mean(unseen))
+    low, high = (float(mean_gain + bound - np.mean(kept)) for bound in _bounds(kept))
+    return GainSupport(mean_gain, low, high, low > 0 and n_rows >= FEWEST_ROWS)
+
+
+def _drawn(n_rows: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The row numbers of each resample, as many as there are rows."""
+    return (rng.integers(n_rows, size=n_rows) for _ in range(resamples))
+
+
+def _bounds(resampled: Sequence[float]) -> tuple[float, float]:
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(mean_difference(range(n_seeds), np.arange(n_rows)), float(low), float(high), n_seeds)
-
-
-def _f1(gold: np.ndarray, predicted: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """F1 and support of each class; 0 where a class is neither there nor predicted."""
-    support = np.bincount(gold, minlength=num_classes)
-    named = np.bincount(predicted[predicted >= 0], minlength=num_classes)
-    right = np.bincount(gold[gold == predicted], minlength=num_classes)
-    return 2 * right / np.maximum(support + named, 1), support
+    return float(low), float(high)

@@ -12,41 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from pgkd_agent.config import PGKDConfig, build_config, read_yaml, to_yaml
+from pgkd_agent.config import PGKDConfig, build_config, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import append_lines, as_line, lock, read_lines, storing, write_whole
 from pgkd_agent.loop.history import History
 from pgkd_agent.loop.protocols import Asked
-from pgkd_agent.metrics.calibration import CALIBRATION_FILE, Calibration
+from pgkd_agent.metrics.calibration import CALIBRATION_FILE
 from pgkd_agent.types import Example, Label, StepRecord
 
-RECORDED_PACKAGES = (
-    "pgkd-agent",
-    "torch",
-    "transformers",
-    "langchain",
-    "langchain-core",
-    "langchain-openai",
-    "scikit-learn",
-    "numpy",
-)
-
+FORMAT = 1
+"""Of a run directory, in its `meta.json`; directories of another one are not read."""
 
 SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
-
 
 LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
@@ -67,6 +52,8 @@ class Savable(Protocol):
 class RunDirectory:
     """Writes whole files atomically, and appends whole lines.
 
+    Attributes:
+        has_new_steps: Whether a step was stored since the directory was made or opened.
     Raises:
         StorageError: The disk is full or refuses.
     """
@@ -74,14 +61,16 @@ class RunDirectory:
     def __init__(self, path: Path, made: Sequence[Path] = (), stored: Sequence[dict[str, Any]] | None = None) -> None:
         """Use `create` or `reopen`."""
         self.path = path
+        self.calls = path / "calls.sqlite"
+        self.best_model = path / "models" / "best"
+        self.has_new_steps = False
         self._made = made
         self._lock = lock(path / LOCK_FILE, f"run directory {path}")
         self._may_be_discarded = stored is None
         self._with_rows_to_drop = set() if stored is None else set(STEP_FILES)
-        self._losses = [step["validation"]["loss"] for step in stored or () if not step.get("stopped_by")]
+        self._losses = [step["validation"]["loss"] for step in stored or () if not step["stopped_by"]]
         self._models_are_ahead = len(self._losses) < len(stored or ())
         self._best: Any = None
-        self._has_new_steps = False
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -119,11 +108,6 @@ class RunDirectory:
         return cls(path, stored=stored["steps.jsonl"])
 
     @property
-    def has_new_steps(self) -> bool:
-        """Whether a step was stored since the directory was made or opened."""
-        return self._has_new_steps
-
-    @property
     def num_stored_steps(self) -> int:
         """KD steps that are stored whole, the plain student (step 0) among them."""
         return len(self._losses)
@@ -154,25 +138,14 @@ class RunDirectory:
                 "name a run directory on another disk with --out"
             )
 
-    @property
-    def calls(self) -> Path:
-        return self.path / "calls.sqlite"
-
-    @property
-    def best_model(self) -> Path:
-        return self.path / "models" / "best"
-
-    def write_start(self, config: PGKDConfig, meta: dict[str, Any], task: Task) -> None:
+    def write_start(self, config: PGKDConfig, meta: Mapping[str, Any], task: Task) -> None:
         """Store what the run starts from; `meta.json` comes last, so that a directory with one is whole."""
         self._write("config.yaml", to_yaml(config))
-        for name, rows in (
-            ("history", History.of(task.train).rows),
-            ("validation", task.validation),
-            ("test", task.test),
-        ):
+        rows_of = {"history": History.of(task.train).rows, "validation": task.validation, "test": task.test}
+        for name, rows in rows_of.items():
             self._write(f"{name}.jsonl", "".join(as_line(asdict(row)) for row in rows))
         labels = [asdict(label) for label in task.taxonomy]
-        meta = {**environment(), **meta, "task_description": task.description, "taxonomy": labels}
+        meta = {"format": FORMAT, **meta, "task_description": task.description, "taxonomy": labels}
         self._write_json("meta.json", meta)
 
     def add_step(self, record: StepRecord, asked: Asked | None, student: Savable) -> None:
@@ -186,15 +159,12 @@ class RunDirectory:
             if record.is_best and self._models_are_ahead:
                 self._best = student.snapshot()
             return
-        self._has_new_steps = True
+        self.has_new_steps = True
         self._save_models(record, student)
         if asked is not None:
-            self._append("history.jsonl", (asdict(row) for row in asked.rows))
-            self._append(
-                "rejected.jsonl",
-                ({"kd_step": record.kd_step, **asdict(item)} for item in asked.screened.rejected),
-            )
-            self._append("evidence.jsonl", _shown_rows(asked))
+            self._append("history.jsonl", (asdict(row) for row in asked.screened.accepted))
+            for name, items in (("rejected", asked.screened.rejected), ("evidence", asked.shown)):
+                self._append(f"{name}.jsonl", ({"kd_step": record.kd_step, **asdict(item)} for item in items))
         result = self.path / "result.json"
         with storing(result):
             result.unlink(missing_ok=True)  # of the run as it ended before
@@ -212,7 +182,7 @@ class RunDirectory:
             student.restore(now)
         self._best = None
 
-    def add_transcript(self, kd_step: int, messages: Sequence[dict[str, Any]]) -> None:
+    def add_transcript(self, kd_step: int, messages: Sequence[Mapping[str, Any]]) -> None:
         """Store an agent's conversation; one that is stored is kept."""
         if kd_step >= self.num_stored_steps:
             self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
@@ -226,27 +196,18 @@ class RunDirectory:
                 "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
             )
 
-    def write_result(self, result: dict[str, Any], calibration: Calibration) -> None:
-        """Store the outcome, and the best model's calibration beside it.
-
-        A replay without a new step has the outcome that is there, which of an earlier version lacks the calibration.
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Store the outcome, and the best model's calibration beside it; a replay without a new step changes nothing.
 
         Raises:
-            StorageError: What is stored is damaged, or the disk refuses.
+            StorageError: The disk refuses.
         """
-        stored = {} if self._has_new_steps else self._stored_result()
-        is_new = self._has_new_steps or not (self.best_model / CALIBRATION_FILE).exists()
-        if is_new and self.best_model.is_dir():  # of a finished run it may have been removed
-            self._write_json(f"models/best/{CALIBRATION_FILE}", asdict(calibration))
-        if "calibration" not in stored:
-            self._write_json("result.json", {**result, **stored, "calibration": asdict(calibration)})
-
-    def _stored_result(self) -> dict[str, Any]:
-        file = self.path / "result.json"
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-        except (OSError, ValueError, TypeError) as error:
-            raise StorageError(f"{file} is damaged: {error}; remove it, and resume the run to make it anew") from error
+        contents = {"result.json": result}
+        if self.best_model.is_dir():  # of a finished run it may have been removed
+            contents[f"models/best/{CALIBRATION_FILE}"] = result["calibration"]
+        for name, content in contents.items():
+            if self.has_new_steps or not (self.path / name).exists():
+                self._write_json(name, content)
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -272,16 +233,34 @@ class StoredRun:
     meta: dict[str, Any]
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """What `meta.json` holds.
+
+    Raises:
+        StorageError: It is no run directory, a damaged one, or one of another format.
+    """
+    file = path / "meta.json"
+    if not file.is_file():
+        raise StorageError(f"{path} is no run directory: expected one with a meta.json in it")
+    try:
+        meta = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(f"run directory {path} is damaged: meta.json: {error}") from error
+    if (found := meta.get("format")) != FORMAT:
+        raise StorageError(
+            f"{path} has run format {found or 'none'}, expected {FORMAT}: it was made by another version; make it anew"
+        )
+    return meta
+
+
 def read_run(path: Path) -> StoredRun:
     """Read settings, rows and records of a run, also of one that was stopped.
 
     Raises:
-        StorageError: It is no run directory, or a damaged one.
+        StorageError: See `read_meta`; or another file is damaged.
     """
-    if not (path / "meta.json").is_file():
-        raise StorageError(f"{path} is no run directory: expected one with a meta.json in it")
+    meta = read_meta(path)
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         real = [row for row in read_lines(path / "history.jsonl") if row["kd_step"] == 0]
         train, validation, test = (
             tuple(Example(row["text"], row["label"]) for row in rows)
@@ -289,8 +268,7 @@ def read_run(path: Path) -> StoredRun:
         )
         taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
         task = Task(train, validation, test, taxonomy, meta["task_description"])
-        config = build_config(layers=(read_yaml(path / "config.yaml"),))
-        return StoredRun(config, task, meta)
+        return StoredRun(build_config(file=path / "config.yaml"), task, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
 
@@ -306,41 +284,6 @@ def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
         [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
         for kd_step in range(1, num_kd_steps + 1)
     ]
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, and the git commit of the working directory where there is one."""
-    versions = {}
-    for name in RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "versions": versions,
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _shown_rows(asked: Asked) -> Iterable[dict[str, Any]]:
-    """Rows that stood in a prompt, whole or shortened, with what the student makes of them."""
-    shown = asked.reply.shown_texts
-    beginnings = tuple(text.removesuffix("…") for text in shown if text.endswith("…"))
-    for item in asked.request.scored:
-        if item.text in shown or (beginnings and item.text.startswith(beginnings)):
-            yield {"kd_step": asked.request.kd_step, **asdict(item)}
 
 
 def _require_empty(path: Path) -> None:

@@ -155,12 +155,14 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
             f"{file}: label {label!r} is not in the taxonomy of {run}, in {named_rows(unknown)} of the approved; "
             "correct it"
         )
-    config = stored.config.model_copy(
-        update={
-            "pgkd": stored.config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": len(examples)}),
-            "student": stored.config.student.model_copy(update={"soft_labels": 0.0}),
-            "teacher": stored.config.teacher.model_copy(update={"prompt": None, "mode": "chain"}),
-            "guardrails": stored.config.guardrails.model_copy(update={"max_per_class": len(examples)}),
+    config = stored.config.changed(
+        {
+            "pgkd.num_kd_steps": 1,
+            "pgkd.pgkd_batch_size": len(examples),
+            "student.soft_labels": 0.0,
+            "teacher.prompt": None,
+            "teacher.mode": "chain",
+            "guardrails.max_per_class": len(examples),
         }
     )
     samples = tuple(GeneratedSample(row.text, row.label) for row in examples)

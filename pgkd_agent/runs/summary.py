@@ -7,22 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.loop.algorithm import PGKDResult
 from pgkd_agent.metrics.calibration import Calibration
-from pgkd_agent.metrics.intervals import METRICS, paired_difference
-from pgkd_agent.metrics.support import GainSupport, gain_support
+from pgkd_agent.metrics.intervals import GainSupport, Interval, gain_support
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import PriceTable
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
-RESAMPLES, FEWEST_RESAMPLES = 1000, 200
-"""For the interval of a gain; fewer where test rows are many, whose interval is narrow anyway."""
-MOST_DRAWN = 20_000_000
-"""Rows drawn in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +27,11 @@ class ValidationLoss:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A gain on the test rows, with the bounds of its 95 % interval: a paired bootstrap over the rows."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class BeforeAfter:
-    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`, empty where they are one."""
+    """Plain student and returned model on the test rows; `gain` by metric, for `HEADLINE`, empty where they are one.
+
+    The intervals are of a paired bootstrap over the rows.
+    """
 
     before: Evaluation
     after: Evaluation
@@ -107,9 +94,8 @@ class RunResult:
         test: None without test rows.
         teachers: One per teacher, where there were several; else empty.
         estimate: Of calls, tokens and cost, made before the first call; None where there was none.
-        seconds: Wall time by part.
-        calibration: Of the returned model, None in results of earlier versions; the other figures are of its
-            probabilities as they were.
+        seconds: Wall time by part: `teacher`, `student`, `evidence`, `rest`.
+        calibration: Of the returned model; the other figures are of its probabilities as they were.
     """
 
     best_step: int
@@ -127,7 +113,7 @@ class RunResult:
     estimate: Estimate | None
     seconds: dict[str, float]
     seed: int
-    calibration: Calibration | None = None
+    calibration: Calibration
 
 
 def summarize(
@@ -135,13 +121,15 @@ def summarize(
     result: PGKDResult,
     test: BeforeAfter | None,
     calibration: Calibration,
-    seconds: dict[str, float],
+    seconds: float,
     teacher: str,
     prices: PriceTable,
-    estimate: Estimate | None = None,
+    estimate: Estimate | None,
 ) -> RunResult:
-    """
+    """Add up what a run came to.
+
     Args:
+        seconds: That it took in all.
         teacher: Its name in the price table, for steps that do not name theirs.
     """
     steps = result.steps
@@ -176,7 +164,7 @@ def summarize(
         ),
         teachers=shares(steps, prices),
         estimate=estimate,
-        seconds=seconds,
+        seconds=_seconds(steps, seconds),
         seed=config.seed,
     )
 
@@ -210,6 +198,13 @@ def _rejected(records: Iterable[StepRecord]) -> dict[str, int]:
     return dict(sum((Counter(record.rejected) for record in records), Counter[str]()))
 
 
+def _seconds(steps: Sequence[StepRecord], total: float) -> dict[str, float]:
+    parts = {
+        part: sum(getattr(record, f"{part}_seconds") for record in steps) for part in ("teacher", "student", "evidence")
+    }
+    return {**parts, "rest": max(total - sum(parts.values()), 0.0)}
+
+
 def _total(costs: Iterable[float | None]) -> float | None:
     """Unknown where one of them is."""
     known = list(costs)
@@ -240,24 +235,6 @@ def _how_sure(gain: GainSupport) -> str:
     if gain.is_supported:
         return f"gain on rows that did not choose: {interval}"
     return f"which may be luck: gain on rows that did not choose {interval}"
-
-
-def before_after(
-    before: Evaluation, after: Evaluation, gold: np.ndarray, predicted: Sequence[np.ndarray]
-) -> BeforeAfter:
-    """
-    Args:
-        gold: Class ids of the test rows, shape (n_rows,).
-        predicted: Those of the plain student, and of the returned model.
-    """
-    old, new = (one[None] for one in predicted)
-    num_classes = len(before.report.classes)
-    resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWN // len(gold)))
-    gains = {}
-    for name in HEADLINE:
-        found = paired_difference(METRICS[name], gold, new, old, num_classes, resamples=resamples)
-        gains[name] = Interval(found.mean, found.low, found.high)
-    return BeforeAfter(before, after, gains)
 
 
 def caution(before: Evaluation, after: Evaluation) -> str:

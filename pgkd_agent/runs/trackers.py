@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, RunResult
 from pgkd_agent.types import StepRecord
 
@@ -24,18 +24,41 @@ PROJECT = "pgkd_agent"
 logger = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    def log(self, figures: Mapping[str, float], step: int) -> None: ...
+class Tracker(Observer):
+    """Sends on the figures of each step, and those of the outcome."""
+
+    name = ""
+    _has_failed = False
+    _last_step = 0
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        raise NotImplementedError
 
     def close(self, is_done: bool) -> None:
         """
         Args:
             is_done: False where the run ended with an error.
         """
-        ...
+        raise NotImplementedError
+
+    def on_step(self, record: StepRecord) -> None:
+        self._last_step = record.kd_step
+        self.send(self.log, figures_of(record), record.kd_step)
+
+    def on_result(self, result: RunResult) -> None:
+        self.send(self.log, outcome_of(result), self._last_step)
+
+    def send(self, action: Callable[..., None], *values: Any) -> None:
+        if self._has_failed:
+            return
+        try:
+            action(*values)
+        except Exception as error:
+            self._has_failed = True
+            logger.warning("%s takes no more figures of this run: %s: %s", self.name, type(error).__name__, error)
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """
     Args:
         place: Folder for event files; None takes `runs/tensorboard`.
@@ -57,7 +80,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class MLflow:
+class MLflow(Tracker):
     """
     Args:
         place: Tracking URI; None takes MLflow's own (`MLFLOW_TRACKING_URI`).
@@ -81,7 +104,7 @@ class MLflow:
         self._client.set_terminated(self._run, "FINISHED" if is_done else "FAILED")
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Tracker):
     """
     Args:
         place: Project; None takes `PROJECT`.
@@ -129,37 +152,13 @@ def tracked(spec: str, name: str, config: PGKDConfig) -> Iterator[Observer]:
         tracker = make(place or None, name, dict(_flat(config.model_dump(mode="json"))))
     except Exception as error:  # each package has its own
         raise ConfigError(f"{kind} cannot be opened: {error}") from error
-    observer = _Tracking(kind, tracker)
+    tracker.name = kind
     try:
-        yield observer
+        yield tracker
     except BaseException:
-        observer.send(lambda: tracker.close(False))
+        tracker.send(tracker.close, False)
         raise
-    observer.send(lambda: tracker.close(True))
-
-
-class _Tracking(Observer):
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        self._name = name
-        self._tracker = tracker
-        self._has_failed = False
-        self._last_step = 0
-
-    def on_step(self, record: StepRecord) -> None:
-        self._last_step = record.kd_step
-        self.send(lambda: self._tracker.log(figures_of(record), record.kd_step))
-
-    def on_result(self, result: RunResult) -> None:
-        self.send(lambda: self._tracker.log(outcome_of(result), self._last_step))
-
-    def send(self, action: Callable[[], None]) -> None:
-        if self._has_failed:
-            return
-        try:
-            action()
-        except Exception as error:
-            self._has_failed = True
-            logger.warning("%s takes no more figures of this run: %s: %s", self._name, type(error).__name__, error)
+    tracker.send(tracker.close, True)
 
 
 def figures_of(record: StepRecord) -> dict[str, float]:

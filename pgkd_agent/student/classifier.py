@@ -117,6 +117,9 @@ class StudentClassifier(Runnable[str, Prediction]):
             None, tokenizer, max_length=max_length, batch_size=batch_size, engine=loaded, temperature=temperature
         )
 
+    from_pretrained = load
+    """The same, under the name that people expect."""
+
     @property
     def taxonomy(self) -> tuple[Label, ...]:
         """The labels in the order of `labels`, without descriptions."""

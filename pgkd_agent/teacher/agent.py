@@ -8,22 +8,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from langchain.agents import create_agent
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ModelCallLimitMiddleware,
+    ModelRequest,
+    ModelResponse,
+    ToolCallLimitMiddleware,
+)
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherRejectedError
 from pgkd_agent.loop.protocols import Teacher
-from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.calls.gated import GatedChatModel
+from pgkd_agent.teacher.calls.question import CallId, reply_of
 from pgkd_agent.teacher.prompting.answer import answer_schema
+from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import ParsedReply, parse_samples
-from pgkd_agent.teacher.prompting.requests import plan_prompt_requests
-from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate
+from pgkd_agent.teacher.prompting.requests import RequestPlanner
 from pgkd_agent.teacher.providers.dialect import reply_text
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, label_names
+from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage, label_names
 
 logger = logging.getLogger(__name__)
+
+MAX_TOOL_CALLS = 12
+"""Tool calls of an agent in one KD step; then it has to write."""
 
 ANSWER_CALLS = 4
 """Model calls beyond those for tools: to write, and to mend what was written."""
@@ -37,26 +48,53 @@ OnTranscript = Callable[[int, list[dict[str, Any]]], None]
 """(KD step, messages of the conversation as plain mappings)."""
 
 
+class Conversation(AgentMiddleware):
+    """Numbers the model calls of one KD step, for their identity, and keeps what was said and what it took.
+
+    Attributes:
+        transcript: Up to the last answer.
+        num_refused: Calls in which model or filter declined to answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transcript: list[BaseMessage] = []
+        self.num_calls = 0
+        self.num_refused = 0
+        self.usage = TokenUsage()
+
+    def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]) -> ModelResponse:
+        """Call the model as the next attempt of the conversation's one request."""
+        numbered = request.override(model_settings={**request.model_settings, "attempt": self.num_calls})
+        response = handler(numbered)
+        answer = response.result[0]
+        reply = reply_of(answer)
+        self.num_calls += 1
+        self.num_refused += reply.is_refusal
+        self.usage += reply.usage
+        self.transcript = [*request.messages, answer]
+        return response
+
+
 class AgentTeacher:
     """A teacher that looks up how the student does.
 
     Args:
+        planner: Its template is that of the first messages.
         make_tools: Tools over the student as it is in a KD step.
         fallback: Writes where the model cannot: for this step, or for good where it takes no tools.
     """
 
     def __init__(
         self,
-        caller: Caller,
-        template: PromptTemplate,
-        config: PGKDConfig,
+        model: GatedChatModel,
+        planner: RequestPlanner,
         make_tools: MakeTools,
         fallback: Teacher,
         on_transcript: OnTranscript | None = None,
     ) -> None:
-        self._caller = caller
-        self._template = template
-        self._config = config
+        self._model = model
+        self._planner = planner
         self._make_tools = make_tools
         self._fallback = fallback
         self._on_transcript = on_transcript
@@ -72,12 +110,12 @@ class AgentTeacher:
         """
         if not self._takes_tools:
             return self._fallback.write(request)
-        (planned,) = plan_prompt_requests(request, self._template, self._config)
-        model = GatedChatModel(self._caller, request.kd_step, self._template.hash)
+        (planned,) = self._planner.plan(request)
+        talk = Conversation()
         stopped_by, problem = "", ""
         parsed = ParsedReply((), 0)
         try:
-            parsed = self._run(model, request, self._template.render(planned.values))
+            parsed = self._run(talk, request, ChatPrompt(self._planner.template).format_messages(**planned.values))
         except BudgetExceededError as error:
             stopped_by = str(error)
         except NotImplementedError:
@@ -89,21 +127,21 @@ class AgentTeacher:
             self._takes_tools = False
             problem = f"it rejects calls with tools ({error})"
         if self._on_transcript:
-            self._on_transcript(request.kd_step, [_plain(message) for message in model.transcript])
+            self._on_transcript(request.kd_step, [_plain(message) for message in talk.transcript])
         reply = TeacherReply(
             samples=tuple(GeneratedSample(sample.text, sample.label) for sample in parsed.samples),
-            num_requests=model.num_calls,
+            num_requests=talk.num_calls,
             num_malformed=parsed.num_malformed,
-            num_refused=model.num_refused,
+            num_refused=talk.num_refused,
             shown_texts=planned.shown_texts,
-            usage=model.usage,
-            teacher=self._caller.chat.model_id,
+            usage=talk.usage,
+            teacher=self._model.model_id,
             stopped_by=stopped_by,
         )
         if reply.samples or stopped_by:
             self._steps_in_words = 0
             return reply
-        answers = [message for message in model.transcript if isinstance(message, AIMessage)]
+        answers = [message for message in talk.transcript if isinstance(message, AIMessage)]
         if not problem and reply.num_refused:
             problem = "it declined to answer"
         elif not problem and not any(answer.tool_calls for answer in answers):
@@ -124,12 +162,7 @@ class AgentTeacher:
             usage=reply.usage + other.usage,
         )
 
-    def _run(self, model: GatedChatModel, request: TeacherRequest, messages: Sequence[Message]) -> ParsedReply:
-        from langchain.agents import create_agent
-        from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware
-        from langchain.agents.structured_output import ToolStrategy
-
-        most = self._config.teacher.max_tool_calls
+    def _run(self, talk: Conversation, request: TeacherRequest, messages: Sequence[BaseMessage]) -> ParsedReply:
         # A schema instead of a pydantic model: samples are checked one by one, so that a bad one costs no other.
         schema = {
             "title": "Samples",
@@ -137,16 +170,17 @@ class AgentTeacher:
             **answer_schema(label_names(request.taxonomy)),
         }
         limits: list[Any] = [
-            ModelCallLimitMiddleware(run_limit=most + ANSWER_CALLS),
-            ToolCallLimitMiddleware(run_limit=most),
+            ModelCallLimitMiddleware(run_limit=MAX_TOOL_CALLS + ANSWER_CALLS),
+            ToolCallLimitMiddleware(run_limit=MAX_TOOL_CALLS),
         ]
+        form: Any = ToolStrategy(schema)
         tools = list(self._make_tools(request))
-        agent: Any = create_agent(model, tools=tools, response_format=ToolStrategy(schema), middleware=limits)
-        state = agent.invoke({"messages": [{"role": message.role, "content": message.content} for message in messages]})
+        agent: Any = create_agent(self._model, tools=tools, response_format=form, middleware=[talk, *limits])
+        state = agent.invoke({"messages": [*messages]}, CallId(request.kd_step).config(self._planner.template.hash))
         if (answer := state.get("structured_response")) is not None:
             return parse_samples(json.dumps(answer))
         # Some models write the answer as text, and one that is cut off calls the tool with half of it.
-        last = next(message for message in reversed(model.transcript) if isinstance(message, AIMessage))
+        last = next(message for message in reversed(talk.transcript) if isinstance(message, AIMessage))
         return parse_samples(reply_text(last))
 
 

@@ -18,6 +18,7 @@ from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
 from pgkd_agent.teacher.calls.prices import PriceTable
 from pgkd_agent.teacher.opening import reply_tokens, teacher_prompt
+from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS
 from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, load_prompt, prompt_tokens, zero_shot_values
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
@@ -77,13 +78,13 @@ def estimate_with(
         least, most: Tokens of each prompt of a KD step, with as few and as many rows as there may be.
     """
     asked = config.pgkd.pgkd_batch_size
-    longest = len(most) * reply_tokens(teacher_prompt(config.teacher), task, config)
+    longest = len(most) * reply_tokens(teacher_prompt(config.teacher), task.train, config.teacher, asked)
     text_tokens = sum(estimate_tokens(row.text) for row in task.train) / len(task.train)
     shortest = min(round(asked * (text_tokens + TOKENS_AROUND_SAMPLE)), longest)
     verifying: list[int] = []
     if config.guardrails.verify:  # at most every sample, at least none
         verifying = [zero_shot_tokens(task.taxonomy, task.description, config) + round(text_tokens)] * asked
-        longest += asked * config.zero_shot.max_tokens
+        longest += asked * LABEL_TOKENS
     steps = config.pgkd.num_kd_steps
     return estimate_run(teachers, steps, least, [*most, *verifying], (shortest, longest), prices)
 
@@ -97,12 +98,12 @@ def zero_shot_tokens(
 
 
 def _requests(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[PromptRequest]:
-    from pgkd_agent.teacher.prompting.requests import plan_prompt_requests
+    from pgkd_agent.teacher.prompting.requests import RequestPlanner
 
     evaluation = evaluate(stand_in(task.validation, task.taxonomy, mistakes), task.validation, task.taxonomy)
     scored = score_rows(task.train, stand_in(task.train, task.taxonomy, mistakes), task.taxonomy)
     request = build_request(task, History.of(task.train), scored, evaluation, config, kd_step=1)
-    return plan_prompt_requests(request, template, config)
+    return RequestPlanner.of(template, config).plan(request)
 
 
 def stand_in(rows: tuple[Example, ...], taxonomy: tuple[Label, ...], mistakes: bool) -> Probabilities:

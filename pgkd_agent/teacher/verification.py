@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.guardrails import Accepted, Rejected, Screened
-from pgkd_agent.loop.history import History
+from pgkd_agent.loop.guardrails import Rejected, Screened
+from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.loop.protocols import Screener
 from pgkd_agent.teacher.zero_shot import ZeroShotAnswer, ZeroShotClassifier
 from pgkd_agent.types import GeneratedSample, TokenUsage
@@ -21,12 +21,9 @@ class VerifyingScreener:
         classifier_of: The classifier for the samples of a KD step.
     """
 
-    def __init__(
-        self, screener: Screener, classifier_of: Callable[[int], ZeroShotClassifier], max_concurrency: int
-    ) -> None:
+    def __init__(self, screener: Screener, classifier_of: Callable[[int], ZeroShotClassifier]) -> None:
         self._screener = screener
         self._classifier_of = classifier_of
-        self._max_concurrency = max_concurrency
 
     def screen(
         self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
@@ -41,23 +38,23 @@ class VerifyingScreener:
         answers: dict[int, ZeroShotAnswer] = {}
         stopped_by = ""
         try:
-            for number, answer in self._classifier_of(kd_step).classify(texts, self._max_concurrency, kd_step):
+            for number, answer in self._classifier_of(kd_step).classify(texts, kd_step):
                 answers[number] = answer
         except BudgetExceededError as error:
             stopped_by = str(error)
-        accepted: list[Accepted] = []
+        accepted: list[HistoryRow] = []
         rejected = list(screened.rejected)
         for number, item in enumerate(screened.accepted):
             reason = _objection(item, answers.get(number))
             if reason:
-                rejected.append(Rejected(item.text, item.written_label, item.request_index, RULE, reason))
+                rejected.append(Rejected(item.text, item.label, item.request_index, RULE, reason))
             else:
                 accepted.append(item)
         usage = sum((answer.reply.usage for answer in answers.values()), TokenUsage())
         return Screened(tuple(accepted), tuple(rejected), len(answers), usage, stopped_by)
 
 
-def _objection(item: Accepted, answer: ZeroShotAnswer | None) -> str:
+def _objection(item: HistoryRow, answer: ZeroShotAnswer | None) -> str:
     if answer is None:
         return "not verified: the budget was used up"
     if answer.label is None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable
 
-from pgkd_agent.config import PGKDConfig
-from pgkd_agent.errors import BudgetExceededError, TeacherContextError
+from pgkd_agent.config import ZeroShotSettings
 from pgkd_agent.loop.guardrails import LabelResolver
+from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
-from pgkd_agent.teacher.calls.calling import Caller, CallId, Question
+from pgkd_agent.teacher.calls.gated import GatedChatModel
+from pgkd_agent.teacher.calls.question import CallId, ReplyParser
 from pgkd_agent.teacher.prompting.answer import zero_shot_schema
+from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import parse_label
-from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, zero_shot_values
+from pgkd_agent.teacher.prompting.templates import load_prompt, zero_shot_values
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Example, Label, label_names
 
@@ -32,40 +34,43 @@ class ZeroShotAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    kd_step: int
-    row: int
+class _Row:
+    """A text to label; every how many-th of the labelled rows stands in its prompt."""
+
+    call_id: CallId
     text: str
-    messages: tuple[Message, ...] = ()
     every: int = 1
 
 
 class ZeroShotClassifier:
-    """Asks a chat model for the label of a text.
+    """Asks a chat model for the label of a text; its settings say how much of a text is shown.
 
     Args:
-        config: Its `zero_shot` section and `teacher.max_text_chars`.
         few_shot: Labelled rows for the prompt.
+    Raises:
+        PromptError: See `load_prompt`.
     """
 
     def __init__(
         self,
-        caller: Caller,
-        template: PromptTemplate,
+        model: GatedChatModel,
+        settings: ZeroShotSettings,
         taxonomy: Sequence[Label],
         task_description: str,
-        config: PGKDConfig,
         few_shot: Sequence[Example] = (),
     ) -> None:
-        self._template = template
+        self._caller = model.caller
         self._taxonomy = taxonomy
         self._task_description = task_description
-        self._max_chars = config.teacher.max_text_chars
+        self._max_chars = model.caller.settings.max_text_chars
         self._few_shot = [Example(shorten(row.text, self._max_chars), row.label) for row in few_shot]
-        self._schema = zero_shot_schema(label_names(taxonomy))
         self._resolve = LabelResolver(taxonomy)
-        self._caller = caller
-        self.chain: Runnable[_Question, ZeroShotAnswer] = RunnableLambda(self._render) | RunnableLambda(self._answer)
+        template = load_prompt(settings.prompt, "zero_shot", model.caller.settings.prompt_folder)
+        self._prompt_hash = template.hash
+        asking = model.bind(answer_schema=zero_shot_schema(label_names(taxonomy)), same_beginning=True)
+        self.chain: Runnable[dict[str, Any], ZeroShotAnswer] = (
+            ChatPrompt(template) | asking | ReplyParser(read=self._read)
+        )
 
     def check(self) -> None:
         """Find out whether the teacher answers; see `Caller.check`."""
@@ -77,11 +82,9 @@ class ZeroShotClassifier:
         Raises:
             TeacherUnavailableError, BudgetExceededError: See `Caller.call`.
         """
-        return self._ask(_Question(0, 0, text))
+        return self._ask(_Row(CallId(), text))
 
-    def classify(
-        self, texts: Mapping[int, str], max_concurrency: int, kd_step: int = 0
-    ) -> Iterator[tuple[int, ZeroShotAnswer]]:
+    def classify(self, texts: Mapping[int, str], kd_step: int = 0) -> Iterator[tuple[int, ZeroShotAnswer]]:
         """Yield (row number, answer) as answers come in, in no particular order.
 
         Args:
@@ -93,59 +96,26 @@ class ZeroShotClassifier:
             BudgetExceededError: A cap was reached; answers to what was sent before are yielded first, and requests not
                 yet sent are dropped.
         """
-        over: BudgetExceededError | None = None
-        with ThreadPoolExecutor(max_concurrency) as pool:
-            rows: dict[Future[ZeroShotAnswer], int] = {}
-            try:
-                for row, text in texts.items():
-                    rows[pool.submit(self._ask, _Question(kd_step, row, text))] = row
-                for done in as_completed(rows):
-                    if done.cancelled():
-                        continue
-                    try:
-                        answer = done.result()
-                    except BudgetExceededError as error:
-                        over = over or error
-                        for waiting in rows:
-                            waiting.cancel()
-                        continue
-                    yield rows[done], answer
-            except BaseException:
-                self._caller.stop()  # else the others would go on asking, and paying
-                pool.shutdown(cancel_futures=True)
-                raise
-        if over:
-            raise over
+        rows = [_Row(CallId(kd_step, number), text) for number, text in texts.items()]
+        for place, answer in fan_out(self._ask, rows, self._caller.settings.concurrency, self._caller.stop):
+            yield rows[place].call_id.request_index, answer
 
-    def _render(self, question: _Question) -> _Question:
-        text = shorten(question.text, self._max_chars)
-        shots = self._few_shot[:: question.every]
-        values = zero_shot_values(self._taxonomy, self._task_description, text, shots)
-        return replace(question, messages=tuple(self._template.render(values)))
-
-    def _ask(self, question: _Question) -> ZeroShotAnswer:
+    def _ask(self, row: _Row) -> ZeroShotAnswer:
         """Ask; where the prompt is too long, with half of the labelled rows, a quarter, and so on."""
-        while True:
-            try:
-                return self.chain.invoke(question)
-            except TeacherContextError:
-                if question.every > len(self._few_shot):
-                    raise
-                question = replace(question, every=2 * question.every)
-                logger.info(
-                    "row %d: prompt too long for the teacher, every %dth labelled row stays",
-                    question.row,
-                    question.every,
-                )
+        return until_it_fits(self._ask_once, row, self._shorter)
 
-    def _answer(self, question: _Question) -> ZeroShotAnswer:
-        reply = self._caller.call(
-            Question(
-                CallId(question.kd_step, question.row),
-                question.messages,
-                self._template.hash,
-                self._schema,
-                same_beginning=True,
-            )
-        )
+    def _ask_once(self, row: _Row) -> ZeroShotAnswer:
+        text, shots = shorten(row.text, self._max_chars), self._few_shot[:: row.every]
+        values = zero_shot_values(self._taxonomy, self._task_description, text, shots)
+        return self.chain.invoke(values, row.call_id.config(self._prompt_hash))
+
+    def _shorter(self, row: _Row) -> _Row | None:
+        if row.every > len(self._few_shot):
+            return None
+        fewer = replace(row, every=2 * row.every)
+        number = row.call_id.request_index
+        logger.info("row %d: prompt too long for the teacher, every %dth labelled row stays", number, fewer.every)
+        return fewer
+
+    def _read(self, reply: RawReply) -> ZeroShotAnswer:
         return ZeroShotAnswer(parse_label(reply.text, self._resolve), reply)

@@ -23,7 +23,7 @@ from pgkd_agent.errors import (
 )
 from pgkd_agent.experiments.zero_shot import calls_beside, evaluate_zero_shot
 from pgkd_agent.pipeline import resume
-from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.call_log import Call, CallLog
 from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel
@@ -103,7 +103,7 @@ def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path,
         assert calls == 5 and tokens.output_tokens == 2 * 60 + 2 * 20 and tokens.input_tokens > 2 * OVERHEAD_TOKENS
 
         again = resume(run)  # under the same cap: what was charged is not forgotten
-        assert len(server.requests) == 5 and again.history == capped.history
+        assert len(server.requests) == 5 and again.training.history == capped.training.history
         more = resume(run, budget=BudgetSettings(max_calls=7))
         assert len(server.requests) == 7 and "max_calls is 7" in more.summary.stopped_by
 
@@ -129,7 +129,7 @@ def test_replies_from_a_cache_are_no_calls(tiny_student: Path, tmp_path: Path) -
         first = distill(TRAIN, VALIDATION, config=capped, out=tmp_path / "run")
         assert len(server.requests) == paid + 2 and charged(tmp_path / "run" / "calls.sqlite")[0] == 2
         again = resume(tmp_path / "run")
-        assert len(server.requests) == paid + 2 and again.history == first.history
+        assert len(server.requests) == paid + 2 and again.training.history == first.training.history
 
 
 def test_an_answer_that_was_no_answer_of_the_api_is_charged(tiny_student: Path, tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_half_a_surrogate_pair_in_a_sample_does_no_harm(tiny_student: Path, tmp_
     with serve(lambda _call, _body: completion(text)) as server:
         flags = {**PAPER, "pgkd.num_kd_steps": 1}
         result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
-        assert resume(tmp_path / "run").history == result.history
-    assert result.steps[1].accepted == 2 and any("\ufffd" in row.text for row in result.history.rows)
+        assert resume(tmp_path / "run").training.history == result.training.history
+    assert result.training.steps[1].accepted == 2 and any("\ufffd" in row.text for row in result.training.history.rows)
 
 
 def test_caps_need_a_teacher_whose_calls_are_seen(config: PGKDConfig) -> None:
@@ -200,7 +200,7 @@ def test_caps_need_a_teacher_whose_calls_are_seen(config: PGKDConfig) -> None:
 def test_a_run_is_resumed_with_the_teacher_it_was_made_with(tiny_student: Path, tmp_path: Path) -> None:
     with serve(write_samples) as server:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server), out=tmp_path / "run")
-    assert resume(tmp_path / "run", teacher="openai:m").history == first.history
+    assert resume(tmp_path / "run", teacher="openai:m").training.history == first.training.history
     with pytest.raises(ConfigError, match="was made with openai:m, not with openai:n"):
         resume(tmp_path / "run", teacher="openai:n")
 
@@ -226,10 +226,10 @@ def test_failures_that_a_run_went_on_after_are_not_repeated_by_a_replay(tiny_stu
     run = tmp_path / "run"
     with serve(short_of_context) as server:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **PAPER), out=run)
-        assert first.steps[1].accepted == 2
+        assert first.training.steps[1].accepted == 2
     assert "CONTEXT" in outcomes(run / "calls.sqlite")
     again = resume(run)
-    assert again.history == first.history and again.summary.teacher == first.summary.teacher
+    assert again.training.history == first.training.history and again.summary.teacher == first.summary.teacher
 
 
 def test_an_agent_that_takes_no_tools_is_replayed_without_a_server(tiny_student: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_agent_that_takes_no_tools_is_replayed_without_a_server(tiny_student:
     flags = {**PAPER, "teacher.mode": "agent", "teacher.prompt": None}
     with serve(no_tools) as server:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=run)
-    assert resume(run).history == first.history
+    assert resume(run).training.history == first.training.history
 
 
 @pytest.mark.parametrize("change", ["prompt", "temperature", "model"])
@@ -274,7 +274,7 @@ def test_two_servers_share_no_replies(tiny_student: Path, tmp_path: Path) -> Non
     with serve(lambda _call, _body: completion(FIRST)) as one, serve(lambda _call, _body: completion(SECOND)) as other:
         first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, one, **flags))
         second = distill(TRAIN, VALIDATION, config=config_for(tiny_student, other, **flags))
-    assert len(other.requests) == 1 and first.history != second.history
+    assert len(other.requests) == 1 and first.training.history != second.training.history
 
 
 class Named(ScriptedChatModel):
@@ -309,7 +309,7 @@ def test_a_cap_that_a_chat_model_cannot_keep_is_refused(
 ) -> None:
     capped = config.model_copy(update={"budget": BudgetSettings(**cap)})
     if not message:
-        assert distill(TRAIN, VALIDATION, teacher=Named([FIRST, SECOND], **fields), config=capped).history
+        assert distill(TRAIN, VALIDATION, teacher=Named([FIRST, SECOND], **fields), config=capped).training.history
         return
     with pytest.raises(ConfigError, match=message):
         distill(TRAIN, VALIDATION, teacher=Named([], **fields), config=capped)
@@ -363,7 +363,7 @@ def test_caps_hold_for_all_parts_of_an_evaluation_with_failed_calls(tmp_path: Pa
         return Answer(200, {}, seconds=1.0) if call == 0 else says_fruit(call, body)
 
     with serve(slow_once) as server:
-        flags = {"teacher.timeout": 0.5, "zero_shot.max_concurrency": 1, "budget.max_calls": 4}
+        flags = {"teacher.timeout": 0.5, "teacher.max_concurrency": 1, "budget.max_calls": 4}
         for _ in range(2):
             with pytest.raises(BudgetExceededError, match="3 of 12 rows are answered"):
                 zero_shot(server, out, **flags)
@@ -398,7 +398,7 @@ def test_an_interruption_while_requests_are_handed_out_stops_them(
     with serve(lambda _call, _body: slow) as server:
         monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
         with pytest.raises(KeyboardInterrupt):
-            zero_shot(server, tmp_path / "answers.jsonl", **{"zero_shot.max_concurrency": 1})
+            zero_shot(server, tmp_path / "answers.jsonl", **{"teacher.max_concurrency": 1})
         monkeypatch.undo()
     assert len(server.requests) <= 1
 
@@ -452,7 +452,7 @@ def test_no_try_is_made_when_the_time_is_over_and_the_run_ends_with_its_best_mod
     with serve(lambda _call, _body: wait) as server:
         config = config_for(tiny_student, server, **PAPER, **{"budget.max_minutes": 3})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert len(server.requests) == 1 and result.best_step == 0
+    assert len(server.requests) == 1 and result.training.best_step == 0
     assert "max_minutes leaves no time to try again" in result.summary.stopped_by
 
 
@@ -493,7 +493,7 @@ def test_an_interrupted_resume_leaves_the_run_as_it_was(tiny_student: Path, tmp_
                 resume(run, budget=BudgetSettings(), observer=Interrupt(kd_step))
             assert contents(run) == before
         result = resume(run, budget=BudgetSettings())
-    assert result.history == whole.history and result.best_step == whole.best_step
+    assert result.training.history == whole.training.history and result.training.best_step == whole.training.best_step
     models = [path / "models" / "best" / "model.safetensors" for path in (run, tmp_path / "whole")]
     assert models[0].read_bytes() == models[1].read_bytes()
-    assert len(rows_of(run / "steps.jsonl")) == len(whole.steps)
+    assert len(rows_of(run / "steps.jsonl")) == len(whole.training.steps)

@@ -17,6 +17,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.report import format_report
 from pgkd_agent.pipeline import resume
+from pgkd_agent.teacher import agent
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration import bedrock_server, openai_server
 from tests.integration.conftest import sentences, tiny_config
@@ -60,14 +61,14 @@ def test_it_looks_everything_up_and_then_writes(tiny_student: Path, tmp_path: Pa
     with ScriptedChatModel([*script, write, *script, write]) as teacher:
         result = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
     report, confusions, _evidence, written = seen[0]
-    assert report == format_report(result.steps[0].validation.report, worst=2)
-    worst = result.steps[0].validation.confusions[0]
+    assert report == format_report(result.training.steps[0].validation.report, worst=2)
+    worst = result.training.steps[0].validation.confusions[0]
     first = f"{worst.count} of {worst.gold_label!r} taken for {worst.predicted_label!r}"
     assert confusions.splitlines()[0] == first
     assert written == "the classifier gets 0 of 0 right\nnothing written yet"
     assert "fresh mango and lemon" in seen[1][3] and "of 2 right" in seen[1][3]
     assert "f1-score" not in "\n".join(message.text for message in teacher.prompts[0])
-    assert [(step.accepted, step.num_requests) for step in result.steps[1:]] == [(2, 5), (2, 5)]
+    assert [(step.accepted, step.num_requests) for step in result.training.steps[1:]] == [(2, 5), (2, 5)]
     transcripts = rows_of(tmp_path / "run" / "transcripts.jsonl")
     assert [row["kd_step"] for row in transcripts] == [1, 2]
     roles = [message["role"] for message in transcripts[0]["messages"]]
@@ -89,7 +90,7 @@ def test_a_finished_run_of_an_agent_is_replayed_without_a_call(tiny_student: Pat
     transcripts = (tmp_path / "run" / "transcripts.jsonl").read_bytes()
     with ScriptedChatModel([]) as silent:
         again = resume(tmp_path / "run", teacher=silent)
-    assert again.history == first.history and again.summary.teacher == first.summary.teacher
+    assert again.training.history == first.training.history and again.summary.teacher == first.summary.teacher
     assert (tmp_path / "run" / "transcripts.jsonl").read_bytes() == transcripts
 
 
@@ -113,11 +114,11 @@ def test_over_openais_protocol(tiny_student: Path, tmp_path: Path) -> None:
     with openai_server.serve(lambda number, _body: openai_call(*LOOKS_UP[number])) as server:
         config = agent_config(tiny_student, **{"teacher.spec": "openai:m", "teacher.base_url": server.base_url})
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
-    assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 5
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 5
     assert result.summary.teacher.input_tokens == 500
     assert {tool["function"]["name"] for tool in server.requests[0]["tools"]} == TOOLS
     results = [message for message in server.requests[-1]["messages"] if message["role"] == "tool"]
-    assert results[0]["content"] == format_report(result.steps[0].validation.report, worst=2)
+    assert results[0]["content"] == format_report(result.training.steps[0].validation.report, worst=2)
     assert len({body["seed"] for body in server.requests}) == 5
     with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:
         rows = calls.execute("SELECT attempt, finish_reason, input_tokens FROM calls ORDER BY id").fetchall()
@@ -131,7 +132,7 @@ def test_over_bedrocks_protocol(tiny_student: Path, credentials: None) -> None:
         model = "bedrock_converse:anthropic.claude-3-sonnet-20240229-v1:0"
         config = agent_config(tiny_student, **{"teacher.spec": model, "teacher.base_url": server.endpoint})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 5
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 5
     assert {tool["toolSpec"]["name"] for tool in server.requests[1]["toolConfig"]["tools"]} == TOOLS
     last = json.dumps(server.requests[-1]["messages"])
     assert "toolResult" in last and "f1-score" in last
@@ -145,24 +146,25 @@ def test_samples_are_kept_however_the_answer_comes(tiny_student: Path) -> None:
     ):
         with ScriptedChatModel([call(*report), answer]) as teacher:
             result = distill(TRAIN, VALIDATION, teacher=teacher, config=agent_config(tiny_student))
-        assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 2
+        assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 2
     with openai_server.serve(
         lambda n, _body: [openai_call(*report), openai_call("Samples", WRITTEN, 140)][n]
     ) as server:
         config = agent_config(tiny_student, **{"teacher.spec": "openai:m", "teacher.base_url": server.base_url})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert result.steps[1].parsed == 1  # cut off in the second
+    assert result.training.steps[1].parsed == 1  # cut off in the second
 
 
 def test_a_model_that_keeps_looking_things_up_is_stopped_and_asked_without_tools(
-    tiny_student: Path, caplog: pytest.LogCaptureFixture
+    tiny_student: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent, "MAX_TOOL_CALLS", 3)
     looks_up = call(*LOOKS_UP[0])
-    config = agent_config(tiny_student, **{"teacher.max_tool_calls": 3, "pgkd.num_kd_steps": 2})
+    config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 2})
     script = [*[looks_up] * 7, FIRST, looks_up, call("Samples", json.loads(SECOND))]
     with ScriptedChatModel(script) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [(step.accepted, step.num_requests) for step in result.steps[1:]] == [(2, 8), (2, 2)]
+    assert [(step.accepted, step.num_requests) for step in result.training.steps[1:]] == [(2, 8), (2, 2)]
     blocked = "\n".join(message.text for message in teacher.prompts[6])
     assert "limit" in blocked.lower()
     assert caplog.text.count("no agent for this step: it ended without samples; asking without tools") == 1
@@ -179,7 +181,7 @@ def test_a_model_without_tools_is_asked_without_them_from_then_on(
     with openai_server.serve(no_tools) as server:
         flags = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url, "pgkd.num_kd_steps": 2}
         result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags))
-    assert result.steps[1].accepted == 2 and len(server.requests) == 3
+    assert result.training.steps[1].accepted == 2 and len(server.requests) == 3
     assert caplog.text.count("no agent from now on: it rejects calls with tools") == 1
     assert "You are a Teacher model for a Student LM" in server.requests[-1]["messages"][0]["content"]
 
@@ -187,7 +189,7 @@ def test_a_model_without_tools_is_asked_without_them_from_then_on(
     with ScriptedChatModel(["What shall I do?", FIRST, "And now?", SECOND, FIRST]) as teacher:
         config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 3})
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [step.num_requests for step in result.steps[1:]] == [2, 2, 1]
+    assert [step.num_requests for step in result.training.steps[1:]] == [2, 2, 1]
     assert caplog.text.count("no agent for this step: it called no tool") == 1
     assert caplog.text.count("no agent from now on: it called no tool") == 1
 
@@ -199,7 +201,8 @@ def test_a_refusal_is_counted_and_costs_the_agent_this_step_only(
     with ScriptedChatModel([declines, FIRST, declines, SECOND, *(call(*step) for step in LOOKS_UP)]) as teacher:
         config = agent_config(tiny_student, **{"pgkd.num_kd_steps": 3})
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [(step.num_requests, step.refused) for step in result.steps[1:]] == [(2, 1), (2, 1), (len(LOOKS_UP), 0)]
+    steps = result.training.steps[1:]
+    assert [(step.num_requests, step.refused) for step in steps] == [(2, 1), (2, 1), (len(LOOKS_UP), 0)]
     assert caplog.text.count("no agent for this step: it declined to answer") == 2
 
 
@@ -207,7 +210,7 @@ def test_a_cap_ends_a_conversation_and_the_run(tiny_student: Path, tmp_path: Pat
     with ScriptedChatModel([call(*step) for step in LOOKS_UP[:2]]) as teacher:
         config = agent_config(tiny_student, **{"budget.max_calls": 2})
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config, out=tmp_path / "run")
-    assert "max_calls is 2" in result.summary.stopped_by and result.steps[1].num_requests == 2
+    assert "max_calls is 2" in result.summary.stopped_by and result.training.steps[1].num_requests == 2
     (transcript,) = rows_of(tmp_path / "run" / "transcripts.jsonl")
     assert transcript["messages"][-1]["tool_calls"][0]["name"] == "get_confusions"
 
@@ -219,9 +222,14 @@ def test_a_prompt_about_one_class_is_no_prompt_for_an_agent(tiny_student: Path) 
 
 @pytest.mark.local_model
 def test_local_teachers_work_as_agents_or_fall_back(
-    smollm2: Path, tiny_student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    smollm2: Path,
+    tiny_student: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The embedded one, and one that the variable PGKD_TEST_GGUF names."""
+    monkeypatch.setattr(agent, "MAX_TOOL_CALLS", 2)
     caplog.set_level(logging.INFO)
     for model in filter(None, (str(smollm2), os.environ.get("PGKD_TEST_GGUF"))):
         run = tmp_path / Path(model).stem
@@ -229,10 +237,9 @@ def test_local_teachers_work_as_agents_or_fall_back(
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
             "teacher.max_tokens": 96,
-            "teacher.max_tool_calls": 2,
         }
         result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=run)
-        assert result.steps[1].num_requests >= 1 and result.steps[1].parsed > 0
+        assert result.training.steps[1].num_requests >= 1 and result.training.steps[1].parsed > 0
         messages = [message for talk in rows_of(run / "transcripts.jsonl") for message in talk["messages"]]
         used_tools = any("tool_calls" in message for message in messages)
         assert used_tools or "asking without tools" in caplog.text

@@ -68,7 +68,7 @@ def test_a_whole_distillation(
         config = bedrock_config(tiny_student, server, model)
         result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
     assert server.models == [model] * (3 if model == CLAUDE else 4)
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     usage = result.summary.teacher
     assert (usage.requests, usage.input_tokens, usage.output_tokens) == (2, 180, 60)
     assert usage.cost == (pytest.approx((180 * 3 + 60 * 15) / 1e6) if model == CLAUDE else None)
@@ -97,7 +97,7 @@ def test_throttling_is_waited_for_once_and_a_cut_reply_keeps_its_whole_samples(
     with serve(lambda call, _body: replies[call]) as server:
         result = distill(TRAIN, VALIDATION, config=bedrock_config(tiny_student, server))
     assert len(server.requests) == 4  # one layer of retries
-    assert [step.parsed for step in result.steps] == [0, 3, 3]
+    assert [step.parsed for step in result.training.steps] == [0, 3, 3]
 
 
 def no_fit(*_args: object, **_kwargs: object) -> None:

@@ -93,7 +93,7 @@ def test_a_server_that_reports_no_tokens_is_not_free(model: Path, tmp_path: Path
 
 def test_a_cap_holds_and_what_was_asked_before_is_not_timed_again(model: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
-    one_by_one = {"zero_shot.max_concurrency": 1}
+    one_by_one = {"teacher.max_concurrency": 1}
     with serve(fruit) as server:
         with pytest.raises(BudgetExceededError, match="max_calls is 3"):
             measure(model, server, answers, MachinePrices(), **{"budget.max_calls": 3, **one_by_one})

@@ -21,6 +21,7 @@ from pgkd_agent.errors import (
     TeacherUnavailableError,
 )
 from pgkd_agent.loop.guardrails import ScreenState
+from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.summary import TeacherUsage
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.prompting.templates import list_prompts
@@ -71,7 +72,7 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     assert {row["reason"] for row in rows_of(run / "rejected.jsonl")} >= {"'space' is not in the taxonomy"}
     best = min(steps, key=lambda step: step["validation"]["loss"])["kd_step"]
     outcome = json.loads((run / "result.json").read_text())
-    assert outcome["best_step"] == result.best_step == best
+    assert outcome["best_step"] == result.training.best_step == best
     assert outcome["test"]["after"]["report"]["n_rows"] == len(TEST)
     assert outcome["samples"] == {
         "asked": 8,
@@ -83,7 +84,7 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     }
     meta = json.loads((run / "meta.json").read_text())
     assert meta["versions"]["torch"] and len(meta["prompt"]["sha256"]) == 64
-    assert yaml.safe_load((run / "config.yaml").read_text())["student"]["learning_rate"] == 1e-2
+    assert yaml.safe_load((run / "config.yaml").read_text())["student"]["learning_rate"] == 5e-3
     with sqlite3.connect(run / "calls.sqlite") as calls:
         assert [row[0] for row in calls.execute("SELECT reply FROM calls ORDER BY id")] == [FIRST, SECOND]
     calls.close()
@@ -119,9 +120,27 @@ def test_a_step_without_an_accepted_sample_keeps_the_model(config: PGKDConfig) -
     copies = reply(*((row.text, row.label) for row in TRAIN[:4]))
     with ScriptedChatModel([copies, copies]) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [step.epochs for step in result.steps[1:]] == [0, 0]
-    assert result.best_step == 0 and "not one sample" in result.summary.verdict
-    assert len(result.history) == len(TRAIN)
+    assert [step.epochs for step in result.training.steps[1:]] == [0, 0]
+    assert result.training.best_step == 0 and "not one sample" in result.summary.verdict
+    assert len(result.training.history) == len(TRAIN)
+
+
+def test_named_arguments_override_the_settings(config: PGKDConfig, tiny_student: Path, tmp_path: Path) -> None:
+    other = config.changed({"student.name": "no such student", "teacher.spec": "openai:none"})
+    result = distill(
+        TRAIN,
+        VALIDATION,
+        student=str(tiny_student),
+        teacher="local:smollm2",
+        steps=0,
+        seed=7,
+        config=other,
+        out=tmp_path / "run",
+    )
+    stored = read_run(tmp_path / "run").config
+    assert (stored.student.name, stored.pgkd.num_kd_steps, stored.seed) == (str(tiny_student), 0, 7)
+    assert stored.teacher.spec == "local:smollm2" and stored.evidence == other.evidence
+    assert len(result.training.steps) == 1 and result.summary.test is None
 
 
 def test_checks_of_ones_own_reject_and_belong_to_the_run(config: PGKDConfig, tmp_path: Path) -> None:
@@ -135,7 +154,7 @@ def test_checks_of_ones_own_reject_and_belong_to_the_run(config: PGKDConfig, tmp
     assert any(row["rule"] == "no_goats" and row["reason"] == "holds a goat" for row in rows_of(run / "rejected.jsonl"))
     with pytest.raises(ConfigError, match="made with checks"):
         resume(run, teacher)
-    assert resume(run, teacher, checks={"no_goats": no_goats}).best_step == result.best_step
+    assert resume(run, teacher, checks={"no_goats": no_goats}).training.best_step == result.training.best_step
     with pytest.raises(ConfigError, match="named duplicate as built-in"):
         distill(TRAIN, VALIDATION, teacher=teacher, config=config, checks={"duplicate": no_goats})
 
@@ -146,7 +165,7 @@ def test_an_unreadable_reply_is_asked_again_with_the_reason(config: PGKDConfig) 
     again = teacher.prompts[1]
     assert again[-2].text == "Sure! Here you go."
     assert "No sample could be read" in again[-1].text
-    assert [step.num_requests for step in result.steps] == [0, 2, 1]
+    assert [step.num_requests for step in result.training.steps] == [0, 2, 1]
 
 
 def test_a_teacher_that_never_answers_in_form_is_an_error_with_its_replies(config: PGKDConfig, tmp_path: Path) -> None:
@@ -162,7 +181,7 @@ def test_a_teacher_that_never_answers_in_form_is_an_error_with_its_replies(confi
 def test_later_an_unreadable_step_is_an_empty_one(config: PGKDConfig) -> None:
     with ScriptedChatModel([FIRST, "no", "nope", "never"]) as teacher:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config)
-    assert [step.accepted for step in result.steps] == [0, 2, 0]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 0]
 
 
 def test_a_text_only_teacher_gets_the_contract_as_a_line(config: PGKDConfig) -> None:
@@ -183,7 +202,7 @@ def test_a_real_openai_client_over_http(tiny_student: Path, tmp_path: Path, monk
     with serve(lambda call, _body: completion(FIRST if call == 0 else SECOND)) as server:
         config = openai_config(tiny_student, server.base_url)
         result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     assert result.summary.teacher == TeacherUsage(2, 200, 40, cost=None, currency="USD")
     body, later = server.requests
     schema = body["response_format"]["json_schema"]["schema"]
@@ -199,12 +218,12 @@ def test_a_real_openai_client_over_http(tiny_student: Path, tmp_path: Path, monk
 def test_of_a_truncated_reply_whole_samples_are_kept_and_the_rest_is_asked_for(tiny_student: Path) -> None:
     with serve(lambda call, _body: completion(FIRST[:130], "length") if call == 0 else completion(SECOND)) as server:
         result = distill(TRAIN, VALIDATION, config=openai_config(tiny_student, server.base_url))
-    assert [(step.parsed, step.num_requests) for step in result.steps] == [(0, 0), (1 + 3, 2), (3, 1)]
+    assert [(step.parsed, step.num_requests) for step in result.training.steps] == [(0, 0), (1 + 3, 2), (3, 1)]
     talk = server.requests[1]["messages"]
     assert [message["role"] for message in talk] == ["user", "assistant", "user"]
     assert json.loads(talk[1]["content"]) == {"samples": json.loads(FIRST)["samples"][:1]}
     assert talk[2]["content"].startswith("Write 3 more of the same kind")
-    assert result.steps[1].usage.input_tokens == 200
+    assert result.training.steps[1].usage.input_tokens == 200
 
 
 def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +234,7 @@ def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytes
 
     with serve(flaky) as server:
         result = distill(TRAIN, VALIDATION, config=openai_config(tiny_student, server.base_url))
-    assert len(server.requests) == 4 and result.steps[1].accepted == 2
+    assert len(server.requests) == 4 and result.training.steps[1].accepted == 2
 
     with serve(lambda _call, _body: failure(500, "down")) as server:
         with pytest.raises(TeacherUnavailableError, match="server error"):
@@ -241,7 +260,7 @@ def test_a_prompt_beyond_the_context_is_shortened_and_that_is_said(
     with serve(short_of_memory) as server:
         config = openai_config(tiny_student, server.base_url, **{"pgkd.num_kd_steps": 1, "teacher.prompt": "paper"})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert result.steps[1].accepted == 2 and len(server.requests) > 1
+    assert result.training.steps[1].accepted == 2 and len(server.requests) > 1
     assert "prompt too long for the teacher, left out 8 of 16 rows of few_shot" in caplog.text
     assert "fruit" in server.requests[-1]["messages"][0]["content"]
 
@@ -266,7 +285,7 @@ def test_the_embedded_teacher_gets_a_prompt_that_fits(
         "pgkd.num_kd_steps": 1,
     }
     result = distill(TRAIN, VALIDATION, config=tiny_config(tiny_student, **flags))
-    assert len(result.steps) == 2 and "prompt too long for the teacher, left out" in caplog.text
+    assert len(result.training.steps) == 2 and "prompt too long for the teacher, left out" in caplog.text
 
 
 class _NoFit:
@@ -326,7 +345,7 @@ def test_rows_in_memory_and_labels_without_rows(config: PGKDConfig) -> None:
             teacher=teacher,
             config=config,
         )
-    assert result.steps[1].accepted == 3  # `space` is allowed now
+    assert result.training.steps[1].accepted == 3  # `space` is allowed now
     assert "space" in result.classifier.labels
     assert "space: about space" in teacher.prompt_text
     with pytest.raises(DataError, match="closest: 'fruit'"):
@@ -347,7 +366,7 @@ def test_the_embedded_teacher_end_to_end(smollm2: Path, tiny_student: Path, tmp_
     }
     config = tiny_config(tiny_student, **flags)
     result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
-    assert len(result.steps) == 2
+    assert len(result.training.steps) == 2
     assert result.summary.samples.parsed > 0
     assert result.summary.teacher.output_tokens > 0
     with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:

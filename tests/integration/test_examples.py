@@ -148,11 +148,26 @@ def test_the_prompt_passes_its_check_and_is_what_the_teacher_reads(tiny_student:
     assert result.summary.samples.asked == 4
 
 
+def test_the_teachers_chain_works_by_itself_and_tells_a_callback(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("teacher_chain")
+    with serve(lambda call, _body: completion(samples((f"in pieces, number {call}", "damaged_item")))) as server:
+        flags = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url}
+        first, second = example.write("damaged_item", **flags)
+    assert [sample.text for sample in (*first.samples, *second.samples)] == [
+        "in pieces, number 0",
+        "in pieces, number 1",
+    ]
+    assert first.reply.usage.input_tokens == 100
+    assert capsys.readouterr().out == "KD step 1: openai:m, 120 tokens\nKD step 2: openai:m, 120 tokens\n"
+    assert "as customers of a lamp shop send them" in json.dumps(server.requests[0]["messages"])
+    assert len({body["seed"] for body in server.requests}) == 2
+
+
 def test_the_teacher_without_an_llm_writes_for_weak_classes(quick: PGKDConfig) -> None:
     example = load("custom_teacher")
     result = example.run(quick)
     assert result.summary.samples.asked == 4 and result.summary.samples.parsed == 4
-    report = result.steps[0].validation.report
+    report = result.training.steps[0].validation.report
     f1 = {row.label: row.f1 for row in report.classes}
-    written = {row.label for row in result.history.rows if row.kd_step}
+    written = {row.label for row in result.training.history.rows if row.kd_step}
     assert written and max(f1[label] for label in written) <= sorted(f1.values())[len(f1) // 2]

@@ -89,6 +89,10 @@ def test_predictions_are_those_of_one_text_at_a_time(model: Path, batch_size: in
     assert [item.label for item in classifier.batch(TEXTS)] == [classifier.invoke(text).label for text in TEXTS]
 
 
+def test_a_model_is_loaded_under_either_name(model: Path, expected: np.ndarray) -> None:
+    assert StudentClassifier.from_pretrained(str(model)).probabilities(TEXTS) == pytest.approx(expected, abs=1e-6)
+
+
 def test_bf16_moves_probabilities_a_little_and_fp32_is_the_default(model: Path, expected: np.ndarray) -> None:
     bf16 = [StudentClassifier.load(model, "cpu", size, precision="bf16").probabilities(TEXTS) for size in (1, 64)]
     assert 0 < np.abs(bf16[1] - expected).max() < 0.05

@@ -243,10 +243,9 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
 
 
 def asked_of(config: PGKDConfig, server: OpenAIServer, **changes: Any) -> PGKDConfig:
-    teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1, "max_concurrency": 1}
-    one_at_a_time = config.zero_shot.model_copy(update={"max_concurrency": 1})  # which one a cap refuses is no chance
-    asked = config.teacher.model_copy(update={**teacher, **changes})
-    return config.model_copy(update={"teacher": asked, "zero_shot": one_at_a_time})
+    teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
+    teacher["max_concurrency"] = 1  # which one a cap refuses is no chance
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={**teacher, **changes})})
 
 
 def test_sungen_trusts_right_labels_more_than_planted_wrong_ones(

@@ -53,7 +53,7 @@ def mine(student: Path, *replies: Any) -> tuple[PGKDConfig, ScriptedChatModel]:
 def test_a_whole_distillation(tiny_student: Path, caplog: pytest.LogCaptureFixture) -> None:
     config, model = mine(tiny_student, "ok", PostOfficeError("closed"), FIRST, SECOND)
     result = distill(TRAIN, VALIDATION, config=config)
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     _check, *asked = model.settings
     assert len(asked) == 3 and "trying again" in caplog.text
     forms = [settings["extra_body"]["response_format"]["type"] for settings in asked]
@@ -63,7 +63,7 @@ def test_a_whole_distillation(tiny_student: Path, caplog: pytest.LogCaptureFixtu
 def test_a_form_that_it_refuses_gives_way_to_the_next(tiny_student: Path, caplog: pytest.LogCaptureFixture) -> None:
     config, model = mine(tiny_student, "ok", ValueError("response_format is not known here"), FIRST, SECOND)
     result = distill(TRAIN, VALIDATION, config=config)
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     assert ["extra_body" in settings for settings in model.settings] == [False, True, False, False]
     assert "does not take answers as json_schema; asking as text from now on" in caplog.text
 

@@ -200,7 +200,7 @@ def test_a_whole_distillation(provider: Provider, travels: Any, tiny_student: Pa
         result = distill(TRAIN, VALIDATION, TEST, config=config, out=tmp_path / "run")
     body, later = provider.requests(server)
     travels(server, body, later)
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     usage = result.summary.teacher
     assert (usage.requests, usage.input_tokens, usage.output_tokens) == (2, *(2 * n for n in provider.usage))
     (message,) = body["messages"]
@@ -221,7 +221,7 @@ def test_of_a_cut_reply_whole_samples_are_kept_and_the_rest_is_asked_for(
     with provider.answering(provider.says(cut, True), provider.says(SECOND, False)) as server:
         config = provider.config(tiny_student, server, **{"pgkd.num_kd_steps": 1})
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
-    assert (result.steps[1].parsed, result.steps[1].num_requests) == (1 + 3, 2)
+    assert (result.training.steps[1].parsed, result.training.steps[1].num_requests) == (1 + 3, 2)
     talk = provider.requests(server)[1]["messages"]
     assert [message["role"] for message in talk] == ["user", "assistant", "user"]
     assert json.loads(talk[1]["content"]) == json.loads(ONE)
@@ -235,7 +235,7 @@ def test_a_tool_call_that_was_cut_before_its_first_sample_is_complained_about(ti
     with ANTHROPIC.answering(anthropic_says("{}", True), anthropic_says(FIRST, False)) as server:
         config = ANTHROPIC.config(tiny_student, server, **{"pgkd.num_kd_steps": 1})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert result.steps[1].accepted == 2
+    assert result.training.steps[1].accepted == 2
     assert "It was cut off: write shorter texts." in ANTHROPIC.requests(server)[1]["messages"][-1]["content"]
 
 
@@ -245,7 +245,7 @@ def test_of_a_cut_tool_call_that_is_no_json_whole_samples_are_kept(tiny_student:
     with AZURE.answering(cut, openai_server.tool_call("answer", SECOND)) as server:
         flags = {"pgkd.num_kd_steps": 1, "teacher.structured": "tool"}
         result = distill(TRAIN, VALIDATION, config=AZURE.config(tiny_student, server, **flags))
-    assert (result.steps[1].parsed, result.steps[1].num_requests) == (1 + 3, 2)
+    assert (result.training.steps[1].parsed, result.training.steps[1].num_requests) == (1 + 3, 2)
     body = AZURE.requests(server)[0]
     assert labels_of(body["tools"][0]["function"]["parameters"]) == sorted(TOPICS)
     assert json.loads(AZURE.requests(server)[1]["messages"][1]["content"]) == json.loads(ONE)
@@ -268,7 +268,7 @@ def test_an_agent_looks_up_the_report_and_writes(
     with provider.answering(*answers) as server:
         config = provider.config(tiny_student, server, **flags)
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
-    assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 2
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 2
     first, second = provider.requests(server)
     assert {"get_classification_report", "Samples"} <= {
         str(tool.get("name") or tool["function"]["name"]) for tool in first["tools"]
@@ -286,7 +286,7 @@ def test_words_around_a_tool_call_and_a_second_call_cost_nothing(tiny_student: P
     with ANTHROPIC.answering(answer) as server:
         config = ANTHROPIC.config(tiny_student, server, **{"pgkd.num_kd_steps": 1})
         result = distill(TRAIN, VALIDATION, config=config)
-    assert result.steps[1].parsed == 4 + 3
+    assert result.training.steps[1].parsed == 4 + 3
 
 
 FILTERED = Answer(
@@ -323,8 +323,8 @@ def test_a_refusal_is_counted_and_asked_once_more(
     with provider.answering(refusal, provider.says(FIRST, False), refusal) as server:
         config = provider.config(tiny_student, server)
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
-    assert [step.num_requests for step in result.steps] == [0, 2, 2]
-    assert [step.accepted for step in result.steps] == [0, 2, 0]
+    assert [step.num_requests for step in result.training.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 0]
     assert result.summary.samples.refused == 3
     assert [row[0] for row in logged(tmp_path / "run", "finish_reason")] == [
         reason,
@@ -353,7 +353,7 @@ def test_what_passes_is_waited_for(
         config = provider.config(tiny_student, server, **{"pgkd.num_kd_steps": 1})
         result = distill(TRAIN, VALIDATION, config=config)
     assert len(provider.requests(server)) == 2  # one layer of retries
-    assert result.steps[1].accepted == 2 and result.steps[1].num_requests == 1
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 1
     assert slept == [wait] if wait else len(slept) == 1 and 1 <= slept[0] <= 3
 
 
@@ -453,7 +453,7 @@ def test_a_prompt_beyond_the_context_is_shortened(provider: Provider, message: s
     flags = {"pgkd.num_kd_steps": 1, "teacher.prompt": "paper"}
     with provider.serve(answer) as server:
         result = distill(TRAIN, VALIDATION, config=provider.config(tiny_student, server, **flags))
-    assert result.steps[1].accepted == 2 and len(provider.requests(server)) > 1
+    assert result.training.steps[1].accepted == 2 and len(provider.requests(server)) > 1
     limit = 40
     with (
         provider.serve(answer) as server,
@@ -497,7 +497,7 @@ def test_a_temperature_that_a_model_rejects_is_left_out_once_and_for_all(
         config = provider.config(tiny_student, server, **{"teacher.spec": spec})
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
     assert ["temperature" in body for body in server.requests] == [True] * bool(rejection) + [False] * 3
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     assert caplog.text.count("takes no temperature; it is left out from now on") == 1
     assert not any("temperature" in json.loads(row[0]) for row in logged(tmp_path / "run", "settings"))
     limits = [body.get("max_tokens", body.get("max_completion_tokens")) for body in server.requests]
@@ -588,7 +588,7 @@ def test_a_form_of_the_answer_that_is_rejected_gives_way_to_the_next(
     with provider.serve(rejects(forms[:rejected], ladder.rejects, replies)) as server:
         config = provider.config(tiny_student, server)
         result = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run")
-    assert [step.accepted for step in result.steps] == [0, 2, 2]
+    assert [step.accepted for step in result.training.steps] == [0, 2, 2]
     bodies = provider.requests(server)
     assert [form_of(body) for body in bodies] == [*forms[: rejected + 1], forms[rejected]]
     told = [CONTRACT in body["messages"][-1]["content"] for body in bodies]

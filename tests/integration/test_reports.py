@@ -17,7 +17,7 @@ from pgkd_agent.cli.main import app
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import resume
-from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import write_comparison, write_report
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, StepRecord
@@ -153,7 +153,7 @@ def test_a_page_that_cannot_be_made_ends_no_run(
     monkeypatch.setattr("pgkd_agent.runs.recorder.write_report", broken)
     with ScriptedChatModel([reply(1), reply(22)]) as teacher, caplog.at_level("WARNING"):
         result = distill(TRAIN, VALIDATION, TEST, teacher=teacher, config=config, out=tmp_path / "run")
-    assert len(result.steps) == 3 and "no report of" in caplog.text
+    assert len(result.training.steps) == 3 and "no report of" in caplog.text
 
 
 def test_the_model_carries_its_card(run: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "both.html").exists()
     with pytest.raises(ConfigError, match="is a folder"):
         write_report(run, tmp_path)
-    for line, why in (("{", "damaged"), ('{"kd_step": 0, "is_best": true}', "older version")):
+    for line, why in (("{", "damaged"), ('{"kd_step": 0, "is_best": true}', "damaged")):
         (run / "steps.jsonl").write_text(line + "\n", encoding="utf-8")
         with pytest.raises(StorageError, match=why):
             write_report(run)

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import DistillResult, distill, resume
+from pgkd_agent.runs.report import write_report
+from pgkd_agent.runs.samples import samples_of
 from pgkd_agent.teacher.calls.call_log import CallLog
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
@@ -88,7 +90,7 @@ def undisturbed(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pgkd_agent import pipeline
+from pgkd_agent import Observer, pipeline
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.teacher import chain
 from pgkd_agent.student import saving, student
@@ -97,7 +99,7 @@ from tests.integration.openai_server import OpenAIServer
 
 where, at, tiny, url, out = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 
-class Killer(pipeline.Observer):
+class Killer(Observer):
     def on_step(self, record):
         if where == "after step" and record.kd_step == at:
             die()
@@ -191,9 +193,10 @@ def test_a_run_with_a_real_local_teacher_is_killed_and_resumed(
 
 def same_outcome(result: DistillResult, run: Path, undisturbed: tuple[DistillResult, Path], steps: int = STEPS) -> None:
     expected, other = undisturbed
-    assert result.best_step == expected.best_step and result.history == expected.history
-    assert [step.validation for step in result.steps] == [step.validation for step in expected.steps]
-    assert result.summary.teacher == expected.summary.teacher and result.after == expected.after
+    assert result.training.best_step == expected.training.best_step
+    assert result.training.history == expected.training.history
+    assert [step.validation for step in result.training.steps] == [step.validation for step in expected.training.steps]
+    assert result.summary.teacher == expected.summary.teacher and result.summary.test == expected.summary.test
     for name in ("history.jsonl", "rejected.jsonl", "validation.jsonl"):
         assert rows_of(run / name) == rows_of(other / name), name
     assert [row["kd_step"] for row in rows_of(run / "steps.jsonl")] == list(range(steps + 1))
@@ -215,10 +218,19 @@ def test_a_finished_run_is_replayed_without_a_call_and_without_a_teacher(
 
 def test_a_run_with_a_recipe_of_its_own_is_replayed(tiny_student: Path, server: OpenAIServer, tmp_path: Path) -> None:
     flags = {"student.learning_rate": (1e-3, 1e-2), "student.max_epochs": 3}
-    first = distill(TRAIN, VALIDATION, config=run_config(tiny_student, server, **flags), out=tmp_path / "run")
-    again = resume(tmp_path / "run")
-    assert [step.validation.loss for step in again.steps] == [step.validation.loss for step in first.steps]
-    assert {step.learning_rate for step in first.steps} == {step.learning_rate for step in again.steps} != {0.0}
+    config = run_config(tiny_student, server, **flags)
+    first = distill(TRAIN, VALIDATION, config=config, out=tmp_path / "run").training.steps
+    again = resume(tmp_path / "run").training.steps
+    assert [step.validation.loss for step in again] == [step.validation.loss for step in first]
+    assert {step.learning_rate for step in first} == {step.learning_rate for step in again} != {0.0}
+
+
+@pytest.mark.parametrize("found", [None, 99])
+def test_a_run_of_another_format_is_refused(found: int | None, tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps({"seed": 1} | ({} if found is None else {"format": found})))
+    for read in (resume, write_report, samples_of):
+        with pytest.raises(StorageError, match=f"has run format {found or 'none'}, expected 1"):
+            read(tmp_path)  # type: ignore[operator]
 
 
 def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(
@@ -246,4 +258,4 @@ def test_a_chat_model_of_ones_own_has_to_be_given_again(config: PGKDConfig, tmp_
     with pytest.raises(ConfigError, match="was made with ScriptedChatModel; give it again"):
         resume(tmp_path / "run")
     with ScriptedChatModel([]) as teacher:
-        assert resume(tmp_path / "run", teacher=teacher).history == first.history
+        assert resume(tmp_path / "run", teacher=teacher).training.history == first.training.history

@@ -89,12 +89,13 @@ def test_what_was_approved_is_trained_on_beside_the_plain_student(run: Path, tmp
     assert retraining.not_approved == 3 and len(retraining.teacher.samples) == 5
     assert retraining.config.student.soft_labels == 0.0  # a person has approved the labels
     result = run_task(retraining.stored.task, retraining.config, retraining.teacher, tmp_path / "again")
-    added = [(row.text, row.label) for row in result.history.rows[len(TRAIN) :]]
+    added = [(row.text, row.label) for row in result.training.history.rows[len(TRAIN) :]]
     assert ("a dust storm on mars", "weather") in added
     assert ("hail, and after it thunder\nall night", "weather") in added
-    assert len(added) == 4 and result.steps[1].rejected == {"held_out": 1}  # a person may err, too
+    assert len(added) == 4 and result.training.steps[1].rejected == {"held_out": 1}  # a person may err, too
     first = json.loads((run / "result.json").read_text())
-    assert result.before is not None and result.before.loss == pytest.approx(first["test"]["before"]["loss"])
+    assert result.summary.test is not None
+    assert result.summary.test.before.loss == pytest.approx(first["test"]["before"]["loss"])
     assert read_run(tmp_path / "again").meta["teacher"].endswith("reviewed.csv")
     again = Counter(row["status"] for row in read_records_of(tmp_path / "again", tmp_path / "second.jsonl"))
     assert again == {"accepted": 4, "rejected": 1}
@@ -142,7 +143,7 @@ def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "history.jsonl").write_text('{"text": 1\n', encoding="utf-8")
     with pytest.raises(StorageError, match=r"history\.jsonl is damaged"):
         read_run(tmp_path / "copy")
-    (tmp_path / "copy" / "meta.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "copy" / "meta.json").write_text('{"format": 1}', encoding="utf-8")
     (tmp_path / "copy" / "history.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match="is damaged: KeyError"):
         read_run(tmp_path / "copy")

@@ -16,7 +16,7 @@ from pgkd_agent import distill
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
 from pgkd_agent.pipeline import resume
-from pgkd_agent.runs.recorder import Observer
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.prompting.tokens import most_tokens
@@ -70,9 +70,9 @@ def test_a_cap_on_tokens_is_never_exceeded_by_concurrent_calls_and_ends_the_run_
     assert 0 < tokens_of(tmp_path / "run") <= cap
     assert len(server.requests) < 12
     assert f"budget.max_tokens is {cap}" in result.summary.stopped_by
-    assert result.steps[-1].stopped_by == result.summary.stopped_by
+    assert result.training.steps[-1].stopped_by == result.summary.stopped_by
     assert (tmp_path / "run" / "models" / "best" / "model.safetensors").is_file()
-    paid = sum(step.usage.input_tokens + step.usage.output_tokens for step in result.steps)
+    paid = sum(step.usage.input_tokens + step.usage.output_tokens for step in result.training.steps)
     assert paid == tokens_of(tmp_path / "run")  # what was paid for was used
 
 
@@ -97,10 +97,15 @@ def test_a_run_that_a_cap_ended_goes_on_under_a_higher_one_as_if_nothing_had_bee
         capped = distill(
             TRAIN, VALIDATION, TEST, config=config_for(tiny_student, server, **flags), out=tmp_path / "run"
         )
-        assert len(capped.steps) == 3 and capped.steps[2].stopped_by and capped.steps[2].num_requests == 2
+        assert (
+            len(capped.training.steps) == 3
+            and capped.training.steps[2].stopped_by
+            and capped.training.steps[2].num_requests == 2
+        )
         result = resume(tmp_path / "run", budget=BudgetSettings())
         assert len(server.requests) == 2 * calls
-    assert result.history == whole.history and result.best_step == whole.best_step and result.after == whole.after
+    assert result.training.history == whole.training.history and result.summary.test == whole.summary.test
+    assert result.training.best_step == whole.training.best_step
     for name in ("history", "rejected"):
         assert rows_of(tmp_path / "run" / f"{name}.jsonl") == rows_of(tmp_path / "whole" / f"{name}.jsonl")
     models = [tmp_path / name / "models" / "best" / "model.safetensors" for name in ("run", "whole")]
@@ -159,7 +164,7 @@ def test_requests_of_a_step_are_under_way_at_once_and_their_order_does_not_matte
         several = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **{"teacher.max_concurrency": 3}))
     with serve(write_samples) as server:
         single = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **{"teacher.max_concurrency": 1}))
-    assert several.history == single.history
+    assert several.training.history == single.training.history
 
 
 def test_a_cache_serves_other_runs_without_a_charge(tiny_student: Path, tmp_path: Path) -> None:
@@ -173,9 +178,21 @@ def test_a_cache_serves_other_runs_without_a_charge(tiny_student: Path, tmp_path
         other = config_for(tiny_student, server, **flags, **{"teacher.temperature": 0.1})
         distill(TRAIN, VALIDATION, TEST, config=other)
         assert len(server.requests) == 2 * paid  # another temperature is another question
-    assert first.history == second.history == third.history
+    assert first.training.history == second.training.history == third.training.history
     assert first.summary.teacher.input_tokens > 0
     assert second.summary.teacher.input_tokens == third.summary.teacher.input_tokens == 0
+
+
+def test_replies_that_runs_share_count_where_methods_are_compared(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(write_samples) as server:
+        flags = {"teacher.cache": str(tmp_path / "shared.sqlite"), "teacher.cache_counts": True}
+        first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags))
+        second = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "b")
+        assert first.summary.teacher == second.summary.teacher and second.summary.teacher.input_tokens == 1200
+        capped = config_for(tiny_student, server, **flags, **{"budget.max_calls": 5, "teacher.max_concurrency": 1})
+        third = distill(TRAIN, VALIDATION, config=capped)
+    assert len(server.requests) == 12 and third.summary.teacher.requests == 5
+    assert "max_calls is 5" in third.summary.stopped_by
 
 
 def test_teachers_take_turns_and_the_result_says_what_each_was_worth(tiny_student: Path, tmp_path: Path) -> None:
@@ -193,13 +210,11 @@ def test_teachers_take_turns_and_the_result_says_what_each_was_worth(tiny_studen
         result = distill(
             TRAIN, VALIDATION, TEST, config=config_for(tiny_student, server, **flags), out=tmp_path / "run"
         )
-        weighted = config_for(tiny_student, server, **flags, **{"teacher.turns": "weighted", "teacher.weight": 1e-9})
-        assert {step.teacher for step in distill(TRAIN, VALIDATION, config=weighted).steps[1:]} == {"openai:b"}
-    assert [step.teacher for step in result.steps] == ["", "openai:a", "openai:b", "openai:a", "openai:b"]
+    assert [step.teacher for step in result.training.steps] == ["", "openai:a", "openai:b", "openai:a", "openai:b"]
     first, second = result.summary.teachers
     assert (first.teacher, first.steps, first.accepted, second.accepted) == ("openai:a", 2, 2, 2)
     assert first.rejected.keys() >= {"label"} and first.asked == 8
-    losses = [step.validation.loss for step in result.steps]
+    losses = [step.validation.loss for step in result.training.steps]
     assert first.loss_change == pytest.approx(losses[1] - losses[0] + losses[3] - losses[2])
     assert first.loss_change + second.loss_change == pytest.approx(losses[4] - losses[0])
     assert json.loads((tmp_path / "run" / "meta.json").read_text())["teacher"] == "openai:a, openai:b"
@@ -221,9 +236,9 @@ def test_the_teacher_verifies_its_own_samples(tiny_student: Path, tmp_path: Path
             "pgkd.pgkd_batch_size": 4,
         }
         result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
-    step = result.steps[1]
+    step = result.training.steps[1]
     assert step.accepted == 1 and step.rejected["verification"] == 1
-    assert [row.label for row in result.history.rows[len(TRAIN) :]] == ["tools"]
+    assert [row.label for row in result.training.history.rows[len(TRAIN) :]] == ["tools"]
     assert len(server.requests) == 3 == step.num_requests and step.usage.input_tokens == 300
     (rejected,) = [row for row in rows_of(tmp_path / "run" / "rejected.jsonl") if row["rule"] == "verification"]
     assert rejected["reason"] == "the teacher itself labels it 'tools'" and rejected["label"] == "fruit"
@@ -238,8 +253,8 @@ def test_what_could_not_be_verified_is_not_trained_on(tiny_student: Path) -> Non
             "pgkd.pgkd_batch_size": 4,
         }
         result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags))
-    assert result.steps[1].accepted == 0 and result.steps[1].rejected["verification"] == 2
-    assert "max_calls is 1" in result.summary.stopped_by and len(result.steps) == 2
+    assert result.training.steps[1].accepted == 0 and result.training.steps[1].rejected["verification"] == 2
+    assert "max_calls is 1" in result.summary.stopped_by and len(result.training.steps) == 2
 
 
 def test_a_teacher_without_a_chat_model_cannot_verify(tiny_student: Path) -> None:

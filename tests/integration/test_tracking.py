@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.runs.recorder import Observer, Observers
-from pgkd_agent.runs.trackers import TRACKERS, tracked
+from pgkd_agent.runs.observer import Observer, Observers
+from pgkd_agent.runs.trackers import TRACKERS, Tracker, tracked
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import sentences
 
@@ -25,7 +26,7 @@ def run(config: PGKDConfig, spec: str) -> list[float]:
     replies = [REPLY, REPLY.replace("fresh mango and lemon", "two plums or a ripe peach")]
     with ScriptedChatModel(replies) as teacher, tracked(spec, "my-run", config) as observer:
         result = distill(TRAIN, test=TEST, teacher=teacher, config=config, observer=observer)
-    return [record.validation.loss for record in result.steps]
+    return [record.validation.loss for record in result.training.steps]
 
 
 @pytest.fixture
@@ -78,8 +79,8 @@ def test_weights_and_biases_keeps_a_run_offline(
     assert list(tmp_path.rglob("*.wandb"))
 
 
-class Broken:
-    def log(self, figures: object, step: int) -> None:
+class Broken(Tracker):
+    def log(self, figures: Mapping[str, float], step: int) -> None:
         raise OSError("the server is gone")
 
     def close(self, is_done: bool) -> None:

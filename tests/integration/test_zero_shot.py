@@ -35,7 +35,7 @@ REPLIES = {
 
 def config(server: OpenAIServer, **flags: Any) -> PGKDConfig:
     base = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url, "teacher.structured": "text"}
-    return build_config(flags={**base, "zero_shot.max_concurrency": 2, **flags})
+    return build_config(flags={**base, "teacher.max_concurrency": 2, **flags})
 
 
 def asked(body: dict[str, Any]) -> str:
@@ -90,12 +90,12 @@ def test_a_stopped_evaluation_keeps_its_answers_and_goes_on_where_it_was(tmp_pat
 
     with serve(refuses_later) as server:
         with pytest.raises(TeacherUnavailableError, match="credentials"):
-            evaluate(server, out, **{"zero_shot.max_concurrency": 1})
+            evaluate(server, out, **{"teacher.max_concurrency": 1})
         assert len(out.read_text().splitlines()) == 3
         with out.open("a") as file:
             file.write('{"row": 3, "predi')  # stopped within a line
-        with serve(answer) as other, pytest.raises(ConfigError, match=r"\(different: seed, server, temperature"):
-            evaluate(other, out, **{"zero_shot.temperature": 1, "seed": 5})
+        with serve(answer) as other, pytest.raises(ConfigError, match=r"\(different: seed, server, structured"):
+            evaluate(other, out, **{"teacher.structured": "json_object", "seed": 5})
         result = evaluate(server, out)
     assert sorted(map(asked, server.requests[3:])) == ["a pear", "rain"]
     assert result.asked == 2 and result.unresolved == (3,) and result.report.n_rows == 4

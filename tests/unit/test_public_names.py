@@ -23,7 +23,8 @@ def documented() -> Iterator[tuple[str, Any]]:
     """Exported classes and functions, and the public methods and properties that the classes have of their own."""
     for name in pgkd_agent.__all__:
         exported = getattr(pgkd_agent, name)
-        yield name, exported
+        if callable(exported):  # names of types cannot have a docstring
+            yield name, exported
         if inspect.isclass(exported):
             for attribute, value in vars(exported).items():
                 if not attribute.startswith("_") and (callable(value) or isinstance(value, property | classmethod)):

@@ -28,7 +28,6 @@ HOW_ASKED = {
     "prices",
     "threads",
     "timeout",
-    "max_retry_seconds",
     "max_concurrency",
     "requests_per_minute",
     "tokens_per_minute",

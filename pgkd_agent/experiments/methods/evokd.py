@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherContextError, TeacherOutputError
+from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherOutputError
 from pgkd_agent.experiments.methods.generated import prompt_file, rephrased
 from pgkd_agent.experiments.methods.rows import take_shots
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
@@ -23,8 +23,7 @@ from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.opening import labelling, open_caller, reply_tokens, zero_shot_concurrency
-from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, answer_schema
+from pgkd_agent.teacher.opening import reply_tokens
 from pgkd_agent.teacher.prompting.templates import label_values, load_prompt
 from pgkd_agent.text import shorten
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
@@ -32,7 +31,7 @@ from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage,
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
     from pgkd_agent.teacher.calls.call_log import RawReply
-    from pgkd_agent.teacher.calls.calling import Caller
+    from pgkd_agent.teacher.calls.gated import GatedChatModel
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +136,16 @@ def _with_half(setting: Setting) -> Setting:
 def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
     if hasattr(setting.teacher, "write"):
         raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
+    from pgkd_agent.teacher.calls.opening import open_models
+
     config = setting.config
-    per_call = config.changed({"pgkd.pgkd_batch_size": PER_CALL})
-    longest = reply_tokens(load_prompt(str(prompt_file("evokd_writing"))), setting.task, per_call)
+    template = load_prompt(str(prompt_file("evokd_writing")))
+    teachers = [(config.teacher, reply_tokens(template, setting.task.train, config.teacher, PER_CALL))]
     setting.folder.mkdir(parents=True, exist_ok=True)
     budget = Budget(config.budget, load_prices(config.teacher.prices))
-    with open_caller(setting.teacher, config, longest, budget, setting.folder / "calls.sqlite") as caller:
-        caller.check()
-        yield _AnalysingTeacher(caller, setting)
+    with open_models(setting.teacher, teachers, config.seed, budget, setting.folder / "calls.sqlite") as (model,):
+        model.caller.check()
+        yield _AnalysingTeacher(model, setting)
 
 
 class _AnalysingTeacher:
@@ -155,13 +156,17 @@ class _AnalysingTeacher:
         stopped_by: The cap that ended the last step, in words.
     """
 
-    def __init__(self, caller: Caller, setting: Setting) -> None:
+    def __init__(self, model: GatedChatModel, setting: Setting) -> None:
+        from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
+
         self.requests = 0
         self.usage = TokenUsage()
         self.stopped_by = ""
-        self._caller = caller
+        self._model = model
         self._setting = setting
-        self._classifier = labelling(caller, setting.task, setting.config)
+        task = setting.task
+        zero_shot = setting.config.zero_shot
+        self._classifier = ZeroShotClassifier(model.for_labels(), zero_shot, task.taxonomy, task.description)
         self._analyses: list[str] = []
 
     def write(self, kd_step: int, scored: Sequence[EvidenceItem], first: Sequence[Example]) -> list[GeneratedSample]:
@@ -175,9 +180,7 @@ class _AnalysingTeacher:
         except BudgetExceededError as error:
             self.stopped_by = str(error)
         try:
-            config = self._setting.config
-            under_way = zero_shot_concurrency(config.zero_shot, [config.teacher])
-            for number, answer in self._classifier.classify(dict(enumerate(texts)), under_way, kd_step):
+            for number, answer in self._classifier.classify(dict(enumerate(texts)), kd_step):
                 self._count(answer.reply)
                 labels[number] = answer.label
         except BudgetExceededError as error:
@@ -202,9 +205,8 @@ class _AnalysingTeacher:
             "few_shot": [{"text": self._cut(row.text), "label": row.label} for row in shots],
             "num_samples": size,
         }
-        bounded = self._caller.chat.dialect.capabilities.array_bounds
-        schema = answer_schema(label_names(self._setting.task.taxonomy), size if bounded else None)
-        reply = self._ask(kd_step, index, "evokd_writing", values, schema, CONTRACT_LINE.format(num_samples=size))
+        form = self._model.sample_form(label_names(self._setting.task.taxonomy), size)
+        reply = self._ask(kd_step, index, "evokd_writing", values, form)
         return [sample.text for sample in parse_samples(reply.text).samples[:size]]
 
     def _analysis(self, kd_step: int, scored: Sequence[EvidenceItem]) -> str:
@@ -229,34 +231,24 @@ class _AnalysingTeacher:
         return without_thinking(reply.text).strip()[:ANALYSIS_CHARS]
 
     def _ask(
-        self,
-        kd_step: int,
-        index: int,
-        prompt: str,
-        values: dict[str, Any],
-        schema: dict[str, Any] | None = None,
-        form: str = "",
+        self, kd_step: int, index: int, prompt: str, values: dict[str, Any], form: Mapping[str, Any] | None = None
     ) -> RawReply:
-        from pgkd_agent.teacher.calls.calling import CallId, Question
+        """
+        Args:
+            form: Of an answer with samples; see `GatedChatModel.sample_form`.
+        """
+        from pgkd_agent.teacher.calls.asking import until_it_fits
+        from pgkd_agent.teacher.calls.question import CallId, reply_of
+        from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 
         task, template = self._setting.task, load_prompt(str(prompt_file(prompt)))
-        values = {
-            "taxonomy": [label_values(label) for label in task.taxonomy],
-            "task_description": task.description,
-            **values,
-        }
-        while True:
-            messages = template.render(values)
-            try:
-                reply = self._caller.call(Question(CallId(kd_step, index), messages, template.hash, schema, form))
-            except TeacherContextError:
-                if not any(values.get(pool) for pool in POOLS):
-                    raise
-                values |= {pool: values[pool][: len(values[pool]) // 2] for pool in POOLS if pool in values}
-                logger.info("EvoKD: prompt too long for the teacher, half of its rows are left out")
-            else:
-                self._count(reply)
-                return reply
+        taxonomy = [label_values(label) for label in task.taxonomy]
+        chain = ChatPrompt(template) | self._model.bind(**(form or {})) | reply_of
+        which = CallId(kd_step, index).config(template.hash)
+        first = {"taxonomy": taxonomy, "task_description": task.description, **values}
+        reply = until_it_fits(lambda shown: chain.invoke(shown, which), first, _with_fewer_rows)
+        self._count(reply)
+        return reply
 
     def _count(self, reply: RawReply) -> None:
         self.requests += 1
@@ -264,3 +256,10 @@ class _AnalysingTeacher:
 
     def _cut(self, text: str) -> str:
         return shorten(text, self._setting.config.teacher.max_text_chars)
+
+
+def _with_fewer_rows(values: dict[str, Any]) -> dict[str, Any] | None:
+    if not any(values.get(pool) for pool in POOLS):
+        return None
+    logger.info("EvoKD: prompt too long for the teacher, half of its rows are left out")
+    return {**values, **{pool: values[pool][: len(values[pool]) // 2] for pool in POOLS if pool in values}}

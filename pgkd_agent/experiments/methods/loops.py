@@ -13,8 +13,8 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
 from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Setting, of_steps
 from pgkd_agent.loop.algorithm import run_pgkd
-from pgkd_agent.loop.guardrails import Accepted, Guardrails, Screened
-from pgkd_agent.loop.history import History, texts_of
+from pgkd_agent.loop.guardrails import Guardrails, Screened
+from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.pipeline import resume, run
 from pgkd_agent.runs.directory import START_FILES
@@ -36,8 +36,8 @@ def pgkd(setting: Setting) -> Outcome:
     else:
         shutil.rmtree(folder, ignore_errors=True)
         result = run(setting.task, setting.config, setting.teacher, folder)
-    predict = result.classifier.probabilities
-    outcome = of_steps(setting, result.steps, result.best_step, result.history, predict, started)
+    predict, training = result.classifier.probabilities, result.training
+    outcome = of_steps(setting, training.steps, training.best_step, training.history, predict, started)
     return replace(outcome, cost=result.summary.teacher.cost)
 
 
@@ -157,5 +157,5 @@ class AcceptAll:
     def screen(
         self, samples: Sequence[GeneratedSample], history: History, shown_texts: frozenset[str], kd_step: int
     ) -> Screened:
-        accepted = (Accepted(item.text, item.label, item.label, item.request_index) for item in samples)
+        accepted = (HistoryRow(item.text, item.label, kd_step, item.request_index) for item in samples)
         return Screened(tuple(accepted), ())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,8 @@ def write_report(run: Path, file: Path | None = None) -> Path:
     Raises:
         StorageError: It is no run directory, a damaged one, or the disk refuses.
     """
-
-    def values() -> dict[str, Any]:
-        story = read_story(run)
-        return {"story": story, "charts": _charts(story)}
-
-    return _write(file or run / REPORT, "run.html.j2", values)
+    story = read_story(run)
+    return _write(file or run / REPORT, "run.html.j2", story=story, charts=_charts(story))
 
 
 def write_comparison(runs: Sequence[Path], file: Path) -> Path:
@@ -56,12 +52,8 @@ def write_comparison(runs: Sequence[Path], file: Path) -> Path:
     """
     if len({run.resolve() for run in runs}) < max(len(runs), 2):
         raise ConfigError("a comparison needs two runs or more, each once")
-
-    def values() -> dict[str, Any]:
-        stories = [read_story(run) for run in runs]
-        return {"stories": stories, "names": _names(runs), "labels": _labels(stories)}
-
-    return _write(file, "comparison.html.j2", values)
+    stories = [read_story(run) for run in runs]
+    return _write(file, "comparison.html.j2", stories=stories, names=_names(runs), labels=_labels(stories))
 
 
 def write_card(run: Path) -> Path | None:
@@ -73,21 +65,17 @@ def write_card(run: Path) -> Path | None:
     folder = run / "models" / "best"
     if not folder.is_dir():
         return None
-
-    def values() -> dict[str, Any]:
-        story = read_story(run)
-        header = {
-            "library_name": "transformers",
-            "pipeline_tag": "text-classification",
-            **_base_model(story.meta["student"]["name"]),
-            "tags": ["text-classification", "knowledge-distillation", "pgkd"],
-            "metrics": ["accuracy", "f1"],
-        }
-        written = sum(len(step.accepted) for step in story.steps if step.number <= story.best_step)
-        text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-        return {"story": story, "header": Markup(text), "written": written}
-
-    return _write(folder / CARD, "card.md.j2", values)
+    story = read_story(run)
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        **_base_model(story.meta["student"]["name"]),
+        "tags": ["text-classification", "knowledge-distillation", "pgkd"],
+        "metrics": ["accuracy", "f1"],
+    }
+    written = sum(len(step.accepted) for step in story.steps if step.record.kd_step <= story.best_step)
+    text = Markup(yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
+    return _write(folder / CARD, "card.md.j2", story=story, header=text, written=written)
 
 
 def _base_model(student: str) -> dict[str, str]:
@@ -106,8 +94,8 @@ def is_current(run: Path) -> bool:
 def _charts(story: Story) -> list[Chart]:
     if len(story.steps) < 2:
         return []
-    losses = [step.record["validation"]["loss"] for step in story.steps]
-    scores = [step.report["macro_f1"] for step in story.steps]
+    losses = [step.record.validation.loss for step in story.steps]
+    scores = [step.record.validation.report.macro_f1 for step in story.steps]
     return [
         line_chart("Validation loss (nats)", losses, story.best_step),
         line_chart("Validation macro F1", scores, story.best_step),
@@ -136,11 +124,11 @@ def _labels(stories: Sequence[Story]) -> list[tuple[str, list[float | None]]]:
     return sorted(rows, key=lambda row: (-spread(row), row[0]))
 
 
-def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> Path:
+def _write(file: Path, template: str, **values: Any) -> Path:
     """
     Raises:
         ConfigError: The file is a folder.
-        StorageError: What the page is made of is damaged, or of a version too old to be read; or the disk refuses.
+        StorageError: What the page is made of is damaged, or the disk refuses.
     """
     if file.is_dir():
         raise ConfigError(f"{file} is a folder; name a file")
@@ -156,12 +144,11 @@ def _write(file: Path, template: str, values: Callable[[], dict[str, Any]]) -> P
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     try:
         page = environment.get_template(template).render(
-            longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values()
+            longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values
         )
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise StorageError(
-            f"no page can be made for {file}: the run's files are damaged, or from an older version "
-            f"({type(error).__name__}: {error})"
+            f"no page can be made for {file}: the run's files are damaged ({type(error).__name__}: {error})"
         ) from error
     write_whole(file, well_formed(page))
     return file

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
-from pgkd_agent.runs.summary import HEADLINE
+from pgkd_agent.metrics.intervals import Interval
+from pgkd_agent.runs.directory import read_meta
+from pgkd_agent.runs.summary import HEADLINE, RunResult
+from pgkd_agent.types import ClassMetrics, Evaluation, StepRecord
 
 NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 """As stored: a line of a file of the run."""
+
+_RECORD, _RESULT = TypeAdapter(StepRecord), TypeAdapter(RunResult)
 
 
 @dataclass(frozen=True)
-class ClassChange:
-    """F1 of a class; None where it has no rows to be measured on."""
+class Change:
+    """A figure of plain student and returned model: a metric, the F1 of a class, or how often it is taken for another.
+
+    Attributes:
+        label: The metric's or the class's name.
+        before, after: None where there are no rows to measure on.
+        rows: Of the class.
+        taken_for: The other class.
+        gain: The change with its interval, where that is known.
+    """
 
     label: str
     before: float | None
     after: float | None
-    support: int
+    rows: int = 0
+    taken_for: str = ""
+    gain: Interval | None = None
 
     @property
     def change(self) -> float | None:
@@ -34,47 +49,13 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
-class ConfusionChange:
-    gold_label: str
-    predicted_label: str
-    before: int
-    after: int
-
-    @property
-    def change(self) -> int:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A metric of plain student and returned model; `gain` has `low` and `high`, None where there is no interval."""
-
-    name: str
-    before: float
-    after: float
-    gain: Mapping[str, float] | None
-
-    @property
-    def change(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
 class Step:
     """A line of steps.jsonl with the texts that belong to it."""
 
-    record: Row
+    record: StepRecord
     accepted: Sequence[Row]
     rejected: Sequence[Row]
     evidence: Sequence[Row]
-
-    @property
-    def number(self) -> int:
-        return int(self.record["kd_step"])
-
-    @property
-    def report(self) -> Row:
-        return dict(self.record["validation"]["report"])
 
 
 @dataclass(frozen=True)
@@ -89,104 +70,92 @@ class Story:
 
     name: str
     steps: Sequence[Step]
-    result: Row | None
+    result: RunResult | None
     config: str
     meta: Row
 
     @property
     def best_step(self) -> int:
         """The model with the lowest validation loss so far."""
-        return max((step.number for step in self.steps if step.record["is_best"]), default=0)
+        return max((step.record.kd_step for step in self.steps if step.record.is_best), default=0)
 
     @property
     def is_tested(self) -> bool:
-        return self._test is not None
+        return self.result is not None and self.result.test is not None
 
     @property
-    def calibration(self) -> Row | None:
-        """None before the end, and of runs that knew none."""
-        return None if self.result is None else self.result.get("calibration")
+    def before(self) -> Evaluation | None:
+        """The plain student on the test rows, else on the validation rows; None before it is trained."""
+        return self._both[0] if self._both else None
 
     @property
-    def _test(self) -> Row | None:
-        return None if self.result is None else self.result["test"]
-
-    @cached_property
-    def before(self) -> Row | None:
-        """The plain student's evaluation on the test rows, else on the validation rows; None before it is trained."""
-        if self._test is not None:
-            return dict(self._test["before"])
-        return dict(self.steps[0].record["validation"]) if self.steps else None
-
-    @cached_property
-    def after(self) -> Row | None:
+    def after(self) -> Evaluation | None:
         """As `before`, of the best model."""
-        if self._test is not None:
-            return dict(self._test["after"])
-        best = [step for step in self.steps if step.number == self.best_step]
-        return dict(best[0].record["validation"]) if best else None
+        return self._both[1] if self._both else None
 
-    def headlines(self) -> list[Headline]:
-        if self.before is None or self.after is None:
+    @property
+    def _both(self) -> tuple[Evaluation, Evaluation] | None:
+        if self.result and self.result.test:
+            return self.result.test.before, self.result.test.after
+        return (self.steps[0].record.validation, self.steps[self.best_step].record.validation) if self.steps else None
+
+    def headlines(self) -> list[Change]:
+        if self._both is None:
             return []
-        gains = self._test.get("gain", {}) if self._test else {}
+        before, after = (evaluation.report for evaluation in self._both)
+        gains = self.result.test.gain if self.result and self.result.test else {}
         return [
-            Headline(NAMES[name], self.before["report"][name], self.after["report"][name], gains.get(name))
-            for name in HEADLINE
+            Change(title, getattr(before, name), getattr(after, name), gain=gains.get(name))
+            for name, title in NAMES.items()
         ]
 
-    def class_changes(self) -> list[ClassChange]:
-        """All classes, those that changed most first."""
-        if self.before is None or self.after is None:
+    def class_changes(self) -> list[Change]:
+        """F1 of all classes, those that changed most first."""
+        if self._both is None:
             return []
-        rows = [
-            ClassChange(
-                old["label"],
-                old["f1"] if old["support"] else None,
-                new["f1"] if new["support"] else None,
-                old["support"],
-            )
-            for old, new in zip(self.before["report"]["classes"], self.after["report"]["classes"], strict=True)
-        ]
-        return sorted(rows, key=lambda row: (row.change is None, -abs(row.change or 0.0), row.label))
+        pairs = zip(*(evaluation.report.classes for evaluation in self._both), strict=True)
+        changes = [Change(old.label, _f1(old), _f1(new), rows=old.support) for old, new in pairs]
+        return sorted(changes, key=lambda row: (row.change is None, -abs(row.change or 0.0), row.label))
 
-    def confusion_changes(self) -> list[ConfusionChange]:
+    def confusion_changes(self) -> list[Change]:
         """Pairs of classes that are confused more often, or less, than before; the largest change first."""
-        if self.before is None or self.after is None:
+        if self._both is None:
             return []
         before, after = (
-            {(item["gold_label"], item["predicted_label"]): item["count"] for item in evaluation.get("confusions", ())}
-            for evaluation in (self.before, self.after)
+            {(pair.gold_label, pair.predicted_label): pair.count for pair in evaluation.confusions}
+            for evaluation in self._both
         )
-        pairs = [
-            ConfusionChange(*pair, before.get(pair, 0), after.get(pair, 0)) for pair in dict.fromkeys([*before, *after])
+        changes = [
+            Change(gold, before.get((gold, predicted), 0), after.get((gold, predicted), 0), taken_for=predicted)
+            for gold, predicted in dict.fromkeys([*before, *after])
         ]
-        return sorted((pair for pair in pairs if pair.change), key=lambda pair: (-abs(pair.change), pair.gold_label))
+        return sorted((row for row in changes if row.change), key=lambda row: (-abs(row.change or 0), row.label))
 
     def rejected_by_rule(self) -> list[tuple[str, int]]:
         return Counter(row["rule"] for step in self.steps for row in step.rejected).most_common()
 
 
+def _f1(row: ClassMetrics) -> float | None:
+    return row.f1 if row.has_data else None
+
+
 def read_story(run: Path) -> Story:
-    """
+    """Read a run directory, whether or not the run has ended.
+
     Raises:
-        StorageError: It is no run directory, or a damaged one.
+        StorageError: See `read_meta`; or another file is damaged.
     """
-    if not (run / "meta.json").is_file():
-        raise StorageError(f"{run} is no run directory: expected one with a meta.json in it")
+    meta = read_meta(run)
     try:
         texts = [_by_step(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")]
-        steps = [
-            Step(record, *(rows.get(record["kd_step"], ()) for rows in texts))
-            for record in read_lines(run / "steps.jsonl")
-        ]
+        records = [_RECORD.validate_python(line) for line in read_lines(run / "steps.jsonl")]
         result = run / "result.json"
         return Story(
             name=run.resolve().name,
-            steps=steps,
-            result=json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None,
+            steps=[Step(record, *(rows.get(record.kd_step, ()) for rows in texts)) for record in records],
+            result=_RESULT.validate_json(result.read_bytes()) if result.is_file() else None,
             config=(run / "config.yaml").read_text(encoding="utf-8"),
-            meta=json.loads((run / "meta.json").read_text(encoding="utf-8")),
+            meta=meta,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {run} is damaged: {type(error).__name__}: {error}") from error

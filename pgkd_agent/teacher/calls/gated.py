@@ -1,74 +1,90 @@
-"""`GatedChatModel`: a chat model whose calls go through a `Caller`, for agents, which call the model themselves."""
+"""`GatedChatModel`: the one door to a provider, for chain, agent and zero-shot, with log, budget, pace and retries."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, message_to_dict, messages_from_dict
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from pydantic import PrivateAttr
 
-from pgkd_agent.teacher.calls.call_log import Call
-from pgkd_agent.teacher.calls.calling import Caller, CallId, Settings
-from pgkd_agent.types import TokenUsage
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.calls.question import CallId, Question
+from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, LABEL_TEMPERATURE, LABEL_TOKENS, answer_schema
+from pgkd_agent.teacher.providers.factory import with_short_replies
+
+ANSWER_FIELDS = ("answer_schema", "answer_form", "same_beginning")
+"""Of a `Question`: what may be bound beside an agent's tools."""
 
 
 class GatedChatModel(BaseChatModel):
-    """The model of a caller, for the conversation of one KD step.
+    """The model of a caller, for LangChain's chains and agents; may be shared by threads.
 
-    Args:
-        prompt_hash: Of the template behind the first messages, for the log.
+    Which call of the run it is comes with the `metadata` of the RunnableConfig, where callbacks see it too: `kd_step`,
+    `request_index`, `attempt` (0 where it is not said) and `prompt_hash`; see `CallId.config`. The same question with
+    the same identity is answered from the log. How the answer should look is bound: `answer_schema`, its form in words
+    `answer_form`, and `same_beginning`; see `Question`. An answer's `response_metadata` has `model_name`,
+    `finish_reason` and `seconds`; one that another run paid for has no `usage_metadata`.
     """
 
     _caller: Caller = PrivateAttr()
-    _kd_step: int = PrivateAttr()
-    _prompt_hash: str = PrivateAttr()
-    _transcript: list[BaseMessage] = PrivateAttr(default_factory=list)
-    _num_calls: int = PrivateAttr(default=0)
-    _num_refused: int = PrivateAttr(default=0)
-    _usage: TokenUsage = PrivateAttr(default=TokenUsage())
 
-    def __init__(self, caller: Caller, kd_step: int, prompt_hash: str) -> None:
-        super().__init__()
+    def __init__(self, caller: Caller) -> None:
+        super().__init__(cache=False)  # LangChain's own would take equal requests of a step for one
         self._caller = caller
-        self._kd_step = kd_step
-        self._prompt_hash = prompt_hash
 
     @property
-    def transcript(self) -> list[BaseMessage]:
-        """The conversation up to the last answer."""
-        return self._transcript
+    def caller(self) -> Caller:
+        """What is behind the door: settings and dialect, the check, and the brake."""
+        return self._caller
 
     @property
-    def num_calls(self) -> int:
-        return self._num_calls
+    def model_id(self) -> str:
+        """As in a price table."""
+        return self._caller.chat.model_id
 
-    @property
-    def num_refused(self) -> int:
-        """Calls in which model or filter declined to answer."""
-        return self._num_refused
+    def for_labels(self) -> GatedChatModel:
+        """The same model, set up to name labels: short replies, the likeliest words."""
+        chat = with_short_replies(self._caller.chat, LABEL_TOKENS)
+        if hasattr(chat.model, "temperature"):
+            chat = replace(chat, model=chat.model.model_copy(update={"temperature": LABEL_TEMPERATURE}))
+        return GatedChatModel(self._caller.with_model(chat))
 
-    @property
-    def usage(self) -> TokenUsage:
-        return self._usage
+    def sample_form(self, labels: Sequence[str], num_samples: int) -> dict[str, Any]:
+        """What to bind for an answer of so many samples with these labels."""
+        bounded = self._caller.chat.dialect.capabilities.array_bounds
+        return {
+            "answer_schema": answer_schema(labels, num_samples if bounded else None),
+            "answer_form": CONTRACT_LINE.format(num_samples=num_samples),
+        }
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
+    def bind_tools(self, tools: Sequence[Any], *, attempt: int = 0, **kwargs: Any) -> Runnable[Any, AIMessage]:
         """Tools in the form that the model's own class gives them.
 
+        Args:
+            attempt: Which call of the conversation it is, from 0.
         Raises:
             NotImplementedError: It takes none.
         """
         bound: Any = self._caller.chat.model.bind_tools(tools, **kwargs)
-        return self.bind(**bound.kwargs)
+        return self.bind(attempt=attempt, **bound.kwargs)
 
     @property
     def _llm_type(self) -> str:
         return "gated"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_id}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self._caller.chat.model._get_ls_params(stop=stop)
 
     def _generate(
         self,
@@ -77,38 +93,11 @@ class GatedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        call_id = CallId(self._kd_step, 0, self._num_calls)
-        plain = [_plain(message) for message in messages]
-
-        def call_of(settings: Settings) -> Call:
-            with_tools = json.loads(json.dumps({**settings, **kwargs}, default=_name_of))
-            return self._caller.record(call_id, self._prompt_hash, with_tools, plain)
-
-        def send(model: Runnable[Any, AIMessage], _call: Call) -> AIMessage:
-            return model.bind(**kwargs).invoke(messages, stop=stop)
-
-        reply = self._caller.exchange(call_id, call_of, send, lambda answer: json.dumps(message_to_dict(answer)))
-        # Without text, a filter stood in for the model.
-        answer: BaseMessage = AIMessage("", response_metadata={"finish_reason": reply.finish_reason})
-        if reply.text:
-            (answer,) = messages_from_dict([json.loads(reply.text)])
-        self._num_calls += 1
-        self._num_refused += reply.is_refusal
-        self._usage += reply.usage
-        self._transcript = [*messages, answer]
+        metadata = (run_manager.metadata if run_manager else None) or {}
+        where = {name: kwargs.pop(name, metadata.get(name, 0)) for name in ("kd_step", "request_index", "attempt")}
+        form = {name: kwargs.pop(name) for name in ANSWER_FIELDS if name in kwargs}
+        tools = kwargs if stop is None else {**kwargs, "stop": stop}
+        prompt_hash = metadata.get("prompt_hash", "")
+        question = Question(CallId(**where), messages, prompt_hash, tools=tools, **form)
+        answer = question.answer(self._caller.call(question), self.model_id)
         return ChatResult(generations=[ChatGeneration(message=answer)])
-
-
-def _name_of(tool: Any) -> str:
-    """Of a tool that the model's class takes as an object: its `repr` differs from run to run."""
-    return str(getattr(tool, "name", type(tool).__name__))
-
-
-def _plain(message: BaseMessage) -> dict[str, Any]:
-    """What decides the reply: no ids, which the framework draws anew in every run."""
-    fields: dict[str, Any] = {"role": message.type, "content": message.content}
-    if isinstance(message, AIMessage) and message.tool_calls:
-        fields["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]
-    if message.name:
-        fields["name"] = message.name
-    return fields

@@ -11,6 +11,10 @@ MAX_ENUM_VALUES = 250
 """OpenAI limits long enums (1,000 values, and 15,000 characters beyond 250); larger taxonomies get a free
 string, which the guardrails check."""
 
+LABEL_TOKENS = 100
+"""Longest reply that names a label in JSON."""
+LABEL_TEMPERATURE = 0.0
+
 CONTRACT_LINE = (
     'Answer with JSON only, in this form: {{"samples": [{{"text": "...", "label": "..."}}]}}. '
     "Write exactly {num_samples}, with each label spelled exactly as given above."

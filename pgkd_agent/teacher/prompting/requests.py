@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import EvidenceSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.loop.evidence import EvidenceLimits, evidence_of_class, evidence_of_pair
 from pgkd_agent.metrics.report import format_report, report_without_rows
 from pgkd_agent.seeding import rng
@@ -74,115 +74,125 @@ def shrunk(request: PromptRequest) -> tuple[PromptRequest, str] | None:
     return None
 
 
-def plan_prompt_requests(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PromptRequest]:
-    """Values for each prompt of a KD step; rows that the template does not show are left out.
+@dataclass(frozen=True, slots=True)
+class RequestPlanner:
+    """Makes the requests of a KD step for a prompt variant.
 
-    A template about one class that does not show the report has its classes drawn without it.
+    Attributes:
+        seed: Of the run.
     """
-    if not template.is_per_class:
-        return [_whole(request, template, config)]
-    return [
-        _about(request, plan, index, template, config) for index, plan in enumerate(_plan(request, template, config))
-    ]
 
+    template: PromptTemplate
+    teacher: TeacherSettings
+    evidence: EvidenceSettings
+    seed: int
 
-def _plan(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> list[PlannedRequest]:
-    size = config.teacher.samples_per_request
-    if not template.is_pairwise:
-        random = rng(config.seed, request.kd_step, "plan")
-        shows_report = "classification_report" in template.variables
-        report = request.report if shows_report else report_without_rows(request.taxonomy)
-        return plan_requests(report, request.num_samples, size, random)
-    random = rng(config.seed, request.kd_step, "pairs")
-    sources = (request.confusions, count_confusions(request.scored))
-    return plan_pairs(sources, request.report, request.num_samples, size, random)
+    @classmethod
+    def of(cls, template: PromptTemplate, config: PGKDConfig) -> RequestPlanner:
+        """With the sections of a config."""
+        return cls(template, config.teacher, config.evidence, config.seed)
 
+    def plan(self, request: TeacherRequest) -> list[PromptRequest]:
+        """Values for each prompt of a KD step; rows that the template does not show are left out.
 
-def _whole(request: TeacherRequest, template: PromptTemplate, config: PGKDConfig) -> PromptRequest:
-    rows = _rows(request.few_shot, request.evidence, template, config)
-    lengths = [worst for worst in WORST_CLASSES if worst < len(request.taxonomy)]
-    has_report = "classification_report" in template.variables
-    return PromptRequest(
-        index=0,
-        num_samples=request.num_samples,
-        labels=label_names(request.taxonomy),
-        target=None,
-        values={
-            **_common(request, request.num_samples, 0, template, config),
-            "classification_report": format_report(request.report),
-            "confusions": _confusions(request.confusions[:MAX_CONFUSIONS]),
-            **rows,
-        },
-        shown_texts=_texts(rows),
-        shorter_reports=tuple(format_report(request.report, worst=worst) for worst in lengths if has_report),
-    )
+        A template about one class that does not show the report has its classes drawn without it.
+        """
+        if not self.template.is_per_class:
+            return [self._whole(request)]
+        return [self._about(request, planned, index) for index, planned in enumerate(self._planned(request))]
 
+    def _planned(self, request: TeacherRequest) -> list[PlannedRequest]:
+        size = self.teacher.samples_per_request
+        if not self.template.is_pairwise:
+            random = rng(self.seed, request.kd_step, "plan")
+            report = request.report if self._shows_report else report_without_rows(request.taxonomy)
+            return plan_requests(report, request.num_samples, size, random)
+        random = rng(self.seed, request.kd_step, "pairs")
+        sources = (request.confusions, count_confusions(request.scored))
+        return plan_pairs(sources, request.report, request.num_samples, size, random)
 
-def _about(
-    request: TeacherRequest, plan: PlannedRequest, index: int, template: PromptTemplate, config: PGKDConfig
-) -> PromptRequest:
-    """A prompt about one class, or about a pair: rows of both and what is taken for what between them."""
-    settings = config.evidence
-    random = rng(config.seed, request.kd_step, f"class/{index}")
-    most = PER_CLASS * len(plan.labels)
-    limits = EvidenceLimits(
-        min(settings.correct, most), min(settings.misclassified, most), min(settings.hard_negatives, most)
-    )
-    shots: list[Example] = []
-    for label in plan.labels:
-        own = [row for row in request.train if row.label == label]
-        shots += random.sample(own, min(PER_CLASS, len(own)))
-    if plan.rival is None:
-        evidence = evidence_of_class(request.scored, plan.label, limits, random)
-        confusions = [item for item in request.confusions if plan.label in (item.gold_label, item.predicted_label)]
-    else:
-        evidence = evidence_of_pair(request.scored, (plan.label, plan.rival), limits, random)
-        confusions = [item for item in request.confusions if {item.gold_label, item.predicted_label} == {*plan.labels}]
-    rows = _rows(shots, evidence, template, config)
-    label_of = {label.name: label_values(label) for label in request.taxonomy}
-    return PromptRequest(
-        index=index,
-        num_samples=plan.num_samples,
-        labels=plan.labels,
-        target=plan.label if plan.rival is None else None,
-        values={
-            **_common(request, plan.num_samples, index, template, config),
-            "target": label_of[plan.label],
-            **({} if plan.rival is None else {"rival": label_of[plan.rival]}),
-            "classification_report": format_report(request.report, label=plan.label, rival=plan.rival),
-            "confusions": _confusions(confusions[:MAX_CONFUSIONS]),
-            **rows,
-        },
-        shown_texts=_texts(rows),
-    )
+    @property
+    def _shows_report(self) -> bool:
+        return "classification_report" in self.template.variables
 
+    def _whole(self, request: TeacherRequest) -> PromptRequest:
+        rows = self._rows(request.few_shot, request.evidence)
+        lengths = [worst for worst in WORST_CLASSES if worst < len(request.taxonomy)]
+        return PromptRequest(
+            index=0,
+            num_samples=request.num_samples,
+            labels=label_names(request.taxonomy),
+            target=None,
+            values={
+                **self._common(request, request.num_samples, 0),
+                "classification_report": format_report(request.report),
+                "confusions": _confusions(request.confusions[:MAX_CONFUSIONS]),
+                **rows,
+            },
+            shown_texts=_texts(rows),
+            shorter_reports=tuple(
+                format_report(request.report, worst=worst) for worst in lengths if self._shows_report
+            ),
+        )
 
-def _common(
-    request: TeacherRequest, num_samples: int, index: int, template: PromptTemplate, config: PGKDConfig
-) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "taxonomy": [label_values(label) for label in request.taxonomy],
-        "task_description": request.task_description,
-        "num_samples": num_samples,
-    }
-    if "attributes" in template.variables:
-        random = rng(config.seed, request.kd_step, f"attributes/{index}")
-        values["attributes"] = draw_attributes(template.attributes, num_samples, random)
-    return values
+    def _about(self, request: TeacherRequest, planned: PlannedRequest, index: int) -> PromptRequest:
+        """A prompt about one class, or about a pair: rows of both and what is taken for what between them."""
+        settings = self.evidence
+        random = rng(self.seed, request.kd_step, f"class/{index}")
+        most = PER_CLASS * len(planned.labels)
+        limits = EvidenceLimits(
+            min(settings.correct, most), min(settings.misclassified, most), min(settings.hard_negatives, most)
+        )
+        shots: list[Example] = []
+        for label in planned.labels:
+            own = [row for row in request.train if row.label == label]
+            shots += random.sample(own, min(PER_CLASS, len(own)))
+        label, rival, asked = planned.label, planned.rival, {*planned.labels}
+        if rival is None:
+            evidence = evidence_of_class(request.scored, label, limits, random)
+            confusions = [item for item in request.confusions if label in (item.gold_label, item.predicted_label)]
+        else:
+            evidence = evidence_of_pair(request.scored, (label, rival), limits, random)
+            confusions = [item for item in request.confusions if {item.gold_label, item.predicted_label} == asked]
+        rows = self._rows(shots, evidence)
+        label_of = {label.name: label_values(label) for label in request.taxonomy}
+        return PromptRequest(
+            index=index,
+            num_samples=planned.num_samples,
+            labels=planned.labels,
+            target=label if rival is None else None,
+            values={
+                **self._common(request, planned.num_samples, index),
+                "target": label_of[label],
+                **({} if rival is None else {"rival": label_of[rival]}),
+                "classification_report": format_report(request.report, label=label, rival=rival),
+                "confusions": _confusions(confusions[:MAX_CONFUSIONS]),
+                **rows,
+            },
+            shown_texts=_texts(rows),
+        )
 
+    def _common(self, request: TeacherRequest, num_samples: int, index: int) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "taxonomy": [label_values(label) for label in request.taxonomy],
+            "task_description": request.task_description,
+            "num_samples": num_samples,
+        }
+        if "attributes" in self.template.variables:
+            random = rng(self.seed, request.kd_step, f"attributes/{index}")
+            values["attributes"] = draw_attributes(self.template.attributes, num_samples, random)
+        return values
 
-def _rows(
-    few_shot: Iterable[Example], evidence: Evidence, template: PromptTemplate, config: PGKDConfig
-) -> dict[str, list[dict[str, str]]]:
-    """Few-shot rows and evidence as the template gets them, texts cut; pools that it does not show stay empty."""
-    max_chars = config.teacher.max_text_chars
-    pools = {
-        "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
-        "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
-        "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
-        "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
-    }
-    return {pool: rows if pool in template.variables else [] for pool, rows in pools.items()}
+    def _rows(self, few_shot: Iterable[Example], evidence: Evidence) -> dict[str, list[dict[str, str]]]:
+        """Few-shot rows and evidence as the template gets them, texts cut; pools that it does not show stay empty."""
+        max_chars = self.teacher.max_text_chars
+        pools = {
+            "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
+            "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
+            "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
+            "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
+        }
+        return {pool: rows if pool in self.template.variables else [] for pool, rows in pools.items()}
 
 
 def _evidence_row(item: EvidenceItem, max_chars: int) -> dict[str, str]:

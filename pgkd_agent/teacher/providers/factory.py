@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
-from pgkd_agent.config import TeacherSettings, ZeroShotSettings, provider_of
+from pgkd_agent.config import TeacherSettings, provider_of
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.providers.dialect import REPLY_LENGTH_FIELDS, Dialect
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Provider
@@ -79,14 +79,6 @@ def address_of(model: BaseChatModel) -> str:
         if place:
             return str(place)
     return ""
-
-
-def for_labels(chat: ChatTeacher, settings: ZeroShotSettings) -> ChatTeacher:
-    """The same model, set up to name labels: short replies, its own temperature."""
-    short = with_short_replies(chat, settings.max_tokens)
-    if not hasattr(chat.model, "temperature"):
-        return short
-    return replace(short, model=short.model.model_copy(update={"temperature": settings.temperature}))
 
 
 def with_short_replies(chat: ChatTeacher, max_tokens: int) -> ChatTeacher:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgkd_agent.data import read_texts, reading, stream_texts
+from pgkd_agent.data import formats, read_texts, stream_texts
 from pgkd_agent.errors import DataError
 
 TEXTS = ["one", 'quotes " and, commas', "two\nlines", "größe 好", "last"]
@@ -50,13 +50,13 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path, name: str, monkeyp
     lines = ['{"text": "t"}' if name == "rows.jsonl" else "text"] * 100_000
     (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
     read = []
-    decoded = reading._decoded
+    decoded = formats._decoded
 
     def count(path: Path, number: int, line: bytes) -> str:
         read.append(number)
         return decoded(path, number, line)
 
-    monkeypatch.setattr(reading, "_decoded", count)
+    monkeypatch.setattr(formats, "_decoded", count)
     assert len(list(islice(stream_texts(tmp_path / name), 10))) == 10
     assert len(read) <= 12
 
@@ -65,7 +65,7 @@ def test_parquet_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import pyarrow
 
     write_parquet(tmp_path / "rows.parquet", [str(number) for number in range(1000)])
-    monkeypatch.setattr(reading, "PARQUET_ROWS", 50)
+    monkeypatch.setattr(formats, "PARQUET_ROWS", 50)
     before = pyarrow.total_allocated_bytes()
     texts = stream_texts(tmp_path / "rows.parquet")
     assert list(islice(texts, 60)) == [str(number) for number in range(60)]

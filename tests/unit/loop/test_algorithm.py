@@ -13,7 +13,18 @@ from pgkd_agent.data import Task
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Guardrails
-from pgkd_agent.types import Example, FitResult, GeneratedSample, Label, Probabilities, TeacherReply, TeacherRequest
+from pgkd_agent.loop.protocols import Asked
+from pgkd_agent.runs.observer import Observer, Observers
+from pgkd_agent.types import (
+    Example,
+    FitResult,
+    GeneratedSample,
+    Label,
+    Probabilities,
+    StepRecord,
+    TeacherReply,
+    TeacherRequest,
+)
 
 TAXONOMY = (Label("a"), Label("b"))
 TASK = Task(
@@ -33,15 +44,7 @@ class FakeStudent:
         self.fits: list[tuple[int, int]] = []
         self.predicted: list[list[str]] = []
 
-    def fit(
-        self,
-        rows: Sequence[Example],
-        validation: Sequence[Example],
-        kd_step: int,
-        weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
-    ) -> FitResult:
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         self.weights += 1
         self.fits.append((kd_step, len(rows)))
         return FitResult(1, 1, np.full((len(rows), 2), 0.5))
@@ -136,3 +139,20 @@ def test_without_a_teacher_the_plain_student_is_all() -> None:
     student = FakeStudent([0.5])
     result = run_pgkd(TASK, student, None, Guardrails(GuardrailSettings(), TAXONOMY), build_config())
     assert result.best_step == 0 and len(result.steps) == 1 and not result.stopped_early
+
+
+def test_an_observer_is_told_of_samples_and_then_of_the_model_trained_on_them() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    class Notes(Observer):
+        def on_samples(self, asked: Asked) -> None:
+            told.append(("samples", asked.request.kd_step, student.weights))
+            assert [row.kd_step for row in asked.screened.accepted] == [asked.request.kd_step]
+
+        def on_step(self, record: StepRecord) -> None:
+            told.append(("step", record.kd_step, student.weights))
+
+    student = FakeStudent([0.9, 0.5, 0.7])
+    config = build_config(flags={"pgkd.num_kd_steps": 2})
+    run_pgkd(TASK, student, FakeTeacher(), Guardrails(GuardrailSettings(), TAXONOMY), config, Observers([Notes()]))
+    assert told == [("step", 0, 0), ("samples", 1, 0), ("step", 1, 1), ("samples", 2, 1), ("step", 2, 2)]

@@ -58,9 +58,9 @@ def test_the_cap_counts_accepted_samples_per_class() -> None:
 
 
 @pytest.mark.parametrize("written", ["Card not working", "card-not-working", "CARD_NOT_WORKING "])
-def test_an_unambiguous_label_is_normalised_and_that_is_recorded(written: str) -> None:
+def test_an_unambiguous_label_is_normalised(written: str) -> None:
     (accepted,) = screen(("The terminal refuses it every time", written)).accepted
-    assert (accepted.label, accepted.written_label) == ("card_not_working", written)
+    assert accepted.label == "card_not_working"
 
 
 def test_an_ambiguous_label_is_not_guessed() -> None:

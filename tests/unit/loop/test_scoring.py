@@ -49,15 +49,7 @@ class Memorizer:
     def reset(self) -> None:
         self.known = frozenset()
 
-    def fit(
-        self,
-        rows: Sequence[Example],
-        validation: Sequence[Example],
-        kd_step: int,
-        weights: Sequence[float] | None = None,
-        *,
-        goes_on: bool = False,
-    ) -> FitResult:
+    def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         assert validation is TASK.validation
         self.known |= {row.text for row in rows}
         self.fits.append(len(rows))

@@ -39,7 +39,7 @@ def test_rare_classes_come_again_until_they_have_their_share_of_the_mean() -> No
     rows = [HistoryRow(f"{label}{number}", label, 1) for label, many in (("a", 6), ("b", 2)) for number in range(many)]
 
     def seen(balance: float) -> list[str]:
-        student, result = fits(rows, balance=balance)
+        student, result = fits(rows, balance)
         assert len(result.dynamics) == len(REAL) + len(rows)  # of each row once, for evidence
         (texts,) = student.fits
         return texts[len(REAL) + len(rows) :]

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from pgkd_agent.metrics.report import classification_report, evaluate, format_report
-from pgkd_agent.types import Confusion, Example
+from pgkd_agent.types import Confusion, Example, Label
 from tests.unit.builders import TAXONOMY
 
 # gold a a b, predicted a b b; nothing of class c
@@ -30,6 +31,15 @@ def test_a_predicted_class_without_gold_rows_costs_precision_only_elsewhere() ->
     report = classification_report([0, 0], [0, 2], TAXONOMY)
     assert not report.of("c").has_data
     assert report.of("a").recall == 0.5 and report.macro_f1 == pytest.approx(2 / 3)
+
+
+def test_figures_are_those_of_scikit_learn_to_the_last_bit() -> None:
+    drawn = np.random.default_rng(0)
+    gold, predicted = drawn.integers(0, 5, 300), drawn.integers(-1, 6, 300)
+    taxonomy = [Label(str(number)) for number in range(7)]  # two of them without rows, one without predictions
+    rows = classification_report(gold, predicted, taxonomy).classes
+    expected = precision_recall_fscore_support(gold, predicted, labels=np.arange(7), zero_division=0)
+    assert [(row.precision, row.recall, row.f1, row.support) for row in rows] == list(zip(*expected, strict=True))
 
 
 def test_loss_is_the_mean_negative_log_probability_of_the_gold_label() -> None:

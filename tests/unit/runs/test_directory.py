@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ import pytest
 
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import append_lines, read_lines, write_whole
-from pgkd_agent.metrics.calibration import Calibration, Errors
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation
 
-CALIBRATION = Calibration(1.5, 10, Errors(0.2, 0.1))
+CALIBRATION = {"temperature": 1.5}
 
 
 class Weights:
@@ -70,7 +68,7 @@ def capped(tmp_path: Path) -> Path:
     add(directory, record(0, 1.0, True), "plain")
     add(directory, record(1, 0.5, True, "max_calls"), "cut short")
     directory.add_transcript(1, [{"role": "ai"}])
-    directory.write_result({"best_step": 1}, CALIBRATION)
+    directory.write_result({"best_step": 1, "calibration": CALIBRATION})
     directory.close()
     return path
 
@@ -89,19 +87,17 @@ def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -
     with reopened(capped) as directory:
         assert directory.num_stored_steps == 1
         add(directory, record(0, 1.0, True), "plain")
-        directory.write_result({"best_step": 0}, Calibration(2.0, 10, Errors(0.1, 0.1)))
+        directory.write_result({"best_step": 0, "calibration": {"temperature": 2.0}})
     assert contents(capped) == before
     assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
 
 
-def test_a_result_of_an_earlier_version_gets_its_calibration_and_keeps_the_rest(capped: Path) -> None:
-    result = {"best_step": 1, "verdict": "as it was"}
-    (capped / "result.json").write_text(json.dumps(result))
+def test_a_result_that_was_lost_is_made_anew_and_a_model_that_was_removed_is_not(capped: Path) -> None:
+    (capped / "result.json").unlink()
     shutil.rmtree(capped / "models")  # as one does who needs the space
     with reopened(capped) as directory:
-        directory.write_result({"best_step": 0, "new": True}, CALIBRATION)
-    stored = json.loads((capped / "result.json").read_text())
-    assert stored == {**result, "new": True, "calibration": asdict(CALIBRATION)}
+        directory.write_result({"best_step": 0, "calibration": CALIBRATION})
+    assert json.loads((capped / "result.json").read_text()) == {"best_step": 0, "calibration": CALIBRATION}
     assert not (capped / "models").exists()
 
 

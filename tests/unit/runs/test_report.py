@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from pgkd_agent.runs.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart
 from pgkd_agent.runs.report.page import _signed
 from pgkd_agent.runs.report.story import Step, Story
+from pgkd_agent.runs.summary import BeforeAfter, RunResult
+from pgkd_agent.types import Confusion, Evaluation, StepRecord
+from tests.unit.builders import report
 
 
 def test_a_chart_spans_its_box_and_marks_the_best_step() -> None:
@@ -30,19 +34,23 @@ def test_signs() -> None:
     assert [_signed(0.0), _signed(-0.0001), _signed(0.25, 2), _signed(-3, 0)] == ["+0.000", "+0.000", "+0.25", "-3"]
 
 
-def evaluation(f1: dict[str, tuple[float, int]], **confusions: int) -> dict[str, Any]:
-    classes = [{"label": name, "f1": score, "support": support} for name, (score, support) in f1.items()]
-    pairs = [{"gold_label": pair[0], "predicted_label": pair[1], "count": count} for pair, count in confusions.items()]
-    report = {"classes": classes, "accuracy": 0.5, "macro_f1": 0.5, "weighted_f1": 0.5, "n_rows": 9}
-    return {"loss": 1.0, "report": report, "confusions": pairs}
+def evaluation(f1: dict[str, tuple[float, int]], **confusions: int) -> Evaluation:
+    pairs = tuple(Confusion(pair[0], pair[1], count) for pair, count in confusions.items())
+    return Evaluation(1.0, report(**f1), pairs)
 
 
-def story(before: dict[str, Any], after: dict[str, Any], result: dict[str, Any] | None = None) -> Story:
+def story(before: Evaluation, after: Evaluation, result: RunResult | None = None) -> Story:
     steps = [
-        Step({"kd_step": number, "is_best": True, "validation": validation}, (), (), ())
+        Step(StepRecord(number, validation, True, epochs=1, history_rows=9), (), (), ())
         for number, validation in enumerate((before, after))
     ]
     return Story("run", steps, result, "", {})
+
+
+def result(test: BeforeAfter | None) -> RunResult:
+    """Of a run that is about its test rows alone."""
+    values: dict[str, Any] = {field.name: None for field in fields(RunResult)}
+    return RunResult(**{**values, "test": test})
 
 
 def test_classes_that_changed_most_come_first_and_those_without_rows_last() -> None:
@@ -57,13 +65,13 @@ def test_classes_that_changed_most_come_first_and_those_without_rows_last() -> N
 
 def test_confusions_that_stayed_are_left_out() -> None:
     told = story(evaluation({}, ab=5, ba=2, ac=1), evaluation({}, ab=1, ba=2, bc=2))
-    moved = [(pair.gold_label, pair.predicted_label, pair.change) for pair in told.confusion_changes()]
+    moved = [(pair.label, pair.taken_for, pair.change) for pair in told.confusion_changes()]
     assert moved == [("a", "b", -4), ("b", "c", 2), ("a", "c", -1)]
 
 
 def test_test_rows_are_shown_where_there_are_some() -> None:
     one, two = evaluation({"a": (0.1, 1)}), evaluation({"a": (0.2, 1)})
-    test = {"before": evaluation({"a": (0.3, 1)}), "after": evaluation({"a": (0.4, 1)}), "gain": {}}
+    test = BeforeAfter(evaluation({"a": (0.3, 1)}), evaluation({"a": (0.4, 1)}), {})
     assert story(one, two).class_changes()[0].after == 0.2
-    assert story(one, two, {"test": None}).class_changes()[0].after == 0.2
-    assert story(one, two, {"test": test}).class_changes()[0].after == 0.4
+    assert story(one, two, result(None)).class_changes()[0].after == 0.2
+    assert story(one, two, result(test)).class_changes()[0].after == 0.4

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pgkd_agent.metrics.support import GainSupport
+from pgkd_agent.metrics.intervals import GainSupport
 from pgkd_agent.runs.summary import caution, class_changes, verdict
 from pgkd_agent.types import StepRecord
 from tests.unit.builders import evaluation, report

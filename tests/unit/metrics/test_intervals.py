@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pgkd_agent.metrics.support import gain_support
+from pgkd_agent.metrics.intervals import gain_support
 
 ROWS, MODELS, SETS = 200, 11, 100
 

@@ -1,0 +1,85 @@
+"""The teacher without a run: as a LangChain chain that writes samples, or as a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.opening import open_models
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.chain import WrittenSamples, sample_chain
+from pgkd_agent.teacher.opening import reply_limit, samples_asked, teacher_prompt
+from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
+from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
+from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
+from pgkd_agent.types import Example, Label
+
+
+@contextmanager
+def open_chain(
+    labels: Sequence[str],
+    config: PGKDConfig | None = None,
+    model: BaseChatModel | None = None,
+    calls: Path | None = None,
+) -> Iterator[Runnable[dict[str, Any], WrittenSamples]]:
+    """The teacher of the settings as a LangChain chain, prompt | chat model | parser, closed in the end.
+
+    It takes the values of its prompt by name (`pgkd prompts render` shows them) and gives `WrittenSamples`. Retries,
+    pace and the caps of `budget` are as in a run. Which call it is says the `metadata` of the RunnableConfig, for
+    LangChain's callbacks too: `kd_step`, `request_index` and `attempt`, each 0 where it is not there. The same values
+    asked with the same identity bring the same reply, from the log.
+
+    Args:
+        labels: What the samples may be labelled with.
+        config: `teacher`, `budget` and `seed` count; a request is for `pgkd.pgkd_batch_size` samples, or for
+            `teacher.samples_per_request` where the prompt is about one class. None takes the defaults.
+        model: Instead of the one that the settings name.
+        calls: SQLite file for all prompts and replies; what is in it is not asked again, and counts against the caps.
+            None keeps none.
+    Raises:
+        PromptError: See `load_prompt`.
+        StorageError: `calls` cannot be opened.
+        ConfigError, TeacherUnavailableError: See `build_teacher`.
+    """
+    config = config or PGKDConfig()
+    settings = config.teacher
+    template = teacher_prompt(settings)
+    teachers = [(settings, settings.max_tokens or reply_limit(settings))]
+    budget = Budget(config.budget, load_prices(settings.prices))
+    with open_models(model, teachers, config.seed, budget, calls) as (gated,):
+        num_samples = samples_asked(template, settings, config.pgkd.pgkd_batch_size)
+        chain = ChatPrompt(template) | sample_chain(gated, labels, num_samples)
+        yield chain.with_config(metadata={"prompt_hash": template.hash})
+
+
+@contextmanager
+def open_zero_shot(
+    given: Any,
+    taxonomy: Sequence[Label],
+    config: PGKDConfig,
+    budget: Budget,
+    log: Path,
+    few_shot: Sequence[Example] = (),
+    stops_at_failure: bool = True,
+) -> Iterator[ZeroShotClassifier]:
+    """The first teacher of the settings as a classifier, with the prompt of `zero_shot`.
+
+    Args:
+        given, log, stops_at_failure: See `open_models`.
+        few_shot: Labelled rows for the prompt.
+    Raises:
+        PromptError: See `load_prompt`.
+        ConfigError, TeacherUnavailableError: See `build_teacher`.
+    """
+    exact = config.teacher.changed({"temperature": LABEL_TEMPERATURE})
+    with open_models(
+        given, [(exact, LABEL_TOKENS)], config.seed, budget, log, one_server=False, stops_at_failure=stops_at_failure
+    ) as (model,):
+        yield ZeroShotClassifier(model, config.zero_shot, taxonomy, config.data.task_description, few_shot)
