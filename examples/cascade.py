@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pgkd_agent import Cascade, StudentClassifier, build_config, open_llm
-from pgkd_agent.answering.cascade import CascadeStats
-from pgkd_agent.data import read_examples
+from pgkd_agent import Cascade, CascadeStats, StudentClassifier, build_config, open_llm, read_examples
 
 
 def compare(

@@ -9,9 +9,7 @@ import argparse
 import re
 from pathlib import Path
 
-from pgkd_agent import DistillResult, PGKDConfig, build_config, distill
-from pgkd_agent.loop.guardrails import ScreenState
-from pgkd_agent.loop.protocols import Teacher
+from pgkd_agent import DistillResult, PGKDConfig, ScreenState, Teacher, build_config, distill
 
 DATA = Path(__file__).parent / "support_desk"
 CONTACT = re.compile(r"\d[\d ()/-]{6,}\d|\S+@\S+\.\w+")

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pgkd_agent import DistillResult, build_config, distill
-from pgkd_agent.teacher.prompting.linting import lint_prompt
+from pgkd_agent import DistillResult, build_config, distill, lint_prompt
 
 HERE = Path(__file__).parent
 PROMPT = HERE / "house_style.j2"

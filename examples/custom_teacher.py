@@ -11,8 +11,7 @@ import argparse
 from itertools import islice, pairwise
 from pathlib import Path
 
-from pgkd_agent import DistillResult, PGKDConfig, build_config, distill
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent import DistillResult, GeneratedSample, PGKDConfig, TeacherReply, TeacherRequest, build_config, distill
 
 DATA = Path(__file__).parent / "support_desk"
 

@@ -87,6 +87,7 @@ class CascadeStats:
 
     @property
     def fallback_share(self) -> float:
+        """The share of texts that the fallback was asked about, in [0, 1]; 0 of none."""
         return self.fallbacks / self.texts if self.texts else 0.0
 
 

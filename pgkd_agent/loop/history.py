@@ -22,13 +22,17 @@ class HistoryRow(Example):
 
 @dataclass(frozen=True, slots=True)
 class History:
+    """All rows that the student is trained on: the real ones, and what was accepted in each KD step."""
+
     rows: tuple[HistoryRow, ...]
 
     @classmethod
     def of(cls, examples: Iterable[Example]) -> History:
+        """A history of real rows."""
         return cls(tuple(HistoryRow(row.text, row.label) for row in examples))
 
     def extended(self, rows: Iterable[HistoryRow]) -> History:
+        """This one with further rows; it itself stays as it is."""
         return History((*self.rows, *rows))
 
     def __len__(self) -> int:

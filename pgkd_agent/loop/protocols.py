@@ -46,6 +46,8 @@ class Student(Protocol):
 
 
 class Teacher(Protocol):
+    """What writes samples: a LangChain chain, an agent, or an object of your own with `write`."""
+
     def write(self, request: TeacherRequest) -> TeacherReply:
         """Write samples for one KD step.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -171,3 +172,10 @@ def test_the_teacher_without_an_llm_writes_for_weak_classes(quick: PGKDConfig) -
     f1 = {row.label: row.f1 for row in report.classes}
     written = {row.label for row in result.training.history.rows if row.kd_step}
     assert written and max(f1[label] for label in written) <= sorted(f1.values())[len(f1) // 2]
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_an_example_needs_no_more_than_the_public_names(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name.startswith("pgkd_agent")} <= {"pgkd_agent", "pgkd_agent.testing"}

@@ -1,18 +1,14 @@
-"""All settings of a run, validated once at the edge; the defaults are in one place, here.
-
-Precedence: defaults < `--recipe` < YAML file < `--set key=value` < named flags.
-"""
+"""All settings of a run, validated once at the edge; the defaults are in one place, here."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pgkd_agent.config.merging import explain, merge, nested
 from pgkd_agent.errors import ConfigError
 
 
@@ -29,7 +25,7 @@ class _Settings(BaseModel):
         """
         merged = self.model_dump(exclude_unset=True)
         for key, value in values.items():
-            merged = _merge(merged, _nested(key, value))
+            merged = merge(merged, nested(key, value))
         try:
             return self.model_validate(merged)
         except ValidationError as error:
@@ -254,177 +250,3 @@ class PGKDConfig(_Settings):
         """Those of a KD step, with the limit per class as a number."""
         limit = self.guardrails.max_per_class or max(LEAST_PER_CLASS, self.pgkd.pgkd_batch_size // 2)
         return self.guardrails.changed({"max_per_class": limit})
-
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "data": {"rows": 1000},
-        "student": {
-            "name": "bert-base-uncased",
-            "learning_rate": 2e-5,
-            "train_batch_size": 64,
-            "head_init": "random",
-            "label_smoothing": 0.0,
-            "soft_labels": 0.0,
-            "balance": 0.0,
-            "max_epochs": 30,
-            "restart": "continue",
-        },
-        "teacher": {"prompt": "paper"},
-        "evidence": {"source": "history"},
-    },
-}
-
-
-def build_config(
-    *,
-    recipe: str | None = None,
-    file: Path | None = None,
-    layers: Iterable[Mapping[str, Any]] = (),
-    assignments: Iterable[str] = (),
-    flags: Mapping[str, Any] | None = None,
-) -> PGKDConfig:
-    """Merge all sources of settings.
-
-    Args:
-        layers: Nested mappings, as a file holds one; later ones win.
-        assignments: `key=value` with a dotted key, the value read as YAML.
-        flags: Dotted key to value; None values count as not given.
-    Raises:
-        ConfigError: An unknown key or recipe, a value out of range, or a file that is not a mapping.
-    """
-    all_layers = [read_yaml(file)] if file else []
-    all_layers += map(dict, layers)
-    all_layers.append(nested_settings(assignments))
-    all_layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
-    merged: dict[str, Any] = {}
-    for layer in all_layers:
-        merged = _merge(merged, layer)
-    name = merged.pop("recipe", None) if recipe is None else recipe
-    name = "default" if name is None else name
-    if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}; there are: {', '.join(RECIPES)}")
-    try:
-        return PGKDConfig.model_validate(_merge(RECIPES[name], merged))
-    except ValidationError as error:
-        raise ConfigError(f"invalid settings: {explain(error)}") from error
-
-
-def to_yaml(config: PGKDConfig) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; `1e-5` is a number.
-
-    Raises:
-        ConfigError: It cannot be read, or holds something else.
-    """
-    try:
-        content = _load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content or {}, dict):
-        raise ConfigError(f"{file} holds a {type(content).__name__}, expected a mapping")
-    return content or {}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-5` as text; people mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _load(text: str) -> Any:
-    """
-    Raises:
-        yaml.YAMLError: As the name says; also for what PyYAML passes on from Python, such as of the date 2024-13-45.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # any type: what a value is read as decides which
-        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
-
-
-def nested_settings(assignments: Iterable[str]) -> dict[str, Any]:
-    """The settings that `key=value` assignments name, nested as in a file; later ones win.
-
-    Raises:
-        ConfigError: One is not of this form.
-    """
-    merged: dict[str, Any] = {}
-    for assignment in assignments:
-        merged = _merge(merged, _nested(*_split(assignment)))
-    return merged
-
-
-def _split(assignment: str) -> tuple[str, Any]:
-    key, equals, value = assignment.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {assignment!r}: expected key=value, e.g. student.learning_rate=1e-5")
-    try:
-        return key.strip(), _load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment!r}: the value is not readable: {error}") from error
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    nested: dict[str, Any] = value
-    return nested
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            value = _merge(merged[key], value)
-        merged[key] = value
-    return merged
-
-
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """All complaints in one line, with the closest setting for an unknown one.
-
-    Args:
-        model: What was validated; None: `PGKDConfig`.
-    """
-    lines: dict[str, str] = {}
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part)))
-        if item["type"] == "extra_forbidden":
-            line = f"unknown setting {key!r}{_closest(key, model or PGKDConfig)}"
-        else:
-            line = f"{key}: {item['msg'].lower()}, found {item['input']!r}"
-        lines.setdefault(key, line)  # of a setting that may have one of two types pydantic says both
-    return "; ".join(lines.values())
-
-
-_UNION_BRANCH = re.compile(r"(constrained-)?float$|tuple\[")
-"""How pydantic names a type among several in the place of an error."""
-
-
-def _closest(key: str, model: type[BaseModel]) -> str:
-    from difflib import get_close_matches
-
-    known = list(setting_keys(model))
-    matches = get_close_matches(key, known, n=1)
-    return f" (closest: {matches[0]!r})" if matches else ""
-
-
-def setting_keys(model: type[BaseModel] = PGKDConfig, prefix: str = "") -> Iterable[str]:
-    """All dotted keys, sections flattened."""
-    for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from setting_keys(info.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
