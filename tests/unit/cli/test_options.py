@@ -66,7 +66,6 @@ def test_groups_of_a_command_have_no_option_in_common() -> None:
 
 
 def test_every_key_is_one_of_the_settings() -> None:
-    pgkd  # noqa: B018  # imports all commands, whose groups are found then
     keys = {each.metadata["key"] for group in groups() for each in fields(group)} - {None}
     assert {"seed", "teacher.prompt", "zero_shot.prompt", "budget.max_usd", "student.name"} <= keys
     config = PGKDConfig()
