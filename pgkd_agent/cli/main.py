@@ -10,22 +10,24 @@ import typer
 
 import pgkd_agent
 from pgkd_agent.cli import (
-    benching,
-    classifying,
-    comparing,
+    bench,
+    classify,
+    compare,
     datasets,
-    distilling,
-    doctoring,
-    evals,
-    evaluating,
+    distill,
+    doctor,
+    eval_prompts,
+    evaluate,
+    export,
     models,
     prompts,
-    pushing,
-    reporting,
+    push,
+    report,
     samples,
     schemas,
-    serving,
+    serve,
     terminal,
+    train,
 )
 from pgkd_agent.errors import PGKDError
 
@@ -41,23 +43,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(distilling.distill)
-app.command()(distilling.train)
-app.command()(classifying.classify)
-app.command()(classifying.export)
-app.command()(evaluating.evaluate)
-app.command()(serving.serve)
-app.command()(pushing.push)
-app.command()(comparing.compare)
-app.command()(reporting.report)
-app.command()(doctoring.doctor)
-app.command()(datasets.datasets)
-app.command()(schemas.schema)
-app.add_typer(evals.app, name="eval")
-app.add_typer(samples.app, name="samples")
-app.add_typer(prompts.app, name="prompts")
-app.add_typer(models.app, name="models")
-app.add_typer(benching.app, name="bench")
+for command in (
+    distill.distill,
+    train.train,
+    classify.classify,
+    export.export,
+    evaluate.evaluate,
+    serve.serve,
+    push.push,
+    compare.compare,
+    report.report,
+    doctor.doctor,
+    datasets.datasets,
+    schemas.schema,
+):
+    app.command()(command)
+for group in (eval_prompts, samples, prompts, models, bench):
+    app.add_typer(group.app)
 
 
 def _version(wanted: bool) -> None:

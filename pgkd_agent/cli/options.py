@@ -1,100 +1,175 @@
-"""Options shared by commands, and how they become a config."""
+"""Options that commands share, and how options become settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgkd_agent.config import PGKDConfig, TeacherSettings, build_config, provider_of
+from pgkd_agent.cli.groups import Group, option
+from pgkd_agent.config import PGKDConfig, build_config, provider_of
 from pgkd_agent.errors import ConfigError
 
-Train = Annotated[Path | None, typer.Option("--train", help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="One of the paper's datasets instead of --train: see pgkd datasets.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder with the files of --dataset; else the model hub is asked.")
-]
+if TYPE_CHECKING:
+    from pgkd_agent.data import Task
+    from pgkd_agent.student.classifier import StudentClassifier
+
+Model = Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models/best.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column with the texts.")]
+Out = Annotated[Path | None, typer.Option(help="New run directory.", show_default="runs/NAME-TIME")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with a folder per dataset: train.jsonl, test.jsonl, labels.json."),
 ]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Another server that speaks the provider's protocol.")]
-Description = Annotated[
-    str | None, typer.Option("--description", help="What the texts are; tells the teacher the task.")
-]
-ZeroShotPrompt = Annotated[
-    str | None, typer.Option("--prompt", help="Zero-shot prompt variant, or a path to a .j2 template.")
-]
-Val = Annotated[Path | None, typer.Option("--val", help="Validation rows; else a share of --train.")]
-Test = Annotated[Path | None, typer.Option("--test", help="Test rows; only for the before/after table.")]
-Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Taxonomy (JSON, YAML or text); else all labels of the rows.")
-]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the texts.")]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the labels.")]
-StudentName = Annotated[
-    str | None, typer.Option("--student", help="minilm, mpnet, a hub id or a folder.", show_default="minilm")
-]
-Rows = Annotated[int | None, typer.Option("--rows", help="Draw this many labelled rows (paper: 1000).")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
-Recipe = Annotated[str | None, typer.Option("--recipe", help="default, or paper: the paper's exact settings.")]
-Out = Annotated[Path | None, typer.Option("--out", help="New run directory.", show_default="runs/NAME-TIME")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. student.learning_rate=1e-5.")]
-MaxUSD = Annotated[
-    float | None, typer.Option("--max-usd", help="Most that the teacher may cost; needs its price in the price table.")
-]
-MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Most calls of the teacher.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Most tokens of the teacher, in and out.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Most minutes of the run.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="SQLite file with replies that runs share; a hit costs nothing.")
-]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Share no replies, whatever the settings say.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Most texts per forward pass.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
-Engine = Annotated[str, typer.Option("--engine", help="auto (what the folder holds), torch, onnx, openvino.")]
-Precision = Annotated[
-    str,
-    typer.Option("--precision", help="Of torch and openvino: fp32, bf16, or auto (bf16 where the hardware has it)."),
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="the library's")]
+NO_TEACHER = "{given}: only for --teacher, which is not given"
+"""Message of `refuse`."""
 
 
 @dataclass(frozen=True)
-class Outlets:
-    """Where a run's figures go.
+class Data(Group):
+    """Rows to train on."""
 
-    Attributes:
-        as_json: Print the result as result.json holds it, and nothing else to stdout.
-        track: Experiment trackers, see `tracked`.
-        hub: Repository of the model hub that the model is put into when the run has ended; None for none.
+    train: Path | None = option("Labelled rows: CSV, TSV, JSONL or Parquet.")
+    dataset: str | None = option(
+        "One of the paper's datasets instead of --train: see pgkd datasets.", key="data.dataset"
+    )
+    data_dir: Path | None = option(
+        "Folder with the files of --dataset; else the model hub is asked.", key="data.data_dir"
+    )
+    val: Path | None = option("Validation rows; else a share of --train.")
+    test: Path | None = option("Test rows; only for the before/after table.")
+    labels: Path | None = option("Taxonomy (JSON, YAML or text); else all labels of the rows.")
+    rows: int | None = option("Draw this many labelled rows (paper: 1000).", key="data.rows")
+
+    def task(self, settings: PGKDConfig) -> Task:
+        from pgkd_agent.pipeline import load_task
+
+        return load_task(self.train, self.val, self.test, self.labels, settings)
+
+    def run_directory(self, settings: PGKDConfig) -> Path:
+        if self.train is None:
+            return default_path("run", Path(settings.data.dataset or ""))
+        return default_path(self.train.resolve().parent.name or "run", self.train)
+
+
+@dataclass(frozen=True)
+class Reading(Group):
+    """How labelled rows are drawn and read."""
+
+    seed: int | None = option("Seed of everything random.", key="seed", show_default="0")
+    text_column: str | None = option("Column with the texts.", key="data.text_column")
+    label_column: str | None = option("Column with the labels.", key="data.label_column")
+
+
+@dataclass(frozen=True)
+class Sources(Group):
+    """Settings that have no option of their own."""
+
+    config: Path | None = option("YAML file with settings.")
+    set_: list[str] | None = option("A setting, e.g. student.learning_rate=1e-5.", "--set")
+
+
+@dataclass(frozen=True)
+class RunSources(Sources):
+    """Settings of a run."""
+
+    recipe: str | None = option("default, or paper: the paper's exact settings.")
+    student: str | None = option("minilm, mpnet, a hub id or a folder.", key="student.name", show_default="minilm")
+
+
+@dataclass(frozen=True)
+class Caps(Group):
+    """What a teacher may take."""
+
+    max_usd: float | None = option(
+        "Most that the teacher may cost; needs its price in the price table.", key="budget.max_usd"
+    )
+    max_calls: int | None = option("Most calls of the teacher.", key="budget.max_calls")
+    max_tokens: int | None = option("Most tokens of the teacher, in and out.", key="budget.max_tokens")
+    max_minutes: float | None = option("Most minutes of the run.", key="budget.max_minutes")
+
+
+@dataclass(frozen=True)
+class Server(Group):
+    """Where the teacher is."""
+
+    base_url: str | None = option("Another server that speaks the provider's protocol.")
+
+
+@dataclass(frozen=True)
+class ZeroShot(Server):
+    """A teacher that classifies."""
+
+    prompt: str | None = option("Zero-shot prompt variant, or a path to a .j2 template.", key="zero_shot.prompt")
+    description: str | None = option("What the texts are; tells the teacher the task.", key="data.task_description")
+
+
+@dataclass(frozen=True)
+class Engine(Group):
+    """How a saved model computes."""
+
+    batch_size: int = option("Most texts per forward pass.", default=64, min=1)
+    engine: str = option("auto (what the folder holds), torch, onnx, openvino.", default="auto")
+    precision: str = option(
+        "Of torch and openvino: fp32, bf16, or auto (bf16 where the hardware has it).", default="fp32"
+    )
+    threads: int | None = option("CPU threads.", min=1, show_default="the library's")
+
+
+@dataclass(frozen=True)
+class Inference(Engine):
+    """How and where a saved model computes."""
+
+    device: str = option("auto, cpu, cuda, mps.", default="auto")
+
+    def load(self, model: Path) -> StudentClassifier:
+        from pgkd_agent.student.classifier import StudentClassifier
+
+        return StudentClassifier.load(model, **vars(self))
+
+
+@dataclass(frozen=True)
+class Outlets(Group):
+    """Where a run's figures and its model go."""
+
+    track: list[str] | None = option("Send figures to tensorboard[:FOLDER], mlflow[:URI] or wandb[:PROJECT]; extras.")
+    push_to_hub: str | None = option(
+        "Put the model into this repository of the model hub, OWNER/NAME: a private one, made where it is new."
+    )
+    as_json: bool = option("Print the result as JSON, all else to stderr.", "--json", default=False)
+
+
+def settings_of(*groups: Group, more: Mapping[str, Any] | None = None) -> PGKDConfig:
+    """Merge what the groups of a command say, and the files and assignments that they name.
+
+    Args:
+        more: Further settings by dotted key; None values count as not given.
+    Raises:
+        ConfigError: See `build_config` and `_at_server`.
     """
-
-    as_json: bool = False
-    track: Sequence[str] = ()
-    hub: str | None = None
-
-
-CAPS = ("max_usd", "max_calls", "max_tokens", "max_minutes")
-"""Parameters of `caps`."""
-NO_TEACHER = "only for --teacher, which is not given"
-
-
-def caps(
-    max_usd: float | None, max_calls: int | None, max_tokens: int | None, max_minutes: float | None
-) -> dict[str, float]:
-    """Those that were given, by their names in the settings."""
-    named = {"max_usd": max_usd, "max_calls": max_calls, "max_tokens": max_tokens, "max_minutes": max_minutes}
-    return {name: cap for name, cap in named.items() if cap is not None}
+    given = {name: value for group in groups for name, value in vars(group).items()}
+    settings = build_config(
+        recipe=given.get("recipe"),
+        file=given.get("config"),
+        assignments=given.get("set_") or (),
+        flags={**flags_of(*groups), **(more or {})},
+    )
+    base_url = given.get("base_url")
+    return settings if base_url is None else _at_server(settings, base_url)
 
 
-def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
+def flags_of(*groups: Any) -> dict[str, Any]:
+    """Options that were given and have a key, by that."""
+    values = {each.metadata["key"]: getattr(group, each.name) for group in groups for each in fields(group)}
+    return {key: value for key, value in values.items() if key and value is not None}
+
+
+def _at_server(settings: PGKDConfig, base_url: str) -> PGKDConfig:
     """All teachers at this server but local ones: none may take key and rows to its provider's own address.
 
     Looks at the merged settings, since first teacher and ensemble may come from a file too.
@@ -104,7 +179,8 @@ def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
     """
     if not base_url.strip():
         raise ConfigError("--base-url is empty; expected an address, e.g. http://127.0.0.1:8000/v1")
-    specs = [settings.spec, *(member.spec for member in settings.ensemble)]
+    teacher = settings.teacher
+    specs = [teacher.spec, *(member.spec for member in teacher.ensemble)]
     providers = sorted({provider_of(spec) for spec in specs} - {"local"})
     if not providers:
         raise ConfigError(
@@ -116,57 +192,14 @@ def at_server(settings: TeacherSettings, base_url: str) -> TeacherSettings:
             f"--base-url names one server, but the teachers are of several providers ({', '.join(providers)}); leave "
             "it out and name each server in a --config file: teacher.base_url and teacher.ensemble[].base_url"
         )
-    ensemble = tuple(
-        member if provider_of(member.spec) == "local" else member.model_copy(update={"base_url": base_url})
-        for member in settings.ensemble
-    )
-    first = settings.base_url if settings.is_local else base_url
-    return settings.model_copy(update={"base_url": first, "ensemble": ensemble})
-
-
-def zero_shot_settings(
-    config: Path | None,
-    assignments: list[str] | None,
-    flags: dict[str, Any],
-    teacher: str | None,
-    base_url: str | None,
-) -> PGKDConfig:
-    """Settings of a command that may ask a teacher to classify.
-
-    Args:
-        flags: Of the command itself, by their names in the settings.
-    Raises:
-        ConfigError: See `build_config` and `at_server`.
-    """
-    settings = build_config(file=config, assignments=assignments or (), flags={**flags, "teacher.spec": teacher})
-    if teacher and base_url is not None:
-        return settings.model_copy(update={"teacher": at_server(settings.teacher, base_url)})
-    return settings
-
-
-def option_names(parameters: Iterable[str]) -> str:
-    """Options as they are written, by the names of a command's parameters."""
-    return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in parameters)
-
-
-def refuse(context: typer.Context, parameters: Sequence[str], why: str) -> None:
-    """
-    Args:
-        parameters: Of the command that runs, which it would leave unread; their defaults are left alone.
-    Raises:
-        ConfigError: One of them is given.
-    """
-    sources = {name: context.get_parameter_source(name) for name in parameters}
-    if given := [name for name, source in sources.items() if source is None or source.name != "DEFAULT"]:
-        raise ConfigError(f"{option_names(given)}: {why}")
-
-
-def money(cost: float | None, currency: str) -> str:
-    return "price not known" if cost is None else f"{cost:.4f} {currency}"
+    first = {} if teacher.is_local else {"teacher.base_url": base_url}
+    ensemble = [
+        member if provider_of(member.spec) == "local" else member.changed({"base_url": base_url})
+        for member in teacher.ensemble
+    ]
+    return settings.changed({**first, "teacher.ensemble": ensemble})
 
 
 def default_path(kind: str, source: Path) -> Path:
     """Such as `runs/bank-train-20261125-093000`: where results go unless --out says otherwise."""
-    from datetime import datetime
-
     return Path("runs") / f"{kind}-{source.stem}-{datetime.now():%Y%m%d-%H%M%S}"

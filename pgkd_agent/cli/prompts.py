@@ -8,22 +8,14 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.config import build_config
+from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import PromptError
-from pgkd_agent.teacher.prompting.templates import (
-    VARIABLES,
-    PromptTemplate,
-    Purpose,
-    list_prompts,
-    load_prompt,
-    read_prompt,
-)
+from pgkd_agent.teacher.prompting import templates
 
-app = typer.Typer(help="Prompt variants of the teacher.", no_args_is_help=True)
+app = typer.Typer(name="prompts", help="Prompt variants of the teacher.", no_args_is_help=True)
 
 Variant = Annotated[str, typer.Argument(help="Name of a variant, or a path to a .j2 template.")]
-
-
+Description = Annotated[str | None, typer.Option(help="What the texts are; tells the teacher the task.")]
 Folder = Annotated[
     Path | None,
     typer.Option("--folder", help="Folder of your own, laid out like prompts/, that comes before the package's."),
@@ -34,9 +26,9 @@ ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Variants for zero-s
 @app.command("list")
 def list_(folder: Folder = None) -> None:
     """Print the variants of each purpose, their requests and the variables they use."""
-    for purpose in VARIABLES:
-        for name in list_prompts(purpose, folder):
-            template = load_prompt(name, purpose, folder)
+    for purpose in templates.VARIABLES:
+        for name in templates.list_prompts(purpose, folder):
+            template = templates.load_prompt(name, purpose, folder)
             used = ", ".join(sorted(template.variables))
             typer.echo(f"{purpose:<10} {name:<18} one request per {_unit(template)}; uses {used}")
 
@@ -44,7 +36,7 @@ def list_(folder: Folder = None) -> None:
 @app.command()
 def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
     """Print the template as it is."""
-    typer.echo(read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
+    typer.echo(templates.read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
 
 
 @app.command()
@@ -58,8 +50,10 @@ def lint(
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
     from pgkd_agent.teacher.prompting.linting import lint_prompt
 
-    purposes: list[Purpose] = ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(VARIABLES)
-    named = [(purpose, name) for purpose in purposes for name in variants or list_prompts(purpose, folder)]
+    purposes: list[templates.Purpose] = (
+        ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(templates.VARIABLES)
+    )
+    named = [(purpose, name) for purpose in purposes for name in variants or templates.list_prompts(purpose, folder)]
     errors = 0
     for purpose, name in named:
         findings = lint_prompt(name, purpose, folder)
@@ -76,40 +70,25 @@ def lint(
 
 
 @app.command()
+@grouped
 def render(
+    *,
     variant: Variant,
-    train: options.Train = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    labels: options.Labels = None,
-    rows: options.Rows = None,
-    seed: options.Seed = None,
-    description: options.Description = None,
+    data: options.Data,
+    description: Description = None,
     folder: Folder = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    set_: options.Set = None,
+    reading: options.Reading,
+    sources: options.Sources,
 ) -> None:
     """Print the prompt as the first request would send it, with placeholders for the student's results."""
     from pgkd_agent.cli.running import show_dry_run
-    from pgkd_agent.pipeline import load_task
 
-    flags = {
-        "seed": seed,
-        "data.dataset": dataset,
-        "data.data_dir": data_dir,
-        "data.rows": rows,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.task_description": description,
-        "teacher.prompt": variant,
-        "teacher.prompt_folder": folder,
-    }
-    config = build_config(assignments=set_ or (), flags=flags)
-    show_dry_run(load_task(train, None, None, labels, config), config)
+    more = {"teacher.prompt": variant, "teacher.prompt_folder": folder, "data.task_description": description}
+    settings = options.settings_of(data, reading, sources, more=more)
+    show_dry_run(data.task(settings), settings)
 
 
-def _unit(template: PromptTemplate) -> str:
+def _unit(template: templates.PromptTemplate) -> str:
     if template.is_per_class:
         return "pair of classes" if template.is_pairwise else "class"
     return "step" if template.purpose == "pgkd" else "text"

@@ -7,22 +7,24 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli import terminal
 from pgkd_agent.cli.options import Outlets
-from pgkd_agent.config import PGKDConfig, build_config
+from pgkd_agent.cli.terminal import money, say
+from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
 from pgkd_agent.runs.observer import Observer, Observers
-from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, class_changes
+from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, RunResult, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
@@ -74,7 +76,7 @@ class _Display(Observer):
     def on_estimate(self, estimate: Estimate) -> None:
         is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
         what = "estimate with the first prompts" if is_sharp else "estimate"
-        self._console.print(f"{what}: {estimate}", highlight=False, soft_wrap=True)
+        say(self._console, f"{what}: {estimate}")
 
     def on_test(self, n_rows: int) -> None:
         self._show(f"evaluating {n_rows} test rows", 0, 1)
@@ -82,20 +84,17 @@ class _Display(Observer):
     def on_step(self, record: StepRecord) -> None:
         report = record.validation.report
         best = "*" if record.is_best else " "
-        samples = ""
-        if record.asked:
-            samples = f"   samples {record.accepted}/{record.asked} accepted"
+        samples = f"   samples {record.accepted}/{record.asked} accepted" if record.asked else ""
         if record.refused:
             samples += f", {record.refused} replies refused"
         if record.rejected:
             samples += f" (rejected: {_by_rule(record.rejected)})"
-        self._console.print(
+        say(
+            self._console,
             f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
             f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
             f"{record.epochs} epochs, rate {record.learning_rate:g}   teacher {record.teacher_seconds:.0f} s, "
             f"student {record.student_seconds:.0f} s{samples}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -110,13 +109,13 @@ def run_with_display(
     _show(what, config, out, lambda observer: run(task, config, teacher, out, observer), outlets or Outlets())
 
 
-def resume_with_display(out: Path, caps: Mapping[str, float], outlets: Outlets) -> None:
+def resume_with_display(out: Path, caps: Mapping[str, Any], outlets: Outlets) -> None:
     """
     Args:
-        caps: Instead of the same ones that the run had.
+        caps: By dotted key, instead of the same ones that the run had.
     """
     stored = read_run(out)
-    budget = build_config(flags={"budget": {**stored.config.budget.model_dump(), **caps}}).budget
+    budget = stored.config.changed(caps).budget
     what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
     _show(what, stored.config, out, lambda observer: resume(out, observer=observer, budget=budget), outlets)
 
@@ -127,11 +126,11 @@ def _teachers(config: PGKDConfig) -> str:
 
 def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], DistillResult], outlets: Outlets) -> None:
     notes, results = terminal.notes(), terminal.results()
-    if outlets.hub is not None:
-        check_hub(outlets.hub)
+    if outlets.push_to_hub is not None:
+        check_hub(outlets.push_to_hub)
     with ExitStack() as stack:
-        trackers = [stack.enter_context(tracked(spec, out.name, config)) for spec in outlets.track]
-        (notes if outlets.as_json else results).print(what, highlight=False, soft_wrap=True)
+        trackers = [stack.enter_context(tracked(spec, out.name, config)) for spec in outlets.track or ()]
+        say(notes if outlets.as_json else results, what)
         display = _Display(notes, config.pgkd.num_kd_steps)
         with display.progress:
             result = job(Observers([display, *trackers]))
@@ -140,9 +139,8 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         _print_result(results, result)
-    if outlets.hub is not None:
-        address = push(out / "models" / "best", outlets.hub)
-        notes.print(f"on the model hub: {address}", highlight=False, soft_wrap=True)
+    if outlets.push_to_hub is not None:
+        say(notes, f"on the model hub: {push(out / 'models' / 'best', outlets.push_to_hub)}")
 
 
 def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
@@ -159,49 +157,44 @@ def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
 def _print_result(console: Console, result: DistillResult) -> None:
     summary = result.summary
     if summary.stopped_by:
-        console.print(f"\nended by a cap: {summary.stopped_by}", highlight=False, soft_wrap=True)
-    sentences = [sentence for sentence in (summary.verdict, summary.caution) if sentence]
-    console.print("\n" + "; ".join(sentences), highlight=False, soft_wrap=True)
+        say(console, f"\nended by a cap: {summary.stopped_by}")
+    say(console, "\n" + "; ".join(sentence for sentence in (summary.verdict, summary.caution) if sentence))
     if summary.test:
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
     calibration = summary.calibration
     errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
-    console.print(
+    say(
+        console,
         f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
         f"temperature {calibration.temperature:.2f}",
-        highlight=False,
-        soft_wrap=True,
     )
+    _print_teaching(console, summary)
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
+    say(console, f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html")
+
+
+def _print_teaching(console: Console, summary: RunResult) -> None:
     samples, usage = summary.samples, summary.teacher
     if samples.asked:
-        console.print(
+        say(
+            console,
             f"samples: {samples.asked} asked for, {samples.parsed} read, {samples.accepted} accepted; "
             f"rejected: {_by_rule(samples.rejected) or 'none'}",
-            highlight=False,
-            soft_wrap=True,
         )
     if usage.requests:
-        console.print(
+        say(
+            console,
             f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
-            f"{options.money(usage.cost, usage.currency)}",
-            highlight=False,
-            soft_wrap=True,
+            f"{money(usage.cost, usage.currency)}",
         )
     for share in summary.teachers:
-        console.print(
+        say(
+            console,
             f"  {share.teacher}: {share.steps} steps, {share.accepted} of {share.asked} samples accepted"
             f"{f' (rejected: {_by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
-            f"{share.loss_change:+.4f}, {options.money(share.cost, usage.currency)}",
-            highlight=False,
-            soft_wrap=True,
+            f"{share.loss_change:+.4f}, {money(share.cost, usage.currency)}",
         )
-    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
-    console.print(
-        f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def _before_after(test: BeforeAfter) -> Table:
@@ -213,12 +206,8 @@ def _before_after(test: BeforeAfter) -> Table:
         gain = test.gain.get(name)
         interval = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain else ""
         table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
-    table.add_row(
-        "loss",
-        f"{test.before.loss:.3f}",
-        f"{test.after.loss:.3f}",
-        f"{test.after.loss - test.before.loss:+.3f}",
-    )
+    old, new = test.before.loss, test.after.loss
+    table.add_row("loss", f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
     return table
 
 
@@ -245,13 +234,12 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
     console = terminal.results()
     for message in shown.prompts[0]:
         console.print(f"--- {message.role} ---", style="bold")
-        console.print(message.content, markup=False, highlight=False, soft_wrap=True)
+        say(console, message.content)
     console.print("---", style="bold")
-    console.print(
+    say(
+        console,
         f"prompt {shown.template.name!r}, {_calls(shown, config)}. No model is trained yet: report and predictions "
         f"above are placeholders.\nestimate: {_estimate(shown, task, config)}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

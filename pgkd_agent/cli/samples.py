@@ -9,7 +9,7 @@ import typer
 
 from pgkd_agent.cli import options
 
-app = typer.Typer(help="The teacher's samples as data: export, review, import.", no_args_is_help=True)
+app = typer.Typer(name="samples", help="The teacher's samples as data: export, review, import.", no_args_is_help=True)
 
 Run = Annotated[Path, typer.Argument(help="Run directory.")]
 

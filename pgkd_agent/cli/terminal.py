@@ -36,3 +36,12 @@ def errors() -> Console:
 def notes() -> Console:
     """For progress and what is said on the way; silent with --quiet."""
     return Console(stderr=True, emoji=False, quiet=_is_quiet)
+
+
+def say(console: Console, text: str) -> None:
+    """As it is: on lines as long as they are, without colours and markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def money(cost: float | None, currency: str) -> str:
+    return "price not known" if cost is None else f"{cost:.4f} {currency}"

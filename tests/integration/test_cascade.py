@@ -218,7 +218,7 @@ def test_on_the_command_line(model: Path, texts: Texts, tmp_path: Path) -> None:
     llm = ("--teacher", "openai:gpt-4o-mini")
     for wrong, words in (
         (("classify", model, file, *llm), "--min-confidence"),
-        ((*command, "--max-usd", 1, "--calls", "x"), "--max-usd, --calls: only for --teacher"),
+        ((*command, "--max-usd", 1, "--calls", "x"), "--calls, --max-usd: only for --teacher"),
         ((*command, *llm, "--labels", tmp_path / "labels.json"), "differ in labels: animals, furniture"),
     ):
         refused = pgkd(*wrong)

@@ -19,7 +19,8 @@ from pgkd_agent.runs.hub import check_hub, push
 from pgkd_agent.runs.report.page import _base_model
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.fetching import HUB_SECONDS
-from pgkd_agent.student.loading import load_config, pooling_of, resolve_source
+from pgkd_agent.student.loading import load_config, resolve_source
+from pgkd_agent.student.recipe import pooling_of
 from tests.integration.command_line import Ended, pgkd_process
 from tests.integration.loopback import Answer, Request, serve_json
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgkd_agent.cli.classifying import export
+from pgkd_agent.cli.export import export
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.student.batching import encode, inference_batches, pad
 from pgkd_agent.student.classifier import StudentClassifier

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pgkd_agent.answering.serving.app import create_app
 from pgkd_agent.answering.serving.limits import Limits
 from pgkd_agent.answering.serving.messages import ClassifyRequest
-from pgkd_agent.cli.serving import LOOPBACK, _listen
+from pgkd_agent.cli.serve import LOOPBACK, _listen
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.types import Label

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata, resources
 from itertools import islice
@@ -86,6 +86,24 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _unprocessable)
     app.add_exception_handler(400, _unreadable)
 
+    _add_classifying(app, batcher, metrics, limits, min_confidence)
+    _add_state(app, batcher, metrics, classifier.labels)
+    _add_page(app)
+    return app
+
+
+_REFUSALS: dict[int | str, dict[str, str]] = {
+    401: {"description": "No key, or another one"},
+    403: {"description": "Another name for this server than it has"},
+    413: {"description": "The body is too large"},
+    422: {"description": "Too many texts, too long ones, or not what is expected"},
+    429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
+    500: {"description": "The classifier failed"},
+    503: {"description": "Too many connections, or the server is ending"},
+}
+
+
+def _add_classifying(app: FastAPI, batcher: Batcher, metrics: Metrics, limits: Limits, min_confidence: float) -> None:
     @app.post("/classify", responses=_REFUSALS)
     async def classify(body: ClassifyRequest, request: Request) -> ClassifyResponse:
         """Labels of texts."""
@@ -105,6 +123,8 @@ def create_app(
         metrics.on_answers((answer.label, answer.confidence) for answer in answers)
         return ClassifyResponse(predictions=answers)
 
+
+def _add_state(app: FastAPI, batcher: Batcher, metrics: Metrics, names: Sequence[str]) -> None:
     @app.get("/health")
     async def health() -> Health:
         """Whether it classifies; the model is loaded before it listens."""
@@ -115,25 +135,11 @@ def create_app(
     @app.get("/labels")
     async def labels() -> Labels:
         """The classes of the model."""
-        return Labels(labels=list(classifier.labels))
+        return Labels(labels=list(names))
 
     @app.get("/metrics", include_in_schema=False)
     async def read_metrics() -> Response:
         return Response(metrics.render(), media_type=metrics.content_type)
-
-    _add_page(app)
-    return app
-
-
-_REFUSALS: dict[int | str, dict[str, str]] = {
-    401: {"description": "No key, or another one"},
-    403: {"description": "Another name for this server than it has"},
-    413: {"description": "The body is too large"},
-    422: {"description": "Too many texts, too long ones, or not what is expected"},
-    429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
-    500: {"description": "The classifier failed"},
-    503: {"description": "Too many connections, or the server is ending"},
-}
 
 
 def _check(texts: list[str], limits: Limits) -> None:

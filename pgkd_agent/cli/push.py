@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-PushToHub = Annotated[
-    str | None,
-    typer.Option(
-        "--push-to-hub",
-        help="Put the model into this repository of the model hub, OWNER/NAME: a private one, made where it is new.",
-    ),
-]
+from pgkd_agent.cli import options
 
 
 def push(
-    model: Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models/best.")],
+    model: options.Model,
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the model hub; made where it is not there yet.")],
     public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
 ) -> None:

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
-from pgkd_agent.cli.comparing import names_of, progress_on, write_results
+from pgkd_agent.cli.compare import names_of, progress_on, write_results
 from pgkd_agent.config import nested_settings
+from pgkd_agent.errors import ConfigError
 
-app = typer.Typer(help="Evaluate prompts by what students make of them.", no_args_is_help=True)
+app = typer.Typer(name="eval", help="Evaluate prompts by what students make of them.", no_args_is_help=True)
 
 
 @app.callback()
@@ -44,31 +45,22 @@ def prompts(
     Writes results.json and results.md. Ends with exit code 1 where something could not be measured, or where a score
     (readable, accepted, accuracy, F1) is lower than in the baseline by more than --fail-under.
     """
-    from pgkd_agent.errors import ConfigError
-    from pgkd_agent.experiments.prompt_evals import (
-        evaluate_prompts,
-        losses_against,
-        read_baseline,
-        read_suite,
-        to_comparison,
-        to_json,
-        to_markdown,
-    )
+    from pgkd_agent.experiments import prompt_evals
 
     if fail_under is not None and baseline is None:
         raise ConfigError("--fail-under needs a --baseline to hold the scores against")
     if baseline and baseline.resolve() == (out / "results.json").resolve():
         raise ConfigError(f"{baseline} is written anew by this command; keep the baseline elsewhere")
-    before = read_baseline(baseline) if baseline else None
-    read = read_suite(suite)
-    plan = to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
+    before = prompt_evals.read_baseline(baseline) if baseline else None
+    read = prompt_evals.read_suite(suite)
+    plan = prompt_evals.to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
     console = terminal.notes()
-    grid, results = evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
-    record, text = to_json(read, plan, grid, results), to_markdown(read, plan, grid, results)
+    grid, results = prompt_evals.evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
+    record, text = prompt_evals.to_json(read, plan, grid, results), prompt_evals.to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
     typer.echo(text)
-    lost = losses_against(before, record, fail_under or 0.0) if before else []
+    lost = prompt_evals.losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
-        console.print(f"lower than in {baseline}: {loss}", highlight=False, soft_wrap=True, markup=False)
+        terminal.say(console, f"lower than in {baseline}: {loss}")
     if lost or grid.failures or any(result.failures for result in results):
         raise typer.Exit(1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
+from pgkd_agent.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = "PGKD_API_KEY"
@@ -17,36 +18,26 @@ SHUTDOWN_SECONDS = 30
 """For requests under way when the server is told to end."""
 
 
+@grouped
 def serve(
-    model: Annotated[Path, typer.Argument(help="Model folder, e.g. runs/NAME/models/best.")],
-    host: Annotated[str, typer.Option("--host", help=f"Other than loopback needs a key in {KEY}.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    max_batch: Annotated[
-        int, typer.Option("--max-batch", min=1, help="Texts of several requests that are classified together.")
-    ] = 64,
-    min_confidence: Annotated[
-        float, typer.Option("--min-confidence", min=0, max=1, help="Texts below it get no label (null).")
-    ] = 0.0,
-    max_texts: Annotated[int, typer.Option("--max-texts", min=1, help="Texts of a request.")] = 256,
-    max_chars: Annotated[int, typer.Option("--max-chars", min=1, help="Characters of a text.")] = 20_000,
-    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Bytes of a request.")] = 2_000_000,
-    max_waiting: Annotated[int, typer.Option("--max-waiting", min=1, help="Texts that may wait in all.")] = 4096,
-    max_connections: Annotated[
-        int, typer.Option("--max-connections", min=1, help="Beyond them requests are answered with 503.")
-    ] = 512,
-    batch_size: options.BatchSize = 64,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    precision: options.Precision = "fp32",
-    threads: options.Threads = None,
+    *,
+    model: options.Model,
+    host: Annotated[str, typer.Option(help=f"Other than loopback needs a key in {KEY}.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, help="Texts of several requests that are classified together.")] = 64,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Texts below it get no label (null).")] = 0.0,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request.")] = 256,
+    max_chars: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 20_000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 2_000_000,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Texts that may wait in all.")] = 4096,
+    max_connections: Annotated[int, typer.Option(min=1, help="Beyond them requests are answered with 503.")] = 512,
+    inference: options.Inference,
 ) -> None:
     """Serve a model over HTTP: POST /classify, GET /labels, /health, /metrics, a page at /. Needs the extra 'serve'.
 
     Listens on this machine only. On other addresses requests have to bring the key that the environment variable
     PGKD_API_KEY holds, as Authorization: Bearer KEY; on this machine too where it is set.
     """
-    from pgkd_agent.errors import ConfigError
-
     key = os.environ.get(KEY, "").strip() or None
     if host not in LOOPBACK and key is None:
         raise ConfigError(
@@ -61,16 +52,13 @@ def serve(
         raise ConfigError(
             f"{error.name} is not installed; install the package with its extra: pip install 'pgkd-agent[serve]'"
         ) from error
-    from pgkd_agent.student.classifier import StudentClassifier
-
-    classifier = StudentClassifier.load(model, device, batch_size, engine=engine, precision=precision, threads=threads)
+    classifier = inference.load(model)
     hosts = LOOPBACK if key is None else None
     limits = Limits(max_texts, max_chars, max_bytes, max_waiting)
     app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key, hosts=hosts)
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    said = f"{model}: {len(classifier.labels)} classes at {address}; Ctrl+C ends it"
-    terminal.notes().print(said, highlight=False, markup=False, soft_wrap=True)
+    terminal.say(terminal.notes(), f"{model}: {len(classifier.labels)} classes at {address}; Ctrl+C ends it")
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -85,8 +73,6 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The address is not of this machine, or taken.
     """
-    from pgkd_agent.errors import ConfigError
-
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped, refuse
+from pgkd_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
     from pgkd_agent.student.classifier import StudentClassifier
-    from pgkd_agent.teacher.calls.estimates import Estimate
     from pgkd_agent.types import Example
 
 
+@grouped
 def evaluate(
     context: typer.Context,
+    *,
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="[MODEL] FILE", help="A model and labelled rows; with --teacher, rows."),
     ],
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Evaluate this LLM by itself (zero-shot), instead of a model.")
+        str | None, typer.Option(help="Evaluate this LLM by itself (zero-shot), instead of a model.")
     ] = None,
-    labels: options.Labels = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Evaluate this many rows, drawn by --seed.")] = None,
-    seed: options.Seed = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    base_url: options.BaseUrl = None,
-    prompt: options.ZeroShotPrompt = None,
-    description: options.Description = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Taxonomy (JSON, YAML or text); else all labels of the rows.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Evaluate this many rows, drawn by --seed.")] = None,
+    reading: options.Reading,
+    zero_shot: options.ZeroShot,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File for the teacher's answers; one that was left by a stopped run is continued."),
+        typer.Option(help="File for the teacher's answers; one that was left by a stopped run is continued."),
     ] = None,
-    max_usd: options.MaxUSD = None,
-    max_calls: options.MaxCalls = None,
-    max_tokens: options.MaxTokens = None,
-    max_minutes: options.MaxMinutes = None,
-    config: options.ConfigFile = None,
-    set_: options.Set = None,
-    batch_size: options.BatchSize = 64,
-    device: options.Device = "auto",
-    engine: options.Engine = "auto",
-    precision: options.Precision = "fp32",
-    threads: options.Threads = None,
+    caps: options.Caps,
+    sources: options.Sources,
+    inference: options.Inference,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Print the classification report over labelled rows, of a model or of a teacher that classifies by itself."""
     from pgkd_agent.data import read_examples
     from pgkd_agent.data.splitting import sample_rows
-    from pgkd_agent.errors import ConfigError
     from pgkd_agent.seeding import rng
 
     if len(paths) != (1 if teacher else 2):
@@ -62,39 +56,21 @@ def evaluate(
             "give a model folder and a file: pgkd evaluate MODEL FILE; or a teacher and a file: "
             "pgkd evaluate --teacher SPEC FILE"
         )
-    caps = options.caps(max_usd, max_calls, max_tokens, max_minutes)
     if teacher:
-        for_a_model = ("batch_size", "device", "engine", "precision", "threads")
-        options.refuse(context, for_a_model, "only for a model, and --teacher is evaluated by itself")
+        refuse(context, "{given}: only for a model, and --teacher is evaluated by itself", options.Inference)
     else:
-        for_a_teacher = ("labels", "base_url", "prompt", "description", "out", *options.CAPS)
-        options.refuse(context, for_a_teacher, options.NO_TEACHER)
-    flags = {
-        "budget": caps,
-        "seed": seed,
-        "data.text_column": text_column,
-        "data.label_column": label_column,
-        "data.task_description": description,
-        "zero_shot.prompt": prompt,
-    }
-    settings = options.zero_shot_settings(config, set_, flags, teacher, base_url)
-    data = settings.data
-    examples = read_examples(paths[-1], data.text_column, data.label_column, data.skip_incomplete)
+        refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, "out", options.Caps)
+    settings = options.settings_of(reading, zero_shot, caps, sources, more={"teacher.spec": teacher})
+    file, data = paths[-1], settings.data
+    examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
     chosen = sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows")) if rows else examples
     if teacher:
-        _evaluate_teacher(paths[-1], examples, chosen, labels, settings, out, as_json)
+        _evaluate_teacher(file, examples, chosen, labels, settings, out, as_json)
     else:
-        from pgkd_agent.student.classifier import StudentClassifier
-
-        classifier = StudentClassifier.load(
-            paths[0], device, batch_size, engine=engine, precision=precision, threads=threads
-        )
-        _evaluate_model(classifier, chosen, str(paths[-1]), as_json)
+        _evaluate_model(inference.load(paths[0]), chosen, str(file), as_json)
 
 
 def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from pgkd_agent.data.taxonomy import check_labels
     from pgkd_agent.metrics.calibration import calibration_error, coverage, with_temperature
     from pgkd_agent.metrics.report import class_ids, format_report, row_losses
@@ -136,10 +112,6 @@ def _evaluate_teacher(
     as_json: bool,
 ) -> None:
     """The taxonomy is that of the whole file, so that fewer rows are not an easier task."""
-    from dataclasses import asdict
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from pgkd_agent.data import read_taxonomy, taxonomy_of
     from pgkd_agent.data.taxonomy import check_labels
     from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
@@ -153,22 +125,17 @@ def _evaluate_teacher(
         f"prompt {config.zero_shot.prompt!r}, answers in {out}",
         err=True,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
     with Progress(*columns, console=terminal.notes(), transient=True) as progress:
         bar = progress.add_task("asking", total=len(rows))
 
         def show(answered: int, unresolved: int) -> None:
             progress.update(bar, completed=answered, description=f"asking, {unresolved} unresolved")
 
-        def show_estimate(estimate: Estimate) -> None:
-            progress.console.print(f"estimate: {estimate}", highlight=False, soft_wrap=True)
-
-        result = evaluate_zero_shot(rows, taxonomy, config, out, show, show_estimate)
+        result = evaluate_zero_shot(
+            rows, taxonomy, config, out, show, lambda estimate: terminal.say(progress.console, f"estimate: {estimate}")
+        )
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
         return

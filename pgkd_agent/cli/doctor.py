@@ -9,16 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
 
 
+@grouped
 def doctor(
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", help="provider:model.", show_default="local:smollm2")
-    ] = None,
-    base_url: options.BaseUrl = None,
-    student: options.StudentName = None,
-    config: options.ConfigFile = None,
-    set_: options.Set = None,
+    *,
+    teacher: Annotated[str | None, typer.Option(help="provider:model.", show_default="local:smollm2")] = None,
+    server: options.Server,
+    sources: options.RunSources,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Look whether machine, student and teacher are ready: versions, disk, device, keys, whether the teacher answers.
@@ -28,11 +27,9 @@ def doctor(
     """
     from pgkd_agent.cli.diagnosis import Finding, diagnose
 
-    named: dict[str, Any] = {"student.name": student}
-    settings = options.zero_shot_settings(config, set_, named, teacher, base_url)
     console = terminal.results()
     found: list[Finding] = []
-    for finding in diagnose(settings):
+    for finding in diagnose(options.settings_of(server, sources, more={"teacher.spec": teacher})):
         found.append(finding)
         if not as_json:
             _print(console, finding)
@@ -45,4 +42,4 @@ def _print(console: Any, finding: Any) -> None:
     mark = "[green]ok[/]  " if not finding.problem else "[red]no[/]  " if finding.exit_code else "[yellow]low[/] "
     console.print(mark, end="")
     text = "; ".join(filter(None, (finding.found, finding.problem)))
-    console.print(f"{finding.what}: {text}", markup=False, highlight=False, soft_wrap=True)
+    terminal.say(console, f"{finding.what}: {text}")

@@ -12,6 +12,7 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.config import nested_settings
+from pgkd_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,6 @@ def compare(
     Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
     failed; the tables then say which.
     """
-    from pgkd_agent.errors import ConfigError
     from pgkd_agent.experiments.compare import (
         fill,
         lines,
@@ -83,8 +83,6 @@ def names_of(text: str | None) -> list[str]:
 
 
 def _numbers(text: str | None) -> list[int]:
-    from pgkd_agent.errors import ConfigError
-
     try:
         return [int(part) for part in names_of(text)]
     except ValueError as error:
@@ -95,7 +93,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
     """Say what is to be done, and a line for each cell; nothing where nothing is run."""
     if only_stored:
         return lambda progress: None
-    console.print(_what(plan), highlight=False, soft_wrap=True)
+    terminal.say(console, _what(plan))
 
     def say(progress: Progress) -> None:
         left = (
@@ -103,7 +101,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
         )
         state = f"failed: {progress.failure}" if progress.failure else "done"
         line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        terminal.say(console, line)
 
     return say
 

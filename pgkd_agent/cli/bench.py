@@ -1,0 +1,113 @@
+"""`pgkd bench`: what a student and an LLM take of time and money, here and now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
+from pgkd_agent.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pgkd_agent.config import PGKDConfig
+    from pgkd_agent.experiments.bench import Figure, LatencyCost
+    from pgkd_agent.types import Example
+
+app = typer.Typer(name="bench", help="Measurements on this machine.", no_args_is_help=True)
+
+BATCH = 64
+"""Rows of the paper's Table 5."""
+
+
+@app.command("latency-cost")
+@grouped
+def latency_cost(
+    *,
+    model: options.Model,
+    file: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="The LLM to compare with, zero-shot; without it the student alone.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the batch, drawn by --seed (paper: 64).")] = BATCH,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes of the student.")] = 5,
+    machine_usd_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of this machine.", show_default="not known")
+    ] = None,
+    gpu_usd_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price with its GPU.", show_default="not known")
+    ] = None,
+    reading: options.Reading,
+    zero_shot: options.ZeroShot,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the LLM's answers; one that was left by a stopped run is continued."),
+    ] = None,
+    caps: options.Caps,
+    sources: options.Sources,
+    engine: options.Engine,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Seconds and cost of a batch, of the student (on the CPU, and on a GPU where there is one) and of an LLM.
+
+    Says of every figure whether it was measured or computed, and of what.
+    """
+    from pgkd_agent.experiments.bench import MachinePrices, StudentOptions, measure_latency_cost
+
+    if teacher is None and (zero_shot.base_url, out) != (None, None):
+        raise ConfigError("--base-url and --out are for an LLM; name it with --teacher SPEC")
+    settings = options.settings_of(reading, zero_shot, caps, sources, more={"teacher.spec": teacher})
+    drawn = _drawn(file, rows, settings)
+    answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
+    console = terminal.notes()
+    with console.status("measuring") as status:
+        result = measure_latency_cost(
+            model,
+            drawn,
+            settings,
+            answers,
+            MachinePrices(machine_usd_per_hour, gpu_usd_per_hour),
+            StudentOptions(**vars(engine), repeats=repeats),
+            lambda answered, _unresolved: status.update(f"asking {teacher}: {answered} of {rows}"),
+            lambda estimate: terminal.say(console, f"estimate: {estimate}"),
+        )
+    typer.echo(json.dumps(result.as_json(), ensure_ascii=False) if as_json else "\n".join(_lines(result)))
+
+
+def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
+    from pgkd_agent.data import read_examples
+    from pgkd_agent.data.splitting import sample_rows
+    from pgkd_agent.seeding import rng
+
+    data = settings.data
+    examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
+    if len(examples) < rows:
+        raise DataError(f"{file} has {len(examples)} rows, fewer than the batch of {rows}; give --rows {len(examples)}")
+    return sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows"))
+
+
+def _lines(result: LatencyCost) -> list[str]:
+    lines = [f"a batch of {result.rows} rows"]
+    for measured in result.results:
+        lines += [
+            f"{measured.name}: accuracy {measured.accuracy:.3f}",
+            f"  seconds  {_text(measured.seconds)}",
+            f"  {result.currency:<8} {_text(measured.usd)}",
+        ]
+    for ratio in result.ratios:
+        lines += [
+            f"LLM against {ratio.student}",
+            f"  seconds  {_text(ratio.seconds, 'x')}",
+            f"  {result.currency:<8} {_text(ratio.usd, 'x')}",
+        ]
+    if result.answers:
+        lines.append(f"the LLM's answers: {result.answers}")
+    return lines
+
+
+def _text(figure: Figure, unit: str = "") -> str:
+    value = "" if figure.value is None else f"{figure.value:.4g}{unit}, "
+    return f"{value}{figure.basis} ({figure.how})"

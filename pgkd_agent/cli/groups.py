@@ -1,0 +1,79 @@
+"""Groups of options: dataclasses that commands take as one parameter each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import field, fields
+from functools import wraps
+from typing import Any, get_type_hints
+
+import typer
+
+from pgkd_agent.errors import ConfigError
+
+
+def option(help: str, *names: str, key: str | None = None, default: Any = None, **more: Any) -> Any:
+    """A field of a group.
+
+    Args:
+        names: As people write it; none take the field's name.
+        key: Dotted key of the setting that it gives.
+        more: Passed on to `typer.Option`.
+    """
+    return field(default=default, metadata={"option": typer.Option(default, *names, help=help, **more), "key": key})
+
+
+class Group:
+    """A group of options, a dataclass of `option` fields; commands marked with `grouped` take it as one parameter."""
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer the options in a command's groups one by one; they may not have names in common.
+
+    The groups are parameters by keyword only, so that they stand where their options are to be listed.
+    """
+    parameters = inspect.signature(command, eval_str=True).parameters
+    groups = {name: p.annotation for name, p in parameters.items() if _is_group(p.annotation)}
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        command(**given)
+
+    shown = [each for name, p in parameters.items() for each in (_parameters(groups[name]) if name in groups else [p])]
+    with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in shown}
+    return with_options
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Group)
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    types, kind = get_type_hints(group), inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(each.name, kind, default=each.metadata["option"], annotation=types[each.name])
+        for each in fields(group)
+    ]
+
+
+def refuse(context: typer.Context, message: str, *refused: str | type[Group]) -> None:
+    """
+    Args:
+        message: Of the error, with `{given}` where the options that were given stand.
+        refused: Parameters of the command that it would leave unread, by name or group.
+    Raises:
+        ConfigError: One of them is on the command line, be it with its default.
+    """
+    names = {name for each in refused for name in ([each] if isinstance(each, str) else get_type_hints(each))}
+    found = [each for each in context.command.params if each.name in names and _is_given(context, each.name)]
+    if found:
+        raise ConfigError(message.format(given=", ".join(sorted(each.opts[0] for each in found))))
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is None or source.name != "DEFAULT"
