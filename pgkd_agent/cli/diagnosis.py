@@ -126,7 +126,7 @@ def _student(config: PGKDConfig) -> str:
 
 
 def _teacher(config: PGKDConfig, settings: TeacherSettings) -> str:
-    from pgkd_agent.teacher.calls.opening import open_models
+    from pgkd_agent.teacher.calls.models import open_models
 
     with tempfile.TemporaryDirectory() as folder:
         budget = Budget(BudgetSettings(), load_prices(settings.prices))

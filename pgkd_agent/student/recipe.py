@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.fetching import fetch_file
+from pgkd_agent.student.head_start import OFFSETS, Pooling
 from pgkd_agent.student.loading import is_classifier, load_config, resolve_source
-from pgkd_agent.student.start import OFFSETS, Pooling
 
 SMALL_HIDDEN_SIZE = 384
 """Of an encoder of MiniLM's width."""

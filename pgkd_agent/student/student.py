@@ -18,6 +18,7 @@ from pgkd_agent.loop.history import texts_of
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.student.batching import Encoded, encode
 from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.head_start import SentenceStart, class_texts
 from pgkd_agent.student.inference import head_inputs, predict_logits, to_probabilities
 from pgkd_agent.student.loading import (
     choose_device,
@@ -27,7 +28,6 @@ from pgkd_agent.student.loading import (
 )
 from pgkd_agent.student.recipe import TrainingRecipe, pooling_of, recipe_for
 from pgkd_agent.student.saving import save_classifier
-from pgkd_agent.student.start import SentenceStart, class_texts
 from pgkd_agent.student.trainer import EncodedRows, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 

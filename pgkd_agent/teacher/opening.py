@@ -104,7 +104,7 @@ def open_teacher(
         yield OpenTeacher(given, screener, name=getattr(given, "model_id", type(given).__name__))
         return
 
-    from pgkd_agent.teacher.calls.opening import open_models
+    from pgkd_agent.teacher.calls.models import open_models
 
     batch_size = config.pgkd.pgkd_batch_size
     teachers = [(one, reply_tokens(template, task.train, one, batch_size)) for one in members(config.teacher)]

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.teacher.calls.budget import Budget
-from pgkd_agent.teacher.calls.opening import open_models
+from pgkd_agent.teacher.calls.models import open_models
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.chain import WrittenSamples, sample_chain
 from pgkd_agent.teacher.opening import reply_limit, samples_asked, teacher_prompt

@@ -136,7 +136,7 @@ def _with_half(setting: Setting) -> Setting:
 def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
     if hasattr(setting.teacher, "write"):
         raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
-    from pgkd_agent.teacher.calls.opening import open_models
+    from pgkd_agent.teacher.calls.models import open_models
 
     config = setting.config
     template = load_prompt(str(prompt_file("evokd_writing")))

@@ -16,8 +16,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.head_start import centroid_head, class_texts, solve_ridge
 from pgkd_agent.student.recipe import pooling_of, recipe_for
-from pgkd_agent.student.start import centroid_head, class_texts, solve_ridge
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.student.trainer import EncodedRows
 from pgkd_agent.types import Example, Label
