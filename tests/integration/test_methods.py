@@ -13,7 +13,7 @@ import pytest
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task
 from pgkd_agent.errors import ConfigError, TeacherOutputError
-from pgkd_agent.experiments.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
+from pgkd_agent.experiments.methods import Outcome, PlainFits, Setting, loops, rows, run_method
 from pgkd_agent.experiments.methods.eda import from_table
 from pgkd_agent.experiments.methods.loops import RepeatingTeacher
 from pgkd_agent.student import recipe
@@ -29,9 +29,8 @@ WORDS = from_table({word: [other for other in words if other != word] for words 
 @pytest.fixture(autouse=True)
 def synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     """WordNet need not be installed here: words of a topic stand in for synonyms."""
-    for module in (rows, METHODS["control_eda"].__globals__):
-        target = module if isinstance(module, dict) else module.__dict__
-        monkeypatch.setitem(target, "wordnet_synonyms", lambda _folder: WORDS)
+    for module in (rows, loops):
+        monkeypatch.setattr(module, "wordnet_synonyms", lambda _folder: WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from typing import Any
 from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
-from pgkd_agent.experiments.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
-from pgkd_agent.experiments.compare.records import PROMPTED, Done, done_of, identity_of, named, read_cell, store
-from pgkd_agent.experiments.methods import WITH_LLM, PlainFits, Setting, prompt_hash, run_method
+from pgkd_agent.experiments.compare.cells import TRAIN_FILE, Cell, cells, tuning_cells
+from pgkd_agent.experiments.compare.plan import ComparisonFile, Settings
+from pgkd_agent.experiments.compare.records import Done, done_of, identity_of, named, read_cell, store
+from pgkd_agent.experiments.methods import PlainFits, Setting, run_method
 from pgkd_agent.files import lock
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.runs.directory import accepted_rows
@@ -84,7 +85,7 @@ def fill(
         StorageError: The disk refuses, or another process works in `out`.
     """
     for cell in cells(plan, data, {}):  # all settings and prompts are good
-        prompt_hash(cell.method, cell.config)
+        cell.method.prompt_hash(cell.config)
     held = lock(out / ".lock", str(out))
     try:
         work = _Work(out, only_stored)
@@ -195,7 +196,7 @@ class _Work:
         if cache := prepared.setting.config.teacher.cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = run_method(cell.method, prepared.setting, cell.options)
+            outcome = run_method(cell.method.name, prepared.setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written
             raise _NotRunError(str(error)) from error
         except PGKDError:
@@ -214,7 +215,7 @@ class _Work:
         identity = identity_of(cell, setting)
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        folder = self._out / "cells" / _rows_name(cell) / cell.method / name
+        folder = self._out / "cells" / _rows_name(cell) / cell.method.name / name
         self.folders[_place(cell)] = folder
         config = self._sharing_replies(cell)
         return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
@@ -225,24 +226,20 @@ class _Work:
         other = self.done.get((cell.dataset, *cell.tokens_of))
         if other is None:
             raise _NotRunError(f"{cell.tokens_of[0]!r}, whose tokens it may take, is not there")
-        budget = cell.config.budget.model_copy(update={"max_tokens": other.input_tokens + other.output_tokens})
-        return replace(cell, config=cell.config.model_copy(update={"budget": budget}))
+        most = other.input_tokens + other.output_tokens
+        return replace(cell, config=cell.config.changed({"budget.max_tokens": most}))
 
     def _sharing_replies(self, cell: Cell) -> PGKDConfig:
         """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once.
 
         It counts in full for each of them. Where the LLM is the classifier it is asked each time, for its latency.
         """
-        if cell.method not in WITH_LLM:
+        if not cell.method.asks_llm:
             return cell.config
-        file = None
-        if cell.method not in PROMPTED:
-            file = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
-        changes = {
-            "cache": file if cell.config.teacher.cache is None else cell.config.teacher.cache,
-            "cache_counts": True,
-        }
-        return cell.config.model_copy(update={"teacher": cell.config.teacher.model_copy(update=changes)})
+        changes: dict[str, Any] = {"teacher.cache_counts": True}
+        if not cell.method.llm_predicts and cell.config.teacher.cache is None:
+            changes["teacher.cache"] = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
+        return cell.config.changed(changes)
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
         if cell.of is None:

@@ -11,29 +11,12 @@ from typing import Any
 
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
-from pgkd_agent.experiments.compare.plan import Cell
-from pgkd_agent.experiments.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
+from pgkd_agent.experiments.compare.cells import Cell
+from pgkd_agent.experiments.methods import Outcome, Setting
 from pgkd_agent.files import as_line, write_whole
 from pgkd_agent.metrics.intervals import NO_LABEL, NOT_ASKED
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.types import TokenUsage, label_names
-
-STEPPED = ("pgkd", "evokd", "evokd_init")
-"""Methods with the KD steps of the settings."""
-PROMPTED = ("zero_shot", "few_shot")
-"""Methods without a student."""
-HOW_ASKED = {
-    "cache",
-    "cache_counts",
-    "prices",
-    "threads",
-    "timeout",
-    "max_retry_seconds",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-}
-"""Settings of a teacher that do not change what it is asked."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ def done_of(cell: Cell, task: Task, outcome: Outcome) -> Done:
         dataset=cell.dataset,
         entry=cell.entry,
         seed=cell.seed,
-        method=cell.method,
+        method=cell.method.name,
         gold=tuple(index[row.label] for row in task.test),
         predicted=tuple(predicted),
         num_classes=len(task.taxonomy),
@@ -120,33 +103,15 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
     labels = [[label.name, label.description] for label in task.taxonomy]
     content = json.dumps([rows, labels, task.description], ensure_ascii=False)
     identity = {
-        "method": cell.method,
+        "method": cell.method.name,
         "options": dict(cell.options),
-        "config": _settings_of(cell),
+        "config": cell.method.settings_read(cell.config),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "accepted": setting.accepted,
         "pool": None if pool is None else [[[row.text, row.label] for row in step] for step in pool],
-        "prompt_sha256": prompt_hash(cell.method, cell.config),
+        "prompt_sha256": cell.method.prompt_hash(cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
-
-
-def _settings_of(cell: Cell) -> dict[str, Any]:
-    """Settings that matter to the method."""
-    return cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
-
-
-def _left_out(method: str) -> dict[str, Any]:
-    """Settings that do not matter to a method; where rows and replies lie, and how fast it goes, does to none."""
-    unused = [] if method in STEPPED else ["pgkd", "evidence"]
-    if method not in WITH_LLM:
-        unused += ["teacher", "zero_shot", "budget"]
-    if method in PROMPTED:
-        unused += ["student"]
-    student = set() if method in ("pgkd", "frozen", *REPEATS) else {"soft_labels"}  # for a history with written rows
-    if method in PROMPTED or method not in (*WITH_LLM, "frozen"):
-        unused += ["guardrails"]
-    return {"teacher": HOW_ASKED, "student": student, **dict.fromkeys(unused, True), "data": {"data_dir"}}
 
 
 def read_cell(file: Path) -> Done | None:

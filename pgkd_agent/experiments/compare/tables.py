@@ -1,4 +1,4 @@
-"""A filled grid as records, CSV, Markdown and LaTeX."""
+"""A filled grid as records, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.experiments.compare.grid import Grid
-from pgkd_agent.experiments.compare.markdown import cost_text, score_text, seconds_text, spread_text, table
+from pgkd_agent.experiments.compare.markdown import cost_text, score_text, seconds_text, table
 from pgkd_agent.experiments.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.experiments.compare.records import Done
 from pgkd_agent.metrics.intervals import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
@@ -142,34 +142,6 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_latex(plan: ComparisonFile, grid: Grid, metric: str) -> str:
-    """One metric, a column a dataset; needs the package booktabs."""
-    by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
-    body = []
-    for entry in plan.methods:
-        values = [
-            spread_text(by_place[dataset, entry].metrics[metric]).replace("±", r"$\pm$")
-            if (dataset, entry) in by_place
-            else "--"
-            for dataset in plan.datasets
-        ]
-        body.append(" & ".join([_escaped(entry), *values]) + r" \\")
-    head = " & ".join(["", *map(_escaped, plan.datasets)]) + r" \\"
-    columns = "l" + "r" * len(plan.datasets)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
 def _line(
     plan: ComparisonFile, dataset: str, entry: str, found: Mapping[int, Done], baseline: Mapping[int, Done]
 ) -> Line:
@@ -253,7 +225,3 @@ def _cells(line: Line, has_paper: bool) -> list[str]:
         f"{line.seconds:,.0f}",
         seconds_text(line.predict_seconds),
     ]
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{character}" if character in "_&%#$" else character for character in text)

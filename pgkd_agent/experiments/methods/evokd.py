@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherContextError, TeacherOutputError
-from pgkd_agent.experiments.methods.generated import prompt_file, rephrased
+from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherOutputError
+from pgkd_agent.experiments.methods.generated import own_prompts, rephrased
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
+from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.rows import take_shots
-from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, on_test, unselected_student
 from pgkd_agent.loop.evidence import score_rows
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import History, texts_of
@@ -25,12 +26,11 @@ from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import labelling, open_caller, reply_tokens, zero_shot_concurrency
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, answer_schema
-from pgkd_agent.teacher.prompting.templates import label_values, load_prompt
+from pgkd_agent.teacher.prompting.templates import label_values
 from pgkd_agent.text import shorten
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
 
 if TYPE_CHECKING:
-    from pgkd_agent.student.student import TorchStudent
     from pgkd_agent.teacher.calls.call_log import RawReply
     from pgkd_agent.teacher.calls.calling import Caller
 
@@ -48,44 +48,43 @@ PER_CALL = 8
 """Samples asked for at a time."""
 
 
-def evokd(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4) -> Outcome:
+class EvoKDOptions(Options):
+    shots: Count = 1
+    """Real rows of each class."""
+    steps: Count = 200
+    """Gradient steps on the first rows, rounded up to whole epochs."""
+    passes: Count = 4
+    """Epochs over all rows so far after each step."""
+
+
+class EvoKDInitOptions(EvoKDOptions):
+    num_aug: Count = 6
+    """Rephrasings of a row."""
+
+
+def evokd(setting: Setting, options: EvoKDOptions) -> Outcome:
     """EvoKD from `shots` real rows of each class; steps and samples a step are those of `pgkd`.
 
     Validation rows are not used: the student is the last one.
-
-    Args:
-        steps: Gradient steps on the first rows, rounded up to whole epochs.
-        passes: Epochs over all rows so far after each step.
     """
-    return _evolve(setting, take_shots(setting, shots), steps, passes, needs_samples=True)
+    return _evolve(setting, take_shots(setting, options.shots), options, needs_samples=True)
 
 
-def evokd_init(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4, num_aug: int = 6) -> Outcome:
+def evokd_init(setting: Setting, options: EvoKDInitOptions) -> Outcome:
     """EvoKD that begins with rephrased rows too, as AugGPT makes them; a cap on tokens leaves them half of it.
 
     Where EvoKD then adds nothing, the student is that of the rephrased rows.
-
-    Args:
-        shots, steps, passes: As those of `evokd`.
-        num_aug: Rephrasings of a row.
     """
-    started = time.perf_counter()
-    rows, requests, usage = rephrased(_with_half(setting), take_shots(setting, shots), num_aug)
-    outcome = _evolve(setting, rows, steps, passes, needs_samples=False)
-    return replace(
-        outcome,
-        requests=outcome.requests + requests,
-        usage=outcome.usage + usage,
-        seconds=time.perf_counter() - started,
-    )
+    rows, requests, usage = rephrased(_with_half(setting), take_shots(setting, options.shots), options.num_aug)
+    outcome = _evolve(setting, rows, options, needs_samples=False)
+    return replace(outcome, requests=outcome.requests + requests, usage=outcome.usage + usage)
 
 
-def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int, needs_samples: bool) -> Outcome:
-    started = time.perf_counter()
+def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, needs_samples: bool) -> Outcome:
     task, config, rows = setting.task, setting.config, list(first)
-    before = _student(setting, math.ceil(steps / batches(len(rows), config)))
+    before = unselected_student(setting, math.ceil(options.steps / batches(len(rows), config)))
     done = before.fit(rows, rows, 0).gradient_steps
-    student = _student(setting, passes)
+    student = unselected_student(setting, options.passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
     screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
@@ -113,36 +112,24 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int,
         gradient_steps=done,
         requests=teacher.requests,
         usage=teacher.usage,
-        seconds=time.perf_counter() - started,
     )
-
-
-def _student(setting: Setting, epochs: int) -> TorchStudent:
-    """One that goes on from where it is, for as many epochs."""
-    from pgkd_agent.student.recipe import recipe_for
-
-    rates = recipe_for(setting.config.student).learning_rates[:1]  # there are no validation rows to choose one by
-    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
 
 
 def _with_half(setting: Setting) -> Setting:
     """With half of the tokens, where they are capped."""
     most = setting.config.budget.max_tokens
-    return (
-        setting if most is None else replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
-    )
+    if most is None:
+        return setting
+    return replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
 
 
 @contextmanager
 def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
-    if hasattr(setting.teacher, "write"):
-        raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
     config = setting.config
     per_call = config.changed({"pgkd.pgkd_batch_size": PER_CALL})
-    longest = reply_tokens(load_prompt(str(prompt_file("evokd_writing"))), setting.task, per_call)
-    setting.folder.mkdir(parents=True, exist_ok=True)
+    longest = reply_tokens(own_prompts("evokd_writing")[0], setting.task, per_call)
     budget = Budget(config.budget, load_prices(config.teacher.prices))
-    with open_caller(setting.teacher, config, longest, budget, setting.folder / "calls.sqlite") as caller:
+    with open_caller(None, config, longest, budget, setting.folder / "calls.sqlite") as caller:
         caller.check()
         yield _AnalysingTeacher(caller, setting)
 
@@ -239,7 +226,7 @@ class _AnalysingTeacher:
     ) -> RawReply:
         from pgkd_agent.teacher.calls.calling import CallId, Question
 
-        task, template = self._setting.task, load_prompt(str(prompt_file(prompt)))
+        task, template = self._setting.task, own_prompts(prompt)[0]
         values = {
             "taxonomy": [label_values(label) for label in task.taxonomy],
             "task_description": task.description,
@@ -264,3 +251,24 @@ class _AnalysingTeacher:
 
     def _cut(self, text: str) -> str:
         return shorten(text, self._setting.config.teacher.max_text_chars)
+
+
+READS = ("student", "pgkd", "evidence", "guardrails", *TEACHER)
+METHODS = (
+    Method(
+        "evokd",
+        evokd,
+        EvoKDOptions,
+        READS,
+        ignores=HARD_LABELS,
+        prompts=lambda config: [*own_prompts("evokd_analysis", "evokd_writing"), labelling_prompt(config)],
+    ),
+    Method(
+        "evokd_init",
+        evokd_init,
+        EvoKDInitOptions,
+        READS,
+        ignores=HARD_LABELS,
+        prompts=lambda config: [*own_prompts("evokd_analysis", "evokd_writing", "auggpt"), labelling_prompt(config)],
+    ),
+)

@@ -37,8 +37,7 @@ class Setting:
     Attributes:
         task: With test rows, which only the returned report is about.
         config: Its seed is that of all draws.
-        folder: Of this method alone; what a killed one left there is gone on with.
-        teacher: As that of `distill`; None takes the settings'.
+        folder: Of this method alone, and there if it asks an LLM; what a killed one left in it is gone on with.
         accepted: What a run of PGKD accepted, a mapping per KD step; for the controls.
         pool: The samples themselves, those of a KD step together; for `frozen`.
         plain_fits: Where the plain student is kept for the methods that begin with it.
@@ -47,7 +46,6 @@ class Setting:
     task: Task
     config: PGKDConfig
     folder: Path
-    teacher: Any = None
     accepted: Sequence[ClassCounts] | None = None
     pool: Sequence[Sequence[Example]] | None = None
     plain_fits: PlainFits = field(default_factory=lambda: PlainFits())
@@ -65,7 +63,7 @@ class Outcome:
         rows: Different ones that the last fit trained on.
         gradient_steps: Of all fits.
         cost: As the run says it, of a teacher or several; None where it says none.
-        seconds: Of wall time.
+        seconds: Of wall time, which `run_method` adds to those that a fit which was kept had taken before.
     """
 
     report: ClassificationReport
@@ -89,6 +87,14 @@ def new_student(setting: Setting, **changes: Any) -> TorchStudent:
         changes: Of the settings' recipe, by field of `TrainingRecipe`.
     """
     return _student(setting, soft_labels=0.0, **changes)
+
+
+def unselected_student(setting: Setting, epochs: int) -> TorchStudent:
+    """One that goes on from where it is: without validation rows no fit ends early, and no rate can be chosen."""
+    from pgkd_agent.student.recipe import recipe_for
+
+    rates = recipe_for(setting.config.student).learning_rates[:1]
+    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
 
 
 def _student(setting: Setting, **changes: Any) -> TorchStudent:
@@ -171,7 +177,7 @@ def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, t
 
 
 def of_steps(
-    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict, started: float
+    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict
 ) -> Outcome:
     """The outcome of a loop."""
     return Outcome(
@@ -182,7 +188,6 @@ def of_steps(
         gradient_steps=sum(step.gradient_steps for step in steps),
         requests=sum(step.num_requests for step in steps),
         usage=sum((step.usage for step in steps), TokenUsage()),
-        seconds=time.perf_counter() - started,
     )
 
 
