@@ -179,15 +179,15 @@ def test_gradual_begins_with_the_real_rows_and_changes_more_and_more(
     tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[list[str]] = []
-    student_of = rows.new_student
+    student_of = rows.unselected_student
 
-    def watched(setting: Setting, **changes: Any) -> Any:
-        student = student_of(setting, **changes)
+    def watched(setting: Setting, epochs: int) -> Any:
+        student = student_of(setting, epochs)
         fit = student.fit
         student.fit = lambda these, *more: (stages.append([row.text for row in these]), fit(these, *more))[1]
         return student
 
-    monkeypatch.setattr(rows, "new_student", watched)
+    monkeypatch.setattr(rows, "unselected_student", watched)
     outcome = run_in(tmp_path, "gradual", task, config, shots=2, steps=96, num_aug=4)
     assert [len(stage) for stage in stages] == [8, 40, 40, 40, 40, 40]
     assert outcome.gradient_steps == 96  # 1 + 5 x 3 steps an epoch of all stages, 6 epochs each
