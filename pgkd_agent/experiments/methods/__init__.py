@@ -10,7 +10,7 @@ from typing import Any
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods import evokd, generated, loops, prompted, rows
 from pgkd_agent.experiments.methods.method import METHODS, Method, Options, method_named, register_method
-from pgkd_agent.experiments.methods.setting import ClassCounts, Outcome, PlainFits, Setting
+from pgkd_agent.experiments.methods.setting import ClassCounts, Outcome, PlainFits, Setting, Work
 
 __all__ = [
     "METHODS",
@@ -20,6 +20,7 @@ __all__ = [
     "Outcome",
     "PlainFits",
     "Setting",
+    "Work",
     "method_named",
     "register_method",
     "run_method",

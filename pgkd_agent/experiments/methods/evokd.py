@@ -106,8 +106,8 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
         if needs_samples:
             raise TeacherOutputError(nothing)
         logger.warning("%s; the student has the rephrased rows", nothing)
-    return Outcome(
-        *on_test(setting, student.predict),
+    return replace(
+        on_test(setting, student.predict),
         rows=len(rows),
         gradient_steps=done,
         requests=teacher.requests,

@@ -93,8 +93,8 @@ def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
     weights = _learned_weights(setting, train, rounds) if rounds else None
     student = new_student(setting)
     fit = student.fit(train, validation, 0, weights)
-    return Outcome(
-        *on_test(setting, student.predict),
+    return replace(
+        on_test(setting, student.predict),
         rows=len(train),
         gradient_steps=fit.gradient_steps + rounds * batches(len(train), setting.config),
         requests=reply.num_requests + screened.num_requests,

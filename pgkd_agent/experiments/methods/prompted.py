@@ -57,7 +57,6 @@ def _label(setting: Setting, rows: int | None, shots: Sequence[Example]) -> Outc
     config = with_description(setting.config, setting.task)
     result = evaluate_zero_shot(chosen, setting.task.taxonomy, config, answers, few_shot=shots)
     return Outcome(
-        result.report,
         result.predicted,
         predict_seconds=result.seconds if result.asked == len(chosen) else None,
         asked=tuple(asked),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,8 @@ def train_in_stages(
     done = 0
     for number, rows in enumerate(stages):
         done += student.fit(rows, setting.task.validation if uses_validation else rows, number).gradient_steps
-    return Outcome(
-        *on_test(setting, student.predict),
+    return replace(
+        on_test(setting, student.predict),
         validation_loss=_validation_loss(setting, student) if uses_validation else None,
         rows=len(stages[-1]),
         gradient_steps=done,

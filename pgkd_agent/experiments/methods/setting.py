@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.history import History, texts_of
-from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.types import (
-    ClassificationReport,
     Example,
     FitResult,
     Probabilities,
@@ -51,33 +49,41 @@ class Setting:
     plain_fits: PlainFits = field(default_factory=lambda: PlainFits())
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a method did.
+
     Attributes:
-        predicted: A label per test row, in their order; None where an LLM named none.
-        predict_seconds: That this took, without loading anything; None where not known.
-        asked: Numbers of the test rows that `predicted` is about; None for all of them.
         validation_loss: Of the returned model in nats, None where it has none.
-        accepted: Rows that each KD step added.
+        accepted: Rows per label that each KD step added.
         rows: Different ones that the last fit trained on.
         gradient_steps: Of all fits.
-        cost: As the run says it, of a teacher or several; None where it says none.
+        cost: As the run says it, of a teacher or several, in the currency of the price table; None where not known.
         seconds: Of wall time, which `run_method` adds to those that a fit which was kept had taken before.
+        predict_seconds: That the predictions took, without loading anything; None where not known.
     """
 
-    report: ClassificationReport
-    predicted: tuple[str | None, ...]
-    predict_seconds: float | None = None
-    asked: tuple[int, ...] | None = None
     validation_loss: float | None = None
     accepted: tuple[ClassCounts, ...] = ()
     rows: int = 0
     gradient_steps: int = 0
     requests: int = 0
-    usage: TokenUsage = field(default_factory=TokenUsage)
     cost: float | None = None
     seconds: float = 0.0
+    predict_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome(Work):
+    """
+    Attributes:
+        predicted: A label per test row, in their order; None where an LLM named none.
+        asked: Numbers of the test rows that `predicted` is about; None for all of them.
+    """
+
+    predicted: tuple[str | None, ...]
+    asked: tuple[int, ...] | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 def new_student(setting: Setting, **changes: Any) -> TorchStudent:
@@ -166,24 +172,23 @@ Predict = Callable[[Sequence[str]], Probabilities]
 """Of texts, shape (n_texts, n_labels)."""
 
 
-def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...], float]:
-    """The report on the test rows, the label of each, and the seconds it took to predict them."""
-    task, names = setting.task, label_names(setting.task.taxonomy)
+def on_test(setting: Setting, predict: Predict) -> Outcome:
+    """What a student says of the test rows; of its training nothing yet."""
+    names = label_names(setting.task.taxonomy)
     started = time.perf_counter()
-    probabilities = predict(texts_of(task.test))
+    probabilities = predict(texts_of(setting.task.test))
     seconds = time.perf_counter() - started
-    report = evaluate(probabilities, task.test, task.taxonomy).report
-    return report, tuple(names[index] for index in probabilities.argmax(axis=1)), seconds
+    return Outcome(tuple(names[index] for index in probabilities.argmax(axis=1)), predict_seconds=seconds)
 
 
 def of_steps(
     setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict
 ) -> Outcome:
     """The outcome of a loop."""
-    return Outcome(
-        *on_test(setting, predict),
+    return replace(
+        on_test(setting, predict),
         validation_loss=steps[best_step].validation.loss,
-        accepted=accepted_per_step(history, len(steps) - 1),
+        accepted=_accepted_per_step(history, len(steps) - 1),
         rows=len(history),
         gradient_steps=sum(step.gradient_steps for step in steps),
         requests=sum(step.num_requests for step in steps),
@@ -191,7 +196,7 @@ def of_steps(
     )
 
 
-def accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
+def _accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
     """New rows per label of each KD step, 1 to `num_kd_steps`."""
     return tuple(
         dict(sorted(Counter(row.label for row in history.rows if row.kd_step == kd_step).items()))
