@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -142,13 +143,8 @@ class _Work:
         tuned = {}
         for dataset in plan.datasets if plan.tune else ():
             choices = list(tuning_cells(plan, dataset, data))
-            try:
+            with self._named(f"{dataset}, tuning"):
                 losses = [self._tuning_loss(cell) for _chosen, cell in choices]
-            except StorageError:
-                raise
-            except PGKDError as error:
-                self.failures[f"{dataset}, tuning"] = str(error)
-            else:
                 tuned[dataset] = choices[losses.index(min(losses))][0]
         return tuned
 
@@ -170,14 +166,19 @@ class _Work:
         Raises:
             StorageError: The disk refuses.
         """
-        try:
+        with self._named(str(cell)):
             self.done[_place(cell)] = self.done.get(_place(cell)) or self._fill(cell)
+        return self.failures.get(str(cell), "")
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Keep what goes wrong within among the failures, but for a disk that refuses."""
+        try:
+            yield
         except StorageError:
             raise
         except PGKDError as error:
-            self.failures[str(cell)] = str(error)
-            return str(error)
-        return ""
+            self.failures[what] = str(error)
 
     def _tuning_loss(self, cell: Cell) -> float:
         try:
@@ -278,13 +279,8 @@ def _read_task(cell: Cell) -> Task:
     folder = cell.source
     if folder is None:
         return load_task(config=cell.config)
-    labels = folder / "labels.json"
-    return load_task(
-        folder / TRAIN_FILE,
-        test=folder / "test.jsonl",
-        labels=labels if labels.is_file() else None,
-        config=cell.config,
-    )
+    train, test, labels = (folder / name for name in (TRAIN_FILE, "test.jsonl", "labels.json"))
+    return load_task(train, test=test, labels=labels if labels.is_file() else None, config=cell.config)
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[Cell, float]]) -> float | None:
