@@ -22,6 +22,7 @@ from pgkd_agent.metrics.intervals import METRICS, NOT_ASKED, Difference, Spread,
 
 TIMED_TEXTS = 64
 
+AMOUNTS = ("seeds", "test rows", "rows", "gradient steps", "calls", "tokens", "cost", "s", f"s for {TIMED_TEXTS} texts")
 HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
 
 
@@ -86,16 +87,8 @@ def to_json(plan: ComparisonFile, grid: Grid) -> dict[str, Any]:
 def to_csv(grid: Grid) -> str:
     """A row for each cell."""
     columns = ("dataset", "entry", "seed", "method")
-    amounts = (
-        "rows",
-        "gradient_steps",
-        "requests",
-        "input_tokens",
-        "output_tokens",
-        "cost",
-        "seconds",
-        "predict_seconds",
-    )
+    tokens = ("requests", "input_tokens", "output_tokens", "cost")
+    amounts = ("rows", "gradient_steps", *tokens, "seconds", "predict_seconds")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *METRICS, "validation_loss", *amounts])
@@ -117,18 +110,7 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
     for dataset in plan.datasets:
         here = [line for line in shown if line.dataset == dataset]
         has_paper = any(line.paper for line in here)
-        headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
-        headings += [
-            "seeds",
-            "test rows",
-            "rows",
-            "gradient steps",
-            "calls",
-            "tokens",
-            "cost",
-            "s",
-            f"s for {TIMED_TEXTS} texts",
-        ]
+        headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else []), *AMOUNTS]
         title = f"### {dataset}"
         if chosen := grid.tuned.get(dataset):
             title += "\n\nChosen on validation rows: " + ", ".join(
@@ -209,19 +191,8 @@ def _seconds_per_batch(cells: Sequence[Done]) -> float | None:
 
 def _cells(line: Line, has_paper: bool) -> list[str]:
     scores = [score_text(line.metrics[name], line.differences.get(name)) for name in METRICS]
-    paper = (
-        [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
-    )
-    amounts = [
-        f"{value:,.0f}"
-        for value in (line.seeds, line.test_rows, line.rows, line.gradient_steps, line.requests, line.tokens)
-    ]
-    return [
-        line.entry,
-        *scores,
-        *paper,
-        *amounts,
-        cost_text(line.cost),
-        f"{line.seconds:,.0f}",
-        seconds_text(line.predict_seconds),
-    ]
+    paper = ", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())
+    amounts = (line.seeds, line.test_rows, line.rows, line.gradient_steps, line.requests, line.tokens)
+    numbers = [f"{value:,.0f}" for value in amounts]
+    seconds = [f"{line.seconds:,.0f}", seconds_text(line.predict_seconds)]
+    return [line.entry, *scores, *([paper] if has_paper else []), *numbers, cost_text(line.cost), *seconds]

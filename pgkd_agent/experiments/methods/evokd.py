@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,11 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
     screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
-    with _teacher(setting) as teacher:
+    longest = reply_tokens(own_prompts("evokd_writing")[0], task, config.changed({"pgkd.pgkd_batch_size": PER_CALL}))
+    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    with open_caller(None, config, longest, budget, setting.folder / "calls.sqlite") as caller:
+        caller.check()
+        teacher = _AnalysingTeacher(caller, setting)
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):
             samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
             accepted = screener.screen(samples, History.of(tuple(rows)), frozenset(), kd_step).accepted
@@ -123,17 +126,6 @@ def _with_half(setting: Setting) -> Setting:
     return replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
 
 
-@contextmanager
-def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
-    config = setting.config
-    per_call = config.changed({"pgkd.pgkd_batch_size": PER_CALL})
-    longest = reply_tokens(own_prompts("evokd_writing")[0], setting.task, per_call)
-    budget = Budget(config.budget, load_prices(config.teacher.prices))
-    with open_caller(None, config, longest, budget, setting.folder / "calls.sqlite") as caller:
-        caller.check()
-        yield _AnalysingTeacher(caller, setting)
-
-
 class _AnalysingTeacher:
     """Analysis, writing and labelling: three kinds of calls a step.
 
@@ -147,7 +139,7 @@ class _AnalysingTeacher:
         self.usage = TokenUsage()
         self.stopped_by = ""
         self._caller = caller
-        self._setting = setting
+        self._task, self._config = setting.task, setting.config
         self._classifier = labelling(caller, setting.task, setting.config)
         self._analyses: list[str] = []
 
@@ -157,32 +149,24 @@ class _AnalysingTeacher:
         labels: dict[int, str | None] = {}
         try:
             self._analyses.append(self._analysis(kd_step, scored))
-            for index, size in enumerate(self._sizes(), 1):
-                texts += self._texts(kd_step, index, size, first)
+            wanted = self._config.pgkd.pgkd_batch_size
+            for index, done in enumerate(range(0, wanted, PER_CALL), 1):
+                texts += self._texts(kd_step, index, min(PER_CALL, wanted - done), first)
         except BudgetExceededError as error:
             self.stopped_by = str(error)
+        under_way = zero_shot_concurrency(self._config.zero_shot, [self._config.teacher])
         try:
-            config = self._setting.config
-            under_way = zero_shot_concurrency(config.zero_shot, [config.teacher])
             for number, answer in self._classifier.classify(dict(enumerate(texts)), under_way, kd_step):
                 self._count(answer.reply)
                 labels[number] = answer.label
         except BudgetExceededError as error:
             self.stopped_by = str(error)
-        return [
-            GeneratedSample(text, label)
-            for number, text in enumerate(texts)
-            if (label := labels.get(number)) is not None
-        ]
-
-    def _sizes(self) -> list[int]:
-        wanted = self._setting.config.pgkd.pgkd_batch_size
-        return [min(PER_CALL, wanted - done) for done in range(0, wanted, PER_CALL)]
+        return [GeneratedSample(text, label) for number, text in enumerate(texts) if (label := labels.get(number))]
 
     def _texts(self, kd_step: int, index: int, size: int, first: Sequence[Example]) -> list[str]:
         from pgkd_agent.teacher.prompting.parsing import parse_samples
 
-        drawn = rng(self._setting.config.seed, kd_step, f"evokd/{index}")
+        drawn = rng(self._config.seed, kd_step, f"evokd/{index}")
         shots = drawn.sample(list(first), min(SHOWN, len(first)))
         values = {
             "classification_report": self._analyses[-1],
@@ -190,14 +174,14 @@ class _AnalysingTeacher:
             "num_samples": size,
         }
         bounded = self._caller.chat.dialect.capabilities.array_bounds
-        schema = answer_schema(label_names(self._setting.task.taxonomy), size if bounded else None)
+        schema = answer_schema(label_names(self._task.taxonomy), size if bounded else None)
         reply = self._ask(kd_step, index, "evokd_writing", values, schema, CONTRACT_LINE.format(num_samples=size))
         return [sample.text for sample in parse_samples(reply.text).samples[:size]]
 
     def _analysis(self, kd_step: int, scored: Sequence[EvidenceItem]) -> str:
         from pgkd_agent.teacher.prompting.parsing import without_thinking
 
-        drawn = rng(self._setting.config.seed, kd_step, "evokd/analysis")
+        drawn = rng(self._config.seed, kd_step, "evokd/analysis")
 
         def some(right: bool) -> list[dict[str, str]]:
             items = [item for item in scored if (item.gold_label == item.predicted_label) == right]
@@ -226,10 +210,10 @@ class _AnalysingTeacher:
     ) -> RawReply:
         from pgkd_agent.teacher.calls.calling import CallId, Question
 
-        task, template = self._setting.task, own_prompts(prompt)[0]
+        template = own_prompts(prompt)[0]
         values = {
-            "taxonomy": [label_values(label) for label in task.taxonomy],
-            "task_description": task.description,
+            "taxonomy": [label_values(label) for label in self._task.taxonomy],
+            "task_description": self._task.description,
             **values,
         }
         while True:
@@ -250,7 +234,7 @@ class _AnalysingTeacher:
         self.usage += reply.usage
 
     def _cut(self, text: str) -> str:
-        return shorten(text, self._setting.config.teacher.max_text_chars)
+        return shorten(text, self._config.teacher.max_text_chars)
 
 
 READS = ("student", "pgkd", "evidence", "guardrails", *TEACHER)

@@ -28,15 +28,7 @@ from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import open_teacher, teacher_prompt
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
 from pgkd_agent.text import normalize
-from pgkd_agent.types import (
-    Evidence,
-    Example,
-    Label,
-    TeacherReply,
-    TeacherRequest,
-    TokenUsage,
-    label_names,
-)
+from pgkd_agent.types import Evidence, Example, Label, TeacherReply, TeacherRequest, TokenUsage, label_names
 
 logger = logging.getLogger(__name__)
 
@@ -140,13 +132,13 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
     """Rows and `num_aug` rephrasings of each, without texts of held-out rows; calls and tokens that it took."""
     rows = {normalize(row.text): row for row in real}
     held_out = {normalize(row.text) for row in (*setting.task.validation, *setting.task.test)}
-    requests, usage = 0, TokenUsage()
+    requests, usage, labels = 0, TokenUsage(), {label.name: label for label in setting.task.taxonomy}
     asked = list(real)
     rng(setting.config.seed, 0, "rephrased").shuffle(asked)  # so that a cap does not leave out the last classes
     with _teacher(setting, "auggpt", num_aug, AcceptAll()) as (teacher, _):
         for number, row in enumerate(asked, 1):
             try:
-                reply = teacher.write(_about(setting, row, number, num_aug))
+                reply = teacher.write(_request(setting, number, num_aug, (labels[row.label],), (row,)))
             except TeacherOutputError as error:  # of one row; the others may go better
                 requests += len(error.raw_replies)
                 logger.warning("row %d of %d was not rephrased: nothing readable came", number, len(asked))
@@ -171,31 +163,16 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     screener: Screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
-        reply = _what_came(teacher.write(request))
+        reply = teacher.write(request)
+        if reply.stopped_by and not reply.samples:
+            raise BudgetExceededError(reply.stopped_by)
         return screener.screen(reply.samples, History(()), reply.shown_texts, 1), reply
-
-
-def _what_came(reply: TeacherReply) -> TeacherReply:
-    """What came; of a teacher that a cap cut short at least something.
-
-    Raises:
-        BudgetExceededError: Nothing came.
-    """
-    if reply.stopped_by and not reply.samples:
-        raise BudgetExceededError(reply.stopped_by)
-    return reply
-
-
-def _about(setting: Setting, row: Example, number: int, num_samples: int) -> TeacherRequest:
-    """A request of its own for a row: the only row of the only class."""
-    label = next(label for label in setting.task.taxonomy if label.name == row.label)
-    return _request(setting, number, num_samples, (label,), (row,))
 
 
 def _request(
     setting: Setting, kd_step: int, num_samples: int, taxonomy: tuple[Label, ...], train: tuple[Example, ...]
 ) -> TeacherRequest:
-    """Without evidence, and with a report that makes all classes alike."""
+    """Without evidence, and with a report that makes all classes alike; of these classes and rows alone."""
     return TeacherRequest(
         kd_step=kd_step,
         num_samples=num_samples,

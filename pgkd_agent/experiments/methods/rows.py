@@ -13,7 +13,6 @@ from pgkd_agent.experiments.methods.eda import WORDNET, augment, wordnet_synonym
 from pgkd_agent.experiments.methods.method import HARD_LABELS, Count, Folder, Method, Options, Share
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, new_student, on_test, unselected_student
 from pgkd_agent.loop.history import texts_of
-from pgkd_agent.loop.protocols import Student
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import Example, label_names
@@ -73,13 +72,16 @@ def train_in_stages(
     setting: Setting, stages: Sequence[Sequence[Example]], steps: int | None, uses_validation: bool
 ) -> Outcome:
     """One fit a stage, each from the weights of the one before."""
-    student = _student(setting, stages, steps, uses_validation)
+    student, task = _student(setting, stages, steps, uses_validation), setting.task
     done = 0
     for number, rows in enumerate(stages):
-        done += student.fit(rows, setting.task.validation if uses_validation else rows, number).gradient_steps
+        done += student.fit(rows, task.validation if uses_validation else rows, number).gradient_steps
+    loss = None
+    if uses_validation:
+        loss = evaluate(student.predict(texts_of(task.validation)), task.validation, task.taxonomy).loss
     return replace(
         on_test(setting, student.predict),
-        validation_loss=_validation_loss(setting, student) if uses_validation else None,
+        validation_loss=loss,
         rows=len(stages[-1]),
         gradient_steps=done,
     )
@@ -119,11 +121,6 @@ def _with_variants(setting: Setting, rows: Sequence[Example], alpha: float, opti
     drawn = rng(setting.config.seed, 0, f"eda/{alpha}")
     texts = [(augment(row.text, synonyms, drawn, alpha, options.num_aug), row.label) for row in rows]
     return [*rows, *(Example(text, label) for variants, label in texts for text in variants)]
-
-
-def _validation_loss(setting: Setting, student: Student) -> float:
-    task = setting.task
-    return evaluate(student.predict(texts_of(task.validation)), task.validation, task.taxonomy).loss
 
 
 METHODS = (

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.history import History, texts_of
-from pgkd_agent.types import (
-    Example,
-    FitResult,
-    Probabilities,
-    StepRecord,
-    TokenUsage,
-    label_names,
-)
+from pgkd_agent.types import Example, FitResult, Probabilities, StepRecord, TokenUsage, label_names
 
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
