@@ -80,7 +80,7 @@ def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
         Example(f"{text} of old", label) for text, label in (("a ripe mango", "fruit"), ("the loud cow", "animals"))
     ]
     pool = ([fresh[0], Example(task.validation[0].text, "fruit")], [Example(task.test[0].text, "fruit")], fresh)
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
+    impatient = config.changed({"pgkd.patience_limit": 0})
     outcome = run_method("frozen", Setting(task, impatient, tmp_path, pool=pool))
     assert outcome.accepted == ({"fruit": 1}, {}, {"animals": 1}) and outcome.rows == 48 + 2
     assert outcome.requests == 0
@@ -117,7 +117,7 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
     assert control.validation_loss == alone.validation_loss
     assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
-    other = replace(setting, config=config.model_copy(update={"seed": 2}))
+    other = replace(setting, config=config.changed({"seed": 2}))
     run_method("plain", other)
     assert fits[4:] == [0]
 
@@ -165,8 +165,8 @@ def test_eda_adds_variants_of_every_row(tmp_path: Path, task: Task, config: PGKD
 
 def test_soft_labels_are_for_the_loop_alone(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
     def losses(share: float) -> list[float | None]:
-        student = config.student.model_copy(update={"soft_labels": share, "max_epochs": 6})
-        setting = Setting(task, config.model_copy(update={"student": student}), tmp_path, accepted=({"fruit": 3},))
+        changed = config.changed({"student.soft_labels": share, "student.max_epochs": 6})
+        setting = Setting(task, changed, tmp_path, accepted=({"fruit": 3},))
         found = run_method("control", setting), run_method("gradual", setting, {"num_aug": 1})
         return [outcome.validation_loss for outcome in found]
 
@@ -208,7 +208,7 @@ def test_zerogen_trains_on_generated_texts_alone(tmp_path: Path, task: Task, con
 
     with serve(writes) as server:
         teacher = {"spec": "openai:m", "base_url": server.base_url, "samples_per_request": 5, "max_concurrency": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
+        changed = config.changed({f"teacher.{name}": value for name, value in teacher.items()})
         outcome = run_in(tmp_path, "zerogen", task, changed, per_class=10)
         prompts = [json.dumps(body["messages"]) for body in server.requests]
         assert not any(row.text in prompt for row in task.train for prompt in prompts)
@@ -234,7 +234,7 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
 
     with serve(rephrases) as server:
         teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
+        changed = config.changed({f"teacher.{name}": value for name, value in teacher.items()})
         outcome = run_in(tmp_path, "auggpt", task, changed, shots=2, steps=10, num_aug=3)
     assert len(set(shown)) == len(shown) == 8 == outcome.requests  # a row a call
     assert outcome.rows == 7 * 3 + 1  # the real one and two others; what only repeats it does not count
@@ -242,9 +242,8 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
 
 def asked_of(config: PGKDConfig, server: OpenAIServer, **changes: Any) -> PGKDConfig:
     teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1, "max_concurrency": 1}
-    one_at_a_time = config.zero_shot.model_copy(update={"max_concurrency": 1})  # which one a cap refuses is no chance
-    asked = config.teacher.model_copy(update={**teacher, **changes})
-    return config.model_copy(update={"teacher": asked, "zero_shot": one_at_a_time})
+    asked = {f"teacher.{name}": value for name, value in {**teacher, **changes}.items()}
+    return config.changed({**asked, "zero_shot.max_concurrency": 1})  # which one a cap refuses is no chance
 
 
 def test_sungen_trusts_right_labels_more_than_planted_wrong_ones(
@@ -315,9 +314,9 @@ class EvoServer:
 
 
 def test_evokd_analyses_then_writes_then_labels(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 3, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 3, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         outcome = run_in(tmp_path, "evokd", task, changed, shots=1, steps=8, passes=2)
         assert says.kinds == ["analyse", "write", "label", "label"] * 3
         calls = len(server.requests)
@@ -334,11 +333,11 @@ def test_evokd_analyses_then_writes_then_labels(tmp_path: Path, task: Task, conf
 def test_what_evokd_had_labelled_when_a_cap_was_reached_is_trained_on(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 3, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 3, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         for calls, kinds in ((3, ["analyse", "write", "label"]), (2, ["analyse", "write"])):
-            capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": calls})})
+            capped = changed.changed({"budget.max_calls": calls})
             says.kinds.clear()
             if calls == 3:
                 outcome = run_in(tmp_path / "some", "evokd", task, capped, shots=1, steps=8, passes=2)
@@ -356,17 +355,17 @@ def test_a_prompt_that_is_too_long_is_shortened(tmp_path: Path, task: Task, conf
             return failure(400, "This model's maximum context length is 10 tokens", "context_length_exceeded")
         return EvoServer()(call, body)
 
-    steps = config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": 2})
+    steps = {"pgkd.num_kd_steps": 1, "pgkd.pgkd_batch_size": 2}
     with serve(narrow) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         assert run_in(tmp_path / "evokd", "evokd", task, changed, shots=2, steps=8, passes=2).rows == 8 + 1
         assert len(run_in(tmp_path / "few", "few_shot", task, changed, shots=2, rows=3).predicted) == 3
 
 
 def test_evokd_init_begins_with_rephrased_rows(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 1, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         outcome = run_in(tmp_path, "evokd_init", task, changed, shots=1, steps=8, passes=2, num_aug=1)
     assert says.kinds == ["rephrase"] * 4 + ["analyse", "write", "label", "label"]
     assert outcome.rows == 4 + 4 + 1 and outcome.requests == 8
@@ -377,7 +376,7 @@ def test_where_evokd_adds_nothing_the_rephrased_rows_are_trained_on(
 ) -> None:
     with serve(EvoServer()) as server:
         changed = asked_of(config, server)
-        capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": 6})})
+        capped = changed.changed({"budget.max_calls": 6})
         outcome = run_in(tmp_path, "evokd_init", task, capped, shots=1, steps=8, passes=2, num_aug=1)
     assert outcome.rows == 4 + 4 and outcome.gradient_steps == 8 and outcome.requests == 6
     assert "not one sample of EvoKD came of 2 calls" in caplog.text
@@ -404,6 +403,6 @@ def test_few_shot_shows_real_rows_and_can_ask_about_a_part(tmp_path: Path, task:
 def test_a_control_takes_as_many_steps_as_pgkd_whatever_its_own_losses(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
+    impatient = config.changed({"pgkd.patience_limit": 0})
     accepted = tuple({"fruit": 1} for _ in range(4))
     assert run_in(tmp_path, "control", task, impatient, accepted=accepted).accepted == accepted

@@ -111,15 +111,6 @@ class _NotRunError(PGKDError):
     """The cell is left for now."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A cell with its rows, what it takes from another one, and where it is stored."""
-
-    setting: Setting
-    identity: dict[str, Any]
-    file: Path
-
-
 class _Work:
     """Cells of one plan, by dataset, entry and seed.
 
@@ -152,7 +143,7 @@ class _Work:
         """Find what is there, each cell after those that it repeats."""
         for cell in todo:
             try:
-                stored = read_cell(self._prepare(cell).file)
+                stored = read_cell(_file(self._prepare(cell)[0]))
             except StorageError:
                 raise
             except PGKDError:  # said when its turn comes
@@ -189,15 +180,15 @@ class _Work:
         return loss
 
     def _fill(self, cell: Cell) -> Done:
-        prepared = self._prepare(cell)
-        if stored := read_cell(prepared.file):
+        setting, identity = self._prepare(cell)
+        if stored := read_cell(_file(setting)):
             return named(stored, cell)
         if self._only_stored:
             raise _NotRunError("not run yet")
-        if cache := prepared.setting.config.teacher.cache:
+        if cache := setting.config.teacher.cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = run_method(cell.method.name, prepared.setting, cell.options)
+            outcome = run_method(cell.method.name, setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written
             raise _NotRunError(str(error)) from error
         except PGKDError:
@@ -205,11 +196,12 @@ class _Work:
         except Exception as error:  # out of memory, a mistake of ours: hours of other cells must not be lost to it
             logger.exception("%s", cell)
             raise _NotRunError(f"{type(error).__name__}: {error}") from error
-        done = done_of(cell, prepared.setting.task, outcome)
-        store(prepared.file, prepared.identity, done)
+        done = done_of(cell, setting.task, outcome)
+        store(_file(setting), identity, done)
         return done
 
-    def _prepare(self, cell: Cell) -> _Prepared:
+    def _prepare(self, cell: Cell) -> tuple[Setting, dict[str, Any]]:
+        """With its rows and what it takes from another one; and what makes the cell what it is."""
         task = self._task(cell)
         cell = self._within_tokens(cell)
         setting = self._with_repeated(cell, Setting(task, cell.config, Path(), plain_fits=self._plain_fits))
@@ -218,8 +210,7 @@ class _Work:
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         folder = self._out / "cells" / _rows_name(cell) / cell.method.name / name
         self.folders[_place(cell)] = folder
-        config = self._sharing_replies(cell)
-        return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
+        return replace(setting, folder=folder, config=self._sharing_replies(cell)), identity
 
     def _within_tokens(self, cell: Cell) -> Cell:
         if cell.tokens_of is None:
@@ -269,6 +260,11 @@ class _Work:
 
 def _place(cell: Cell) -> Place:
     return cell.dataset, cell.entry, cell.seed
+
+
+def _file(setting: Setting) -> Path:
+    """Where its cell is stored."""
+    return setting.folder.with_name(f"{setting.folder.name}.json")
 
 
 def _rows_name(cell: Cell) -> str:
