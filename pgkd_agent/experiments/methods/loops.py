@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, cycle, islice
@@ -12,17 +13,18 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
 from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Flag, Folder, Method, Options
-from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Setting, of_steps
-from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.experiments.methods.prompted import labelling_prompt
+from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Predict, Setting, on_test
+from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Accepted, Guardrails, Screened
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.loop.protocols import Screener, Teacher
-from pgkd_agent.pipeline import resume, run
+from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import START_FILES
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.opening import teacher_prompt
-from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
-from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent.teacher.prompting.templates import PromptTemplate
+from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 
 def plain(setting: Setting, options: Options) -> Outcome:
@@ -38,8 +40,7 @@ def pgkd(setting: Setting, options: Options) -> Outcome:
     else:
         shutil.rmtree(folder, ignore_errors=True)
         result = run(setting.task, setting.config, None, folder)
-    predict = result.classifier.probabilities
-    outcome = of_steps(setting, result.steps, result.best_step, result.history, predict)
+    outcome = _of_steps(setting, result, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
 
 
@@ -49,7 +50,7 @@ def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
     if config.teacher.mode == "agent":
         yield teacher_prompt(config.teacher.changed({"mode": "chain", "prompt": None}))
     if config.guardrails.verify:
-        yield load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
+        yield labelling_prompt(config)
 
 
 class FrozenOptions(Options):
@@ -118,8 +119,23 @@ def _in_steps(setting: Setting, teacher: Teacher | None, number: int, screener: 
     student = LoopStudent(setting)
     config = setting.config.changed({"pgkd.num_kd_steps": number, "pgkd.patience_limit": number})
     result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
-    outcome = of_steps(setting, result.steps, result.best_step, result.history, student.predict)
-    return replace(outcome, seconds=student.seconds_saved)
+    return replace(_of_steps(setting, result, student.predict), seconds=student.seconds_saved)
+
+
+def _of_steps(setting: Setting, result: PGKDResult | DistillResult, predict: Predict) -> Outcome:
+    """The outcome of a loop."""
+    per_step = [
+        [row.label for row in result.history.rows if row.kd_step == kd_step] for kd_step in range(len(result.steps))
+    ]
+    return replace(
+        on_test(setting, predict),
+        validation_loss=result.steps[result.best_step].validation.loss,
+        accepted=tuple(dict(sorted(Counter(labels).items())) for labels in per_step[1:]),
+        rows=len(result.history),
+        gradient_steps=sum(step.gradient_steps for step in result.steps),
+        requests=sum(step.num_requests for step in result.steps),
+        usage=sum((step.usage for step in result.steps), TokenUsage()),
+    )
 
 
 class PoolTeacher:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.loop.history import History, texts_of
-from pgkd_agent.types import Example, FitResult, Probabilities, StepRecord, TokenUsage, label_names
+from pgkd_agent.loop.history import texts_of
+from pgkd_agent.types import Example, FitResult, Probabilities, TokenUsage, label_names
 
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
@@ -172,26 +171,3 @@ def on_test(setting: Setting, predict: Predict) -> Outcome:
     probabilities = predict(texts_of(setting.task.test))
     seconds = time.perf_counter() - started
     return Outcome(tuple(names[index] for index in probabilities.argmax(axis=1)), predict_seconds=seconds)
-
-
-def of_steps(
-    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict
-) -> Outcome:
-    """The outcome of a loop."""
-    return replace(
-        on_test(setting, predict),
-        validation_loss=steps[best_step].validation.loss,
-        accepted=_accepted_per_step(history, len(steps) - 1),
-        rows=len(history),
-        gradient_steps=sum(step.gradient_steps for step in steps),
-        requests=sum(step.num_requests for step in steps),
-        usage=sum((step.usage for step in steps), TokenUsage()),
-    )
-
-
-def _accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
-    """New rows per label of each KD step, 1 to `num_kd_steps`."""
-    return tuple(
-        dict(sorted(Counter(row.label for row in history.rows if row.kd_step == kd_step).items()))
-        for kd_step in range(1, num_kd_steps + 1)
-    )
