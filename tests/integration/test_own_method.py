@@ -89,4 +89,6 @@ def test_its_options_are_checked_by_its_model_before_anything_runs(
 def test_a_record_that_reads_what_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"method 'odd' reads 'guardrial'; sections of the settings are seed, data"):
         register_method(Method("odd", guess, GuessOptions, ("student", "guardrial")))
+    with pytest.raises(ConfigError, match=r"method 'odd' ignores 'student\.soft_label', which is no setting"):
+        register_method(Method("odd", guess, GuessOptions, ("student",), ignores=("student.soft_label",)))
     assert "odd" not in METHODS

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import PGKDConfig, setting_keys
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.setting import Outcome, Setting
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
@@ -140,11 +140,13 @@ def register_method(method: Method[Any]) -> None:
     """Make a method one that comparisons know by its name; of two of the same name the later one holds.
 
     Raises:
-        ConfigError: It reads a section that the settings do not have.
+        ConfigError: It reads a section, or ignores a key, that the settings do not have.
     """
     if unknown := set(method.reads) - PGKDConfig.model_fields.keys():
         known = ", ".join(PGKDConfig.model_fields)
         raise ConfigError(f"method {method.name!r} reads {min(unknown)!r}; sections of the settings are {known}")
+    if unknown := set(method.ignores) - {*setting_keys()}:
+        raise ConfigError(f"method {method.name!r} ignores {min(unknown)!r}, which is no setting")
     METHODS[method.name] = method
 
 
