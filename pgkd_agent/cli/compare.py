@@ -33,7 +33,7 @@ def compare(
     set_: options.Set = None,
     tables: Annotated[bool, typer.Option("--tables", help="Run nothing: tables of what is there.")] = False,
     metric: Annotated[
-        str, typer.Option("--metric", help="Of LaTeX table and plot: accuracy, macro_f1 or weighted_f1.")
+        str, typer.Option("--metric", help="Of the plot: accuracy, macro_f1 or weighted_f1.")
     ] = "accuracy",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Figure to draw, .png, .svg or .pdf; needs the extra 'plot'.")
@@ -41,8 +41,8 @@ def compare(
 ) -> None:
     """Compare methods over datasets and seeds; a comparison that was stopped goes on where it was.
 
-    Writes results.json, results.csv (a row a cell), results.md and results.tex. Ends with exit code 1 where a cell
-    failed; the tables then say which.
+    Writes results.json, results.csv (a row a cell) and results.md. Ends with exit code 1 where a cell failed; the
+    tables then say which.
     """
     from pgkd_agent.experiments.compare import (
         fill,
@@ -51,7 +51,6 @@ def compare(
         read_comparison,
         to_csv,
         to_json,
-        to_latex,
         to_markdown,
     )
     from pgkd_agent.experiments.compare.plot import plot as draw
@@ -67,7 +66,6 @@ def compare(
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
         "results.csv": to_csv(grid),
         "results.md": text,
-        "results.tex": to_latex(plan, grid, metric),
     }
     write_results(out, contents)
     typer.echo(text)

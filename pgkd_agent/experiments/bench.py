@@ -154,6 +154,10 @@ def measure_latency_cost(
     return LatencyCost(len(rows), prices.currency, tuple(results), ratios, str(answers) if answers else None)
 
 
+def _unknown(why: str) -> Figure:
+    return Figure(None, "not known", why)
+
+
 def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -> None:
     unknown = [row.label for row in rows if row.label not in labels]
     if unknown:
@@ -182,14 +186,10 @@ def _measure_student(
         started = time.perf_counter()
         classifier.classify(texts)
         times.append(time.perf_counter() - started)
-    seconds = Figure(
-        statistics.median(times),
-        "measured",
-        f"from texts to labels, median of {repeats} passes ({min(times):.4f} to {max(times):.4f}) after one to warm up",
-    )
-    return Measured(
-        f"student, {device}", "student", seconds, _machine_cost(seconds, per_hour, device), right / len(rows)
-    )
+    passes = f"{repeats} passes ({min(times):.4f} to {max(times):.4f}) after one to warm up"
+    seconds = Figure(statistics.median(times), "measured", f"from texts to labels, median of {passes}")
+    cost = _machine_cost(seconds, per_hour, device)
+    return Measured(f"student, {device}", "student", seconds, cost, right / len(rows))
 
 
 def _measured_llm(result: ZeroShotResult, rows: int, config: PGKDConfig, per_hour: float | None) -> Measured:
@@ -204,46 +204,38 @@ def _llm_seconds(result: ZeroShotResult, rows: int, concurrency: int) -> Figure:
     if result.asked == rows:
         return Figure(result.seconds, "measured", f"wall time of {rows} calls, {way}, retries included")
     if result.asked == 0:
-        return Figure(None, "not known", "all answers were there already; name another --out to time them")
-    return Figure(
-        result.seconds * rows / result.asked,
-        "computed",
-        f"from the {result.asked} rows that were asked in this run, {way}",
-    )
+        return _unknown("all answers were there already; name another --out to time them")
+    how = f"from the {result.asked} rows that were asked in this run, {way}"
+    return Figure(result.seconds * rows / result.asked, "computed", how)
 
 
 def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
     spec, usage, prices = config.teacher.spec, result.usage, load_prices(config.teacher.prices)
     if not usage.input_tokens:
-        return Figure(None, "not known", "the server reported no tokens")
+        return _unknown("the server reported no tokens")
     cost = prices.cost(spec, usage)
     if cost is None:
-        return Figure(None, "not known", f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
-    return Figure(
-        cost,
-        "computed",
-        f"{usage.input_tokens} tokens in and {usage.output_tokens} out, as reported, at the prices of {prices.as_of}",
-    )
+        return _unknown(f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
+    tokens = f"{usage.input_tokens} tokens in and {usage.output_tokens} out"
+    return Figure(cost, "computed", f"{tokens}, as reported, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:
     if per_hour is None:
         option = "--machine-usd-per-hour" if device == "cpu" else "--gpu-usd-per-hour"
-        return Figure(None, "not known", f"no price of the machine; give {option}")
+        return _unknown(f"no price of the machine; give {option}")
     if seconds.value is None:
-        return Figure(None, "not known", "the seconds are not known")
-    return Figure(
-        seconds.value * per_hour / 3600, "computed", f"seconds at {per_hour:g} an hour of a machine in full use"
-    )
+        return _unknown("the seconds are not known")
+    how = f"seconds at {per_hour:g} an hour of a machine in full use"
+    return Figure(seconds.value * per_hour / 3600, "computed", how)
 
 
 def _ratio(llm: Measured, student: Measured) -> Ratio:
-    return Ratio(
-        student.name, _quotient(llm.seconds, student.seconds, "seconds"), _quotient(llm.usd, student.usd, "costs")
-    )
+    seconds = _quotient(llm.seconds, student.seconds, "seconds")
+    return Ratio(student.name, seconds, _quotient(llm.usd, student.usd, "costs"))
 
 
 def _quotient(over: Figure, under: Figure, what: str) -> Figure:
     if over.value is None or not under.value:
-        return Figure(None, "not known", f"not both {what} are known")
+        return _unknown(f"not both {what} are known")
     return Figure(over.value / under.value, "computed", f"LLM's {what} by the student's")

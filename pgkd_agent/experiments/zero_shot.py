@@ -17,16 +17,16 @@ from pgkd_agent.files import append_lines, lock_beside
 from pgkd_agent.metrics.report import classification_report
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
-from pgkd_agent.teacher.calls.prices import PriceTable, load_prices
+from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.preview import zero_shot_tokens
 from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
-from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
+from pgkd_agent.teacher.prompting.templates import load_prompt
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.text import shorten
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
 
 if TYPE_CHECKING:
-    from pgkd_agent.teacher.zero_shot import ZeroShotAnswer
+    from pgkd_agent.teacher.zero_shot import ZeroShotAnswer, ZeroShotClassifier
 
 SHORTEST_ANSWER = 8
 """Tokens of a label in JSON."""
@@ -78,52 +78,57 @@ def evaluate_zero_shot(
         TeacherError: See `build_teacher`; or the provider failed for good, or a cap was reached: the answers so far are
             in the file.
     """
-    from pgkd_agent.teacher.providers.factory import server_of
     from pgkd_agent.teacher.standalone import open_zero_shot
 
-    template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
-    store = _Answers(answers, _identity(rows, taxonomy, config, template, server_of(config.teacher), few_shot))
+    store = _Answers(answers, _identity(rows, taxonomy, config, few_shot))
     left = {number: row.text for number, row in enumerate(rows, 1) if number not in store.by_row}
-    prices = load_prices(config.teacher.prices)
-    on_estimate(_estimate(left, taxonomy, config, prices, few_shot))
-    started = time.perf_counter()
+    on_estimate(_estimate(left, taxonomy, config, few_shot))
+    seconds = 0.0
     if left:
-        budget = Budget(config.budget, prices)
         with ExitStack() as stack:
             stack.callback(lock_beside(answers).release)
-            classifier = stack.enter_context(
-                open_zero_shot(None, taxonomy, config, budget, calls_beside(answers), few_shot)
-            )
-            try:
-                classifier.check()
-                started = time.perf_counter()
-                for number, answer in classifier.classify(left):
-                    store.add(_row(number, rows[number - 1], answer))
-                    on_answer(len(store.by_row), len(store.unresolved))
-            except BudgetExceededError as error:
-                raise BudgetExceededError(
-                    f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same "
-                    f"command goes on (answers in {answers}, all calls in {calls_beside(answers)})"
-                ) from error
-    seconds = time.perf_counter() - started if left else 0.0
+            budget = Budget(config.budget, load_prices(config.teacher.prices))
+            log = calls_beside(answers)
+            classifier = stack.enter_context(open_zero_shot(None, taxonomy, config, budget, log, few_shot))
+            seconds = _ask(classifier, store, rows, left, on_answer)
+    answered = [store.by_row[number] for number in range(1, len(rows) + 1)]
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
-    predicted = [store.by_row[number]["predicted"] for number in range(1, len(rows) + 1)]
-    class_ids = [OUTSIDE if name is None else index[name] for name in predicted]
-    usage = sum((TokenUsage(row["input_tokens"], row["output_tokens"]) for row in store.by_row.values()), TokenUsage())
+    class_ids = [index.get(row["predicted"], OUTSIDE) for row in answered]
     return ZeroShotResult(
         report=classification_report([index[row.label] for row in rows], class_ids, taxonomy),
-        predicted=tuple(predicted),
+        predicted=tuple(row["predicted"] for row in answered),
         unresolved=tuple(sorted(store.unresolved)),
-        usage=usage,
+        usage=sum((TokenUsage(row["input_tokens"], row["output_tokens"]) for row in answered), TokenUsage()),
         seconds=seconds,
         asked=len(left),
     )
 
 
+def _ask(
+    classifier: ZeroShotClassifier,
+    store: _Answers,
+    rows: Sequence[Example],
+    left: Mapping[int, str],
+    on_answer: Callable[[int, int], None],
+) -> float:
+    """The wall time that it took."""
+    try:
+        classifier.check()
+        started = time.perf_counter()
+        for number, answer in classifier.classify(left):
+            store.add(_row(number, rows[number - 1], answer))
+            on_answer(len(store.by_row), len(store.unresolved))
+    except BudgetExceededError as error:
+        raise BudgetExceededError(
+            f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same command goes "
+            f"on (answers in {store.path}, all calls in {calls_beside(store.path)})"
+        ) from error
+    return time.perf_counter() - started
+
+
 def with_description(config: PGKDConfig, task: Task) -> PGKDConfig:
     """The settings with what the task is about, which a dataset of the paper says by itself."""
-    data = config.data.model_copy(update={"task_description": task.description})
-    return config.model_copy(update={"data": data})
+    return config.changed({"data.task_description": task.description})
 
 
 def calls_beside(answers: Path) -> Path:
@@ -145,30 +150,24 @@ def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
     }
 
 
-def _estimate(
-    left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, prices: PriceTable, few_shot: Sequence[Example]
-) -> Estimate:
+def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Estimate:
     same = zero_shot_tokens(taxonomy, config.data.task_description, config, few_shot)
     prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
     replies = (len(left) * SHORTEST_ANSWER, len(left) * LABEL_TOKENS)
-    return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, prices)
+    return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, load_prices(config.teacher.prices))
 
 
-def _identity(
-    rows: Sequence[Example],
-    taxonomy: Taxonomy,
-    config: PGKDConfig,
-    template: PromptTemplate,
-    server: str,
-    few_shot: Sequence[Example],
-) -> Any:
+def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Any:
     """What has to be the same for answers to belong together."""
     import hashlib
 
+    from pgkd_agent.teacher.providers.factory import server_of
+
+    template = load_prompt(config.zero_shot.prompt, "zero_shot", config.teacher.prompt_folder)
     content = json.dumps([[row.text, row.label] for row in rows], ensure_ascii=False)
     identity = {
         "teacher": config.teacher.spec,
-        "server": server,
+        "server": server_of(config.teacher),
         "structured": config.teacher.structured,
         "temperature": LABEL_TEMPERATURE,
         "seed": config.seed,
@@ -190,7 +189,7 @@ class _Answers:
     """
 
     def __init__(self, path: Path, identity: Any) -> None:
-        self._path = path
+        self.path = path
         self._identity = identity
         self.by_row: dict[int, dict[str, Any]] = {}
         self.unresolved: set[int] = set()
@@ -198,7 +197,7 @@ class _Answers:
             self._read(identity)
 
     def add(self, row: dict[str, Any]) -> None:
-        append_lines(self._path, [row] if self._path.exists() else [self._identity, row])
+        append_lines(self.path, [row] if self.path.exists() else [self._identity, row])
         self._count(row)
 
     def _count(self, row: dict[str, Any]) -> None:
@@ -208,19 +207,19 @@ class _Answers:
 
     def _read(self, identity: Any) -> None:
         try:
-            content = self._path.read_bytes()
+            content = self.path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]  # a stopped run may have left half a line
             first, *rest = map(json.loads, whole.splitlines())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._path} exists and holds no zero-shot answers; name another --out") from error
+            raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another --out") from error
         if first != identity:
             other = sorted(key for key in identity if not isinstance(first, dict) or first.get(key) != identity[key])
             raise ConfigError(
-                f"{self._path} holds the answers of another evaluation (different: {', '.join(other)}); "
+                f"{self.path} holds the answers of another evaluation (different: {', '.join(other)}); "
                 "name another --out"
             )
         for row in rest:
             self._count(row)
         if len(whole) < len(content):
-            with self._path.open("r+b") as file:
+            with self.path.open("r+b") as file:
                 file.truncate(len(whole))

@@ -206,7 +206,7 @@ def test_cells_of_other_settings_rows_or_names_lie_side_by_side(tmp_path: Path, 
     fill(plan, data, out)
     train.write_text(whole)
     assert len(cell_files(out, "plain")) == 3 and stored.read_text() == before
-    unused = {"teacher": {"temperature": 0.1}, "pgkd": {"num_kd_steps": 7}, "guardrails": {"min_chars": 9}}
+    unused = {"teacher": {"temperature": 0.1}, "pgkd": {"num_kd_steps": 7}, "guardrails": {"max_per_class": 9}}
     same = fill(plan.model_copy(update={"overrides": unused}), data, out, only_stored=True)
     other_names = {"methods": {"bare": {"method": "plain"}}, "baseline": "bare"}
     renamed = fill(plan_of(tiny_student, None, seeds=[1], **other_names), data, out, only_stored=True)
@@ -329,7 +329,7 @@ def test_from_the_command_line(tmp_path: Path, data: Path, tiny_student: Path) -
     assert "2/2 topics, plain, seed 2: done, about 0:00:00 left" in done.stderr
     assert "### topics" in done.stdout and "| plain | 0." in done.stdout
     assert {path.name for path in (tmp_path / "out").glob("results.*")} == {
-        f"results.{suffix}" for suffix in ("json", "csv", "md", "tex")
+        f"results.{suffix}" for suffix in ("json", "csv", "md")
     }
     failed = pgkd(*common, "--seeds", "1", "--set", "student.max_epochs=2")  # nothing listens on that port
     assert failed.returncode == 1 and "topics, pgkd, seed 1: failed" in failed.stderr and "Missing:" in failed.stdout

@@ -13,7 +13,7 @@ import pytest
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, prepare_task
 from pgkd_agent.errors import ConfigError, TeacherOutputError
-from pgkd_agent.experiments.methods import METHODS, Outcome, PlainFits, Setting, rows, run_method
+from pgkd_agent.experiments.methods import Outcome, PlainFits, Setting, loops, rows, run_method
 from pgkd_agent.experiments.methods.eda import from_table
 from pgkd_agent.experiments.methods.loops import RepeatingTeacher
 from pgkd_agent.student import recipe
@@ -29,9 +29,8 @@ WORDS = from_table({word: [other for other in words if other != word] for words 
 @pytest.fixture(autouse=True)
 def synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     """WordNet need not be installed here: words of a topic stand in for synonyms."""
-    for module in (rows, METHODS["control_eda"].__globals__):
-        target = module if isinstance(module, dict) else module.__dict__
-        monkeypatch.setitem(target, "wordnet_synonyms", lambda _folder: WORDS)
+    for module in (rows, loops):
+        monkeypatch.setattr(module, "wordnet_synonyms", lambda _folder: WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,8 @@ def run_in(folder: Path, method: str, task: Task, config: PGKDConfig, **options:
 
 def test_plain_learns_and_counts_its_steps(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
     outcome = run_in(tmp_path, "plain", task, config)
-    assert outcome.report.accuracy > 0.6 and outcome.rows == 48
     right = sum(name == row.label for name, row in zip(outcome.predicted, task.test, strict=True))
-    assert outcome.report.accuracy == pytest.approx(right / len(task.test))
+    assert right > 0.6 * len(task.test) and outcome.rows == 48
     assert outcome.gradient_steps % 3 == 0 and 3 <= outcome.gradient_steps <= 24  # 48 rows in batches of 16, 8 epochs
     assert outcome.accepted == () and outcome.requests == 0
 
@@ -82,7 +80,7 @@ def test_frozen_samples_come_step_by_step_and_are_screened_by_this_seeds_rows(
         Example(f"{text} of old", label) for text, label in (("a ripe mango", "fruit"), ("the loud cow", "animals"))
     ]
     pool = ([fresh[0], Example(task.validation[0].text, "fruit")], [Example(task.test[0].text, "fruit")], fresh)
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
+    impatient = config.changed({"pgkd.patience_limit": 0})
     outcome = run_method("frozen", Setting(task, impatient, tmp_path, pool=pool))
     assert outcome.accepted == ({"fruit": 1}, {}, {"animals": 1}) and outcome.rows == 48 + 2
     assert outcome.requests == 0
@@ -119,7 +117,7 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
     assert control.validation_loss == alone.validation_loss
     assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
-    other = replace(setting, config=config.model_copy(update={"seed": 2}))
+    other = replace(setting, config=config.changed({"seed": 2}))
     run_method("plain", other)
     assert fits[4:] == [0]
 
@@ -167,8 +165,8 @@ def test_eda_adds_variants_of_every_row(tmp_path: Path, task: Task, config: PGKD
 
 def test_soft_labels_are_for_the_loop_alone(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
     def losses(share: float) -> list[float | None]:
-        student = config.student.model_copy(update={"soft_labels": share, "max_epochs": 6})
-        setting = Setting(task, config.model_copy(update={"student": student}), tmp_path, accepted=({"fruit": 3},))
+        changed = config.changed({"student.soft_labels": share, "student.max_epochs": 6})
+        setting = Setting(task, changed, tmp_path, accepted=({"fruit": 3},))
         found = run_method("control", setting), run_method("gradual", setting, {"num_aug": 1})
         return [outcome.validation_loss for outcome in found]
 
@@ -180,15 +178,15 @@ def test_gradual_begins_with_the_real_rows_and_changes_more_and_more(
     tmp_path: Path, task: Task, config: PGKDConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[list[str]] = []
-    student_of = rows.new_student
+    student_of = rows.unselected_student
 
-    def watched(setting: Setting, **changes: Any) -> Any:
-        student = student_of(setting, **changes)
+    def watched(setting: Setting, epochs: int) -> Any:
+        student = student_of(setting, epochs)
         fit = student.fit
         student.fit = lambda these, *more: (stages.append([row.text for row in these]), fit(these, *more))[1]
         return student
 
-    monkeypatch.setattr(rows, "new_student", watched)
+    monkeypatch.setattr(rows, "unselected_student", watched)
     outcome = run_in(tmp_path, "gradual", task, config, shots=2, steps=96, num_aug=4)
     assert [len(stage) for stage in stages] == [8, 40, 40, 40, 40, 40]
     assert outcome.gradient_steps == 96  # 1 + 5 x 3 steps an epoch of all stages, 6 epochs each
@@ -210,7 +208,7 @@ def test_zerogen_trains_on_generated_texts_alone(tmp_path: Path, task: Task, con
 
     with serve(writes) as server:
         teacher = {"spec": "openai:m", "base_url": server.base_url, "samples_per_request": 5, "max_concurrency": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
+        changed = config.changed({f"teacher.{name}": value for name, value in teacher.items()})
         outcome = run_in(tmp_path, "zerogen", task, changed, per_class=10)
         prompts = [json.dumps(body["messages"]) for body in server.requests]
         assert not any(row.text in prompt for row in task.train for prompt in prompts)
@@ -236,7 +234,7 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
 
     with serve(rephrases) as server:
         teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
-        changed = config.model_copy(update={"teacher": config.teacher.model_copy(update=teacher)})
+        changed = config.changed({f"teacher.{name}": value for name, value in teacher.items()})
         outcome = run_in(tmp_path, "auggpt", task, changed, shots=2, steps=10, num_aug=3)
     assert len(set(shown)) == len(shown) == 8 == outcome.requests  # a row a call
     assert outcome.rows == 7 * 3 + 1  # the real one and two others; what only repeats it does not count
@@ -245,7 +243,7 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
 def asked_of(config: PGKDConfig, server: OpenAIServer, **changes: Any) -> PGKDConfig:
     teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
     teacher["max_concurrency"] = 1  # which one a cap refuses is no chance
-    return config.model_copy(update={"teacher": config.teacher.model_copy(update={**teacher, **changes})})
+    return config.changed({f"teacher.{name}": value for name, value in {**teacher, **changes}.items()})
 
 
 def test_sungen_trusts_right_labels_more_than_planted_wrong_ones(
@@ -316,9 +314,9 @@ class EvoServer:
 
 
 def test_evokd_analyses_then_writes_then_labels(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 3, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 3, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         outcome = run_in(tmp_path, "evokd", task, changed, shots=1, steps=8, passes=2)
         assert says.kinds == ["analyse", "write", "label", "label"] * 3
         calls = len(server.requests)
@@ -335,11 +333,11 @@ def test_evokd_analyses_then_writes_then_labels(tmp_path: Path, task: Task, conf
 def test_what_evokd_had_labelled_when_a_cap_was_reached_is_trained_on(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 3, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 3, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         for calls, kinds in ((3, ["analyse", "write", "label"]), (2, ["analyse", "write"])):
-            capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": calls})})
+            capped = changed.changed({"budget.max_calls": calls})
             says.kinds.clear()
             if calls == 3:
                 outcome = run_in(tmp_path / "some", "evokd", task, capped, shots=1, steps=8, passes=2)
@@ -357,17 +355,17 @@ def test_a_prompt_that_is_too_long_is_shortened(tmp_path: Path, task: Task, conf
             return failure(400, "This model's maximum context length is 10 tokens", "context_length_exceeded")
         return EvoServer()(call, body)
 
-    steps = config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": 2})
+    steps = {"pgkd.num_kd_steps": 1, "pgkd.pgkd_batch_size": 2}
     with serve(narrow) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         assert run_in(tmp_path / "evokd", "evokd", task, changed, shots=2, steps=8, passes=2).rows == 8 + 1
         assert len(run_in(tmp_path / "few", "few_shot", task, changed, shots=2, rows=3).predicted) == 3
 
 
 def test_evokd_init_begins_with_rephrased_rows(tmp_path: Path, task: Task, config: PGKDConfig) -> None:
-    says, steps = EvoServer(), config.pgkd.model_copy(update={"num_kd_steps": 1, "pgkd_batch_size": 2})
+    says, steps = EvoServer(), {"pgkd.num_kd_steps": 1, "pgkd.pgkd_batch_size": 2}
     with serve(says) as server:
-        changed = asked_of(config.model_copy(update={"pgkd": steps}), server)
+        changed = asked_of(config.changed(steps), server)
         outcome = run_in(tmp_path, "evokd_init", task, changed, shots=1, steps=8, passes=2, num_aug=1)
     assert says.kinds == ["rephrase"] * 4 + ["analyse", "write", "label", "label"]
     assert outcome.rows == 4 + 4 + 1 and outcome.requests == 8
@@ -378,7 +376,7 @@ def test_where_evokd_adds_nothing_the_rephrased_rows_are_trained_on(
 ) -> None:
     with serve(EvoServer()) as server:
         changed = asked_of(config, server)
-        capped = changed.model_copy(update={"budget": changed.budget.model_copy(update={"max_calls": 6})})
+        capped = changed.changed({"budget.max_calls": 6})
         outcome = run_in(tmp_path, "evokd_init", task, capped, shots=1, steps=8, passes=2, num_aug=1)
     assert outcome.rows == 4 + 4 and outcome.gradient_steps == 8 and outcome.requests == 6
     assert "not one sample of EvoKD came of 2 calls" in caplog.text
@@ -405,6 +403,6 @@ def test_few_shot_shows_real_rows_and_can_ask_about_a_part(tmp_path: Path, task:
 def test_a_control_takes_as_many_steps_as_pgkd_whatever_its_own_losses(
     tmp_path: Path, task: Task, config: PGKDConfig
 ) -> None:
-    impatient = config.model_copy(update={"pgkd": config.pgkd.model_copy(update={"patience_limit": 0})})
+    impatient = config.changed({"pgkd.patience_limit": 0})
     accepted = tuple({"fruit": 1} for _ in range(4))
     assert run_in(tmp_path, "control", task, impatient, accepted=accepted).accepted == accepted

@@ -3,7 +3,7 @@
 from pgkd_agent.experiments.compare.grid import Grid, Progress, fill
 from pgkd_agent.experiments.compare.plan import ComparisonFile, narrowed, read_comparison
 from pgkd_agent.experiments.compare.records import Done
-from pgkd_agent.experiments.compare.tables import Line, lines, to_csv, to_json, to_latex, to_markdown
+from pgkd_agent.experiments.compare.tables import Line, lines, to_csv, to_json, to_markdown
 
 __all__ = [
     "ComparisonFile",
@@ -17,6 +17,5 @@ __all__ = [
     "read_comparison",
     "to_csv",
     "to_json",
-    "to_latex",
     "to_markdown",
 ]

@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -16,9 +17,10 @@ from typing import Any
 from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
-from pgkd_agent.experiments.compare.plan import TRAIN_FILE, Cell, ComparisonFile, Settings, cells, tuning_cells
-from pgkd_agent.experiments.compare.records import PROMPTED, Done, done_of, identity_of, named, read_cell, store
-from pgkd_agent.experiments.methods import WITH_LLM, PlainFits, Setting, prompt_hash, run_method
+from pgkd_agent.experiments.compare.cells import TRAIN_FILE, Cell, cells, tuning_cells
+from pgkd_agent.experiments.compare.plan import ComparisonFile, Settings
+from pgkd_agent.experiments.compare.records import Done, done_of, identity_of, named, read_cell, store
+from pgkd_agent.experiments.methods import PlainFits, Setting, run_method
 from pgkd_agent.files import lock
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.runs.directory import accepted_rows
@@ -84,7 +86,7 @@ def fill(
         StorageError: The disk refuses, or another process works in `out`.
     """
     for cell in cells(plan, data, {}):  # all settings and prompts are good
-        prompt_hash(cell.method, cell.config)
+        cell.method.prompt_hash(cell.config)
     held = lock(out / ".lock", str(out))
     try:
         work = _Work(out, only_stored)
@@ -107,15 +109,6 @@ def fill(
 
 class _NotRunError(PGKDError):
     """The cell is left for now."""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A cell with its rows, what it takes from another one, and where it is stored."""
-
-    setting: Setting
-    identity: dict[str, Any]
-    file: Path
 
 
 class _Work:
@@ -141,13 +134,8 @@ class _Work:
         tuned = {}
         for dataset in plan.datasets if plan.tune else ():
             choices = list(tuning_cells(plan, dataset, data))
-            try:
+            with self._named(f"{dataset}, tuning"):
                 losses = [self._tuning_loss(cell) for _chosen, cell in choices]
-            except StorageError:
-                raise
-            except PGKDError as error:
-                self.failures[f"{dataset}, tuning"] = str(error)
-            else:
                 tuned[dataset] = choices[losses.index(min(losses))][0]
         return tuned
 
@@ -155,7 +143,7 @@ class _Work:
         """Find what is there, each cell after those that it repeats."""
         for cell in todo:
             try:
-                stored = read_cell(self._prepare(cell).file)
+                stored = read_cell(_file(self._prepare(cell)[0]))
             except StorageError:
                 raise
             except PGKDError:  # said when its turn comes
@@ -169,14 +157,19 @@ class _Work:
         Raises:
             StorageError: The disk refuses.
         """
-        try:
+        with self._named(str(cell)):
             self.done[_place(cell)] = self.done.get(_place(cell)) or self._fill(cell)
+        return self.failures.get(str(cell), "")
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Keep what goes wrong within among the failures, but for a disk that refuses."""
+        try:
+            yield
         except StorageError:
             raise
         except PGKDError as error:
-            self.failures[str(cell)] = str(error)
-            return str(error)
-        return ""
+            self.failures[what] = str(error)
 
     def _tuning_loss(self, cell: Cell) -> float:
         try:
@@ -187,15 +180,15 @@ class _Work:
         return loss
 
     def _fill(self, cell: Cell) -> Done:
-        prepared = self._prepare(cell)
-        if stored := read_cell(prepared.file):
+        setting, identity = self._prepare(cell)
+        if stored := read_cell(_file(setting)):
             return named(stored, cell)
         if self._only_stored:
             raise _NotRunError("not run yet")
-        if cache := prepared.setting.config.teacher.cache:
+        if cache := setting.config.teacher.cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = run_method(cell.method, prepared.setting, cell.options)
+            outcome = run_method(cell.method.name, setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written
             raise _NotRunError(str(error)) from error
         except PGKDError:
@@ -203,21 +196,21 @@ class _Work:
         except Exception as error:  # out of memory, a mistake of ours: hours of other cells must not be lost to it
             logger.exception("%s", cell)
             raise _NotRunError(f"{type(error).__name__}: {error}") from error
-        done = done_of(cell, prepared.setting.task, outcome)
-        store(prepared.file, prepared.identity, done)
+        done = done_of(cell, setting.task, outcome)
+        store(_file(setting), identity, done)
         return done
 
-    def _prepare(self, cell: Cell) -> _Prepared:
+    def _prepare(self, cell: Cell) -> tuple[Setting, dict[str, Any]]:
+        """With its rows and what it takes from another one; and what makes the cell what it is."""
         task = self._task(cell)
         cell = self._within_tokens(cell)
         setting = self._with_repeated(cell, Setting(task, cell.config, Path(), plain_fits=self._plain_fits))
         identity = identity_of(cell, setting)
         content = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         name = f"{cell.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        folder = self._out / "cells" / _rows_name(cell) / cell.method / name
+        folder = self._out / "cells" / _rows_name(cell) / cell.method.name / name
         self.folders[_place(cell)] = folder
-        config = self._sharing_replies(cell)
-        return _Prepared(replace(setting, folder=folder, config=config), identity, folder.with_name(f"{name}.json"))
+        return replace(setting, folder=folder, config=self._sharing_replies(cell)), identity
 
     def _within_tokens(self, cell: Cell) -> Cell:
         if cell.tokens_of is None:
@@ -225,24 +218,20 @@ class _Work:
         other = self.done.get((cell.dataset, *cell.tokens_of))
         if other is None:
             raise _NotRunError(f"{cell.tokens_of[0]!r}, whose tokens it may take, is not there")
-        budget = cell.config.budget.model_copy(update={"max_tokens": other.input_tokens + other.output_tokens})
-        return replace(cell, config=cell.config.model_copy(update={"budget": budget}))
+        most = other.input_tokens + other.output_tokens
+        return replace(cell, config=cell.config.changed({"budget.max_tokens": most}))
 
     def _sharing_replies(self, cell: Cell) -> PGKDConfig:
         """Methods that ask the same of a teacher, with one seed on one dataset, get the same reply, and pay once.
 
         It counts in full for each of them. Where the LLM is the classifier it is asked each time, for its latency.
         """
-        if cell.method not in WITH_LLM:
+        if not cell.method.asks_llm:
             return cell.config
-        file = None
-        if cell.method not in PROMPTED:
-            file = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
-        changes = {
-            "cache": file if cell.config.teacher.cache is None else cell.config.teacher.cache,
-            "cache_counts": True,
-        }
-        return cell.config.model_copy(update={"teacher": cell.config.teacher.model_copy(update=changes)})
+        changes: dict[str, Any] = {"teacher.cache_counts": True}
+        if not cell.method.llm_predicts and cell.config.teacher.cache is None:
+            changes["teacher.cache"] = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
+        return cell.config.changed(changes)
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
         if cell.of is None:
@@ -273,6 +262,11 @@ def _place(cell: Cell) -> Place:
     return cell.dataset, cell.entry, cell.seed
 
 
+def _file(setting: Setting) -> Path:
+    """Where its cell is stored."""
+    return setting.folder.with_name(f"{setting.folder.name}.json")
+
+
 def _rows_name(cell: Cell) -> str:
     return cell.source.name if cell.source else str(cell.config.data.dataset)
 
@@ -281,13 +275,8 @@ def _read_task(cell: Cell) -> Task:
     folder = cell.source
     if folder is None:
         return load_task(config=cell.config)
-    labels = folder / "labels.json"
-    return load_task(
-        folder / TRAIN_FILE,
-        test=folder / "test.jsonl",
-        labels=labels if labels.is_file() else None,
-        config=cell.config,
-    )
+    train, test, labels = (folder / name for name in (TRAIN_FILE, "test.jsonl", "labels.json"))
+    return load_task(train, test=test, labels=labels if labels.is_file() else None, config=cell.config)
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[Cell, float]]) -> float | None:

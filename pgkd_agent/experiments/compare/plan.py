@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pgkd_agent.config import PGKDConfig, build_config, explain, read_yaml
-from pgkd_agent.data import PRESETS
+from pgkd_agent.config import explain, read_yaml
 from pgkd_agent.errors import ConfigError
-from pgkd_agent.experiments.methods import LOOPS, REPEATS, WITH_LLM, check_method
+from pgkd_agent.experiments.methods import Method, method_named
 
 Settings = dict[str, Any]
 """Nested, as in a config file."""
 
-TRAIN_FILE = "train.jsonl"
 NAME = re.compile(r"\w[\w.=+-]*")
 
 
@@ -90,32 +86,6 @@ class ComparisonFile(Plan):
     """The paper's figures, by dataset, entry and metric, to stand beside the measured ones."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training, or one round of questions, of a table.
-
-    Attributes:
-        source: The folder of its rows; None where the settings name one of the paper's datasets.
-        of: The entry it repeats.
-        of_seed: The seed of that, for `frozen`, which takes its samples; a control takes the counts of its own seed.
-        tokens_of: Entry and seed whose teacher tokens it may take at most.
-    """
-
-    dataset: str
-    source: Path | None
-    entry: str
-    seed: int
-    method: str
-    config: PGKDConfig
-    options: Mapping[str, Any]
-    of: str | None = None
-    of_seed: int | None = None
-    tokens_of: tuple[str, int] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.dataset}, {self.entry}, seed {self.seed}"
-
-
 def read_comparison(file: Path, baseline: str | None = None) -> ComparisonFile:
     """
     Args:
@@ -140,7 +110,7 @@ def read_plan(file: Path, kind: type[PlanT]) -> PlanT:
         raise ConfigError(f"{file}: {explain(error, kind)}") from error
 
 
-def _tune_seed(plan: ComparisonFile) -> int:
+def tune_seed(plan: ComparisonFile) -> int:
     return plan.seeds[0] if plan.tune_seed is None else plan.tune_seed
 
 
@@ -160,9 +130,10 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
     for name, entry in plan.methods.items():
         if "test_rows" in (entry.settings.get("data") or {}):
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")
-        check_method(entry.method or name, entry.options)
+        method = method_of(plan, name)
+        method.checked(entry.options)
         repeated = repeated_by(plan, name)
-        of_one_seed = repeated and method_of(plan, name) == "frozen" and plan.methods[repeated].seeds
+        of_one_seed = repeated and method.repeats == "samples" and plan.methods[repeated].seeds
         if repeated and not of_one_seed and not {*seeds_of(plan, name)} <= {*seeds_of(plan, repeated)}:
             raise ConfigError(f"{what}: method {name!r} has seeds that {repeated!r}, which it repeats, has not")
         if entry.tokens_of is not None:
@@ -175,8 +146,8 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
 
 
 def _check_tokens_of(plan: ComparisonFile, name: str, of: str) -> None:
-    asks = [other for other in plan.methods if method_of(plan, other) in WITH_LLM and not plan.methods[other].tokens_of]
-    if of not in asks or of == name or method_of(plan, name) not in WITH_LLM:
+    asks = [other for other in plan.methods if method_of(plan, other).asks_llm and not plan.methods[other].tokens_of]
+    if of not in asks or of == name or not method_of(plan, name).asks_llm:
         raise ConfigError(
             f"method {name!r}: tokens_of is {of!r}; it is for methods that ask an LLM, and names another of them that "
             f"has none itself: {', '.join(one for one in asks if one != name) or 'there is none'}"
@@ -184,17 +155,17 @@ def _check_tokens_of(plan: ComparisonFile, name: str, of: str) -> None:
 
 
 def repeated_by(plan: ComparisonFile, name: str) -> str | None:
-    """The entry that a control, or `frozen`, takes its samples from; None for other methods.
+    """The entry that one takes counts or samples from; None where its method repeats nothing.
 
     Raises:
         ConfigError: There is none, or there are several and none is named.
     """
-    method, wanted = method_of(plan, name), plan.methods[name].of
-    if method not in (*REPEATS, "frozen"):
+    repeats, wanted = method_of(plan, name).repeats, plan.methods[name].of
+    if repeats is None:
         if wanted is not None:
             raise ConfigError(f"method {name!r} repeats nothing; leave out `of`")
         return None
-    loops = [other for other in plan.methods if method_of(plan, other) in (LOOPS if method in REPEATS else ("pgkd",))]
+    loops = [other for other in plan.methods if repeats in method_of(plan, other).gives]
     if wanted is None and len(loops) == 1:
         return loops[0]
     if wanted not in loops:
@@ -202,8 +173,13 @@ def repeated_by(plan: ComparisonFile, name: str) -> str | None:
     return wanted
 
 
-def method_of(plan: ComparisonFile, name: str) -> str:
-    return plan.methods[name].method or name
+def method_of(plan: ComparisonFile, name: str) -> Method[Any]:
+    """Of an entry.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    return method_named(plan.methods[name].method or name)
 
 
 def seeds_of(plan: ComparisonFile, name: str) -> tuple[int, ...]:
@@ -228,13 +204,13 @@ def narrowed(
             raise ConfigError(f"the comparison has no {what} {unknown[0]!r}; it has {', '.join(known)}")
     overrides = overrides or {}
     named = set(_dotted(overrides))
-    wanted_methods = {other for name in methods or plan.methods for other in _needed(plan, name)}
+    wanted_methods = {other for name in methods or plan.methods for other in needed(plan, name)}
     part = plan.model_copy(
         update={
             "datasets": {name: entry for name, entry in plan.datasets.items() if not datasets or name in datasets},
             "methods": _of_seeds(plan, {name for name in plan.methods if name in wanted_methods}, seeds),
             "seeds": tuple(seeds) or plan.seeds,
-            "tune_seed": _tune_seed(plan),
+            "tune_seed": tune_seed(plan),
             "tune": {key: values for key, values in plan.tune.items() if key not in named},
             "overrides": overrides,
         }
@@ -256,92 +232,18 @@ def _dotted(settings: Settings) -> Iterator[str]:
             yield section
 
 
-def _needed(plan: ComparisonFile, name: str) -> set[str]:
+def needed(plan: ComparisonFile, name: str) -> set[str]:
     """An entry, those whose samples, counts or tokens it takes, and what these take in turn."""
     direct = {other for other in (repeated_by(plan, name), plan.methods[name].tokens_of) if other}
-    return {name}.union(*(_needed(plan, other) for other in direct))
+    return {name}.union(*(needed(plan, other) for other in direct))
 
 
 def _of_seeds(plan: ComparisonFile, names: set[str], seeds: Sequence[int]) -> dict[str, MethodEntry]:
     """Entries with seeds of their own keep those that are asked for; a run that others take from keeps all."""
-    sources = {other for name in names for other in _needed(plan, name) if other != name}
+    sources = {other for name in names for other in needed(plan, name) if other != name}
     kept = {}
     for name, entry in plan.methods.items():
         own = tuple(seed for seed in entry.seeds if not seeds or seed in seeds or name in sources)
         if name in names and (own or not entry.seeds):
             kept[name] = entry.model_copy(update={"seeds": own})
     return kept
-
-
-def cells(plan: ComparisonFile, data: Path | None, tuned: Mapping[str, Settings]) -> list[Cell]:
-    """All cells, each after what it repeats, else by dataset and seed.
-
-    Args:
-        data: Folder with a folder per dataset.
-        tuned: What was chosen for each dataset.
-    """
-    found = [
-        _cell(plan, name, dataset, seed, data, tuned.get(dataset, {}))
-        for dataset, name in product(plan.datasets, plan.methods)
-        for seed in seeds_of(plan, name)
-    ]
-    taken_from = [(cell.seed, *place) for cell in found for place in ((cell.of, cell.of_seed), cell.tokens_of) if place]
-    of_other_seeds = {(name, seed) for own, name, seed in taken_from if name and seed not in (None, own)}
-    first = {(other, seed) for name, seed in of_other_seeds for other in _needed(plan, name)}
-    datasets, seeds = (
-        list(plan.datasets),
-        [*plan.seeds, *(seed for entry in plan.methods.values() for seed in entry.seeds)],
-    )
-
-    def place(cell: Cell) -> tuple[int, bool, int, int]:
-        is_later = (cell.entry, cell.seed) not in first
-        return datasets.index(cell.dataset), is_later, seeds.index(cell.seed), len(_needed(plan, cell.entry))
-
-    return sorted(found, key=place)
-
-
-def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Iterator[tuple[Settings, Cell]]:
-    """The plain student with every combination of the values to choose from."""
-    seed = _tune_seed(plan)
-    for values in product(*plan.tune.values()):
-        chosen: Settings = {}
-        for key, value in zip(plan.tune, values, strict=True):
-            section, _, name = key.rpartition(".")
-            chosen.setdefault(section, {})[name] = value
-        source, config = _source_and_config(plan, dataset, seed, data, chosen)
-        what = ", ".join(f"{key}={value}" for key, value in zip(plan.tune, values, strict=True))
-        yield chosen, Cell(dataset, source, f"tuning {what}", seed, "plain", config, {})
-
-
-def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
-    entry, method, of = plan.methods[name], method_of(plan, name), repeated_by(plan, name)
-    layers = [tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
-    source, config = _source_and_config(plan, dataset, seed, data, *layers)
-    if method == "full_shot":
-        config = config.model_copy(update={"data": config.data.model_copy(update={"rows": None})})
-    of_seed = (*plan.methods[of].seeds, seed)[0] if of and method == "frozen" else None
-    tokens_of = None
-    if entry.tokens_of:
-        others = seeds_of(plan, entry.tokens_of)
-        tokens_of = entry.tokens_of, seed if seed in others else others[0]
-    return Cell(dataset, source, name, seed, method, config, entry.options, of, of_seed, tokens_of)
-
-
-def _chain(plan: ComparisonFile, name: str | None) -> list[str]:
-    """An entry behind those that it repeats in turn: a control of `frozen` has the settings of PGKD too."""
-    return [] if name is None else [*_chain(plan, repeated_by(plan, name)), name]
-
-
-def _source_and_config(
-    plan: ComparisonFile, dataset: str, seed: int, data: Path | None, *layers: Settings
-) -> tuple[Path | None, PGKDConfig]:
-    entry = plan.datasets[dataset]
-    name = entry.source or dataset
-    folder = data / name if data and (data / name / TRAIN_FILE).is_file() else None
-    if folder is None and name not in PRESETS:
-        raise ConfigError(
-            f"dataset {name!r} is neither one of {', '.join(PRESETS)} nor a folder with {TRAIN_FILE} in "
-            f"{data or 'a data directory; name that with --data'}"
-        )
-    flags: Settings = {"seed": seed} if folder else {"seed": seed, "data.dataset": name, "data.data_dir": data}
-    return folder, build_config(layers=(plan.settings, entry.settings, *layers, plan.overrides), flags=flags)

@@ -4,48 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
-from pgkd_agent.experiments.compare.plan import Cell
-from pgkd_agent.experiments.methods import REPEATS, WITH_LLM, Outcome, Setting, prompt_hash
+from pgkd_agent.experiments.compare.cells import Cell
+from pgkd_agent.experiments.methods import Outcome, Setting, Work
 from pgkd_agent.files import as_line, write_whole
 from pgkd_agent.metrics.intervals import NO_LABEL, NOT_ASKED
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.types import TokenUsage, label_names
 
-STEPPED = ("pgkd", "evokd", "evokd_init")
-"""Methods with the KD steps of the settings."""
-PROMPTED = ("zero_shot", "few_shot")
-"""Methods without a student."""
-HOW_ASKED = {
-    "cache",
-    "cache_counts",
-    "prices",
-    "threads",
-    "timeout",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-}
-"""Settings of a teacher that do not change what it is asked."""
 
-
-@dataclass(frozen=True)
-class Done:
+@dataclass(frozen=True, kw_only=True)
+class Done(Work):
     """A finished cell, as it is stored.
 
     Attributes:
         gold, predicted: Class ids of the test rows; `NO_LABEL` where an LLM named none, `NOT_ASKED` where it was not
             asked about a row.
-        predict_seconds: That the predictions took; None where not known.
         num_classes: Of the taxonomy.
-        cost: Of the teacher in the currency of the price table, None where its price is not known.
-        accepted: Rows per label that each KD step added.
     """
 
     dataset: str
@@ -55,33 +35,21 @@ class Done:
     gold: tuple[int, ...]
     predicted: tuple[int, ...]
     num_classes: int
-    validation_loss: float | None
-    accepted: tuple[Mapping[str, int], ...]
-    rows: int
-    gradient_steps: int
-    requests: int
     input_tokens: int
     output_tokens: int
-    cost: float | None
-    seconds: float
-    predict_seconds: float | None = None
 
 
 def named(done: Done, cell: Cell) -> Done:
     """A stored cell under the names of this plan, and at its prices."""
-    cost = (
-        done.cost if cell.config.teacher.ensemble else _cost(cell, done.requests, done.input_tokens, done.output_tokens)
-    )
+    usage = TokenUsage(done.input_tokens, done.output_tokens)
+    cost = done.cost if cell.config.teacher.ensemble else _cost(cell, done.requests, usage)
     return replace(done, dataset=cell.dataset, entry=cell.entry, cost=cost)
 
 
-def _cost(cell: Cell, requests: int, input_tokens: int, output_tokens: int) -> float | None:
+def _cost(cell: Cell, requests: int, usage: TokenUsage) -> float | None:
     """Of one teacher; 0 of a method that asks none."""
-    if not requests:
-        return 0.0
-    return load_prices(cell.config.teacher.prices).cost(
-        cell.config.teacher.spec, TokenUsage(input_tokens, output_tokens)
-    )
+    teacher = cell.config.teacher
+    return load_prices(teacher.prices).cost(teacher.spec, usage) if requests else 0.0
 
 
 def done_of(cell: Cell, task: Task, outcome: Outcome) -> Done:
@@ -89,26 +57,19 @@ def done_of(cell: Cell, task: Task, outcome: Outcome) -> Done:
     predicted = [NOT_ASKED] * len(task.test)
     for number, name in zip(outcome.asked or range(len(task.test)), outcome.predicted, strict=True):
         predicted[number] = index.get(name, NO_LABEL)
+    work = {part.name: getattr(outcome, part.name) for part in fields(Work)}
+    if outcome.cost is None:
+        work["cost"] = _cost(cell, outcome.requests, outcome.usage)
     return Done(
         dataset=cell.dataset,
         entry=cell.entry,
         seed=cell.seed,
-        method=cell.method,
+        method=cell.method.name,
         gold=tuple(index[row.label] for row in task.test),
         predicted=tuple(predicted),
         num_classes=len(task.taxonomy),
-        validation_loss=outcome.validation_loss,
-        accepted=outcome.accepted,
-        rows=outcome.rows,
-        gradient_steps=outcome.gradient_steps,
-        requests=outcome.requests,
-        input_tokens=outcome.usage.input_tokens,
-        output_tokens=outcome.usage.output_tokens,
-        cost=_cost(cell, outcome.requests, outcome.usage.input_tokens, outcome.usage.output_tokens)
-        if outcome.cost is None
-        else outcome.cost,
-        seconds=outcome.seconds,
-        predict_seconds=outcome.predict_seconds,
+        **asdict(outcome.usage),
+        **work,
     )
 
 
@@ -119,33 +80,15 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
     labels = [[label.name, label.description] for label in task.taxonomy]
     content = json.dumps([rows, labels, task.description], ensure_ascii=False)
     identity = {
-        "method": cell.method,
+        "method": cell.method.name,
         "options": dict(cell.options),
-        "config": _settings_of(cell),
+        "config": cell.method.settings_read(cell.config),
         "rows_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "accepted": setting.accepted,
         "pool": None if pool is None else [[[row.text, row.label] for row in step] for step in pool],
-        "prompt_sha256": prompt_hash(cell.method, cell.config),
+        "prompt_sha256": cell.method.prompt_hash(cell.config),
     }
     return dict(json.loads(json.dumps(identity)))
-
-
-def _settings_of(cell: Cell) -> dict[str, Any]:
-    """Settings that matter to the method."""
-    return cell.config.model_dump(mode="json", exclude=_left_out(cell.method))
-
-
-def _left_out(method: str) -> dict[str, Any]:
-    """Settings that do not matter to a method; where rows and replies lie, and how fast it goes, does to none."""
-    unused = [] if method in STEPPED else ["pgkd", "evidence"]
-    if method not in WITH_LLM:
-        unused += ["teacher", "zero_shot", "budget"]
-    if method in PROMPTED:
-        unused += ["student"]
-    student = set() if method in ("pgkd", "frozen", *REPEATS) else {"soft_labels"}  # for a history with written rows
-    if method in PROMPTED or method not in (*WITH_LLM, "frozen"):
-        unused += ["guardrails"]
-    return {"teacher": HOW_ASKED, "student": student, **dict.fromkeys(unused, True), "data": {"data_dir"}}
 
 
 def read_cell(file: Path) -> Done | None:

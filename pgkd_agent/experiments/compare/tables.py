@@ -1,4 +1,4 @@
-"""A filled grid as records, CSV, Markdown and LaTeX."""
+"""A filled grid as records, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import numpy as np
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.experiments.compare.grid import Grid
-from pgkd_agent.experiments.compare.markdown import cost_text, score_text, seconds_text, spread_text, table
+from pgkd_agent.experiments.compare.markdown import cost_text, score_text, seconds_text, table
 from pgkd_agent.experiments.compare.plan import ComparisonFile, seeds_of
 from pgkd_agent.experiments.compare.records import Done
 from pgkd_agent.metrics.intervals import METRICS, NOT_ASKED, Difference, Spread, paired_difference, spread
 
 TIMED_TEXTS = 64
 
+AMOUNTS = ("seeds", "test rows", "rows", "gradient steps", "calls", "tokens", "cost", "s", f"s for {TIMED_TEXTS} texts")
 HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
 
 
@@ -86,16 +87,8 @@ def to_json(plan: ComparisonFile, grid: Grid) -> dict[str, Any]:
 def to_csv(grid: Grid) -> str:
     """A row for each cell."""
     columns = ("dataset", "entry", "seed", "method")
-    amounts = (
-        "rows",
-        "gradient_steps",
-        "requests",
-        "input_tokens",
-        "output_tokens",
-        "cost",
-        "seconds",
-        "predict_seconds",
-    )
+    tokens = ("requests", "input_tokens", "output_tokens", "cost")
+    amounts = ("rows", "gradient_steps", *tokens, "seconds", "predict_seconds")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *METRICS, "validation_loss", *amounts])
@@ -117,18 +110,7 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
     for dataset in plan.datasets:
         here = [line for line in shown if line.dataset == dataset]
         has_paper = any(line.paper for line in here)
-        headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else [])]
-        headings += [
-            "seeds",
-            "test rows",
-            "rows",
-            "gradient steps",
-            "calls",
-            "tokens",
-            "cost",
-            "s",
-            f"s for {TIMED_TEXTS} texts",
-        ]
+        headings = ["", *HEADINGS.values(), *(["in the paper"] if has_paper else []), *AMOUNTS]
         title = f"### {dataset}"
         if chosen := grid.tuned.get(dataset):
             title += "\n\nChosen on validation rows: " + ", ".join(
@@ -140,34 +122,6 @@ def to_markdown(plan: ComparisonFile, grid: Grid) -> str:
     if notes:
         parts.append("Missing:\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
-
-
-def to_latex(plan: ComparisonFile, grid: Grid, metric: str) -> str:
-    """One metric, a column a dataset; needs the package booktabs."""
-    by_place = {(line.dataset, line.entry): line for line in lines(plan, grid)}
-    body = []
-    for entry in plan.methods:
-        values = [
-            spread_text(by_place[dataset, entry].metrics[metric]).replace("±", r"$\pm$")
-            if (dataset, entry) in by_place
-            else "--"
-            for dataset in plan.datasets
-        ]
-        body.append(" & ".join([_escaped(entry), *values]) + r" \\")
-    head = " & ".join(["", *map(_escaped, plan.datasets)]) + r" \\"
-    columns = "l" + "r" * len(plan.datasets)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
 
 
 def _line(
@@ -237,23 +191,8 @@ def _seconds_per_batch(cells: Sequence[Done]) -> float | None:
 
 def _cells(line: Line, has_paper: bool) -> list[str]:
     scores = [score_text(line.metrics[name], line.differences.get(name)) for name in METRICS]
-    paper = (
-        [", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())] if has_paper else []
-    )
-    amounts = [
-        f"{value:,.0f}"
-        for value in (line.seeds, line.test_rows, line.rows, line.gradient_steps, line.requests, line.tokens)
-    ]
-    return [
-        line.entry,
-        *scores,
-        *paper,
-        *amounts,
-        cost_text(line.cost),
-        f"{line.seconds:,.0f}",
-        seconds_text(line.predict_seconds),
-    ]
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{character}" if character in "_&%#$" else character for character in text)
+    paper = ", ".join(f"{HEADINGS.get(name, name)} {value:g}" for name, value in line.paper.items())
+    amounts = (line.seeds, line.test_rows, line.rows, line.gradient_steps, line.requests, line.tokens)
+    numbers = [f"{value:,.0f}" for value in amounts]
+    seconds = [f"{line.seconds:,.0f}", seconds_text(line.predict_seconds)]
+    return [line.entry, *scores, *([paper] if has_paper else []), *numbers, cost_text(line.cost), *seconds]

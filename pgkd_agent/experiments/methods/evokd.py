@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherOutputError
-from pgkd_agent.experiments.methods.generated import prompt_file, rephrased
+from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
+from pgkd_agent.experiments.methods.generated import own_prompts, rephrased
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
+from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.rows import take_shots
-from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, on_test, unselected_student
 from pgkd_agent.loop.evidence import score_rows
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import History, texts_of
@@ -24,12 +24,11 @@ from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import reply_tokens
-from pgkd_agent.teacher.prompting.templates import label_values, load_prompt
+from pgkd_agent.teacher.prompting.templates import label_values
 from pgkd_agent.text import shorten
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
 
 if TYPE_CHECKING:
-    from pgkd_agent.student.student import TorchStudent
     from pgkd_agent.teacher.calls.call_log import RawReply
     from pgkd_agent.teacher.calls.gated import GatedChatModel
 
@@ -47,48 +46,54 @@ PER_CALL = 8
 """Samples asked for at a time."""
 
 
-def evokd(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4) -> Outcome:
+class EvoKDOptions(Options):
+    shots: Count = 1
+    """Real rows of each class."""
+    steps: Count = 200
+    """Gradient steps on the first rows, rounded up to whole epochs."""
+    passes: Count = 4
+    """Epochs over all rows so far after each step."""
+
+
+class EvoKDInitOptions(EvoKDOptions):
+    num_aug: Count = 6
+    """Rephrasings of a row."""
+
+
+def evokd(setting: Setting, options: EvoKDOptions) -> Outcome:
     """EvoKD from `shots` real rows of each class; steps and samples a step are those of `pgkd`.
 
     Validation rows are not used: the student is the last one.
-
-    Args:
-        steps: Gradient steps on the first rows, rounded up to whole epochs.
-        passes: Epochs over all rows so far after each step.
     """
-    return _evolve(setting, take_shots(setting, shots), steps, passes, needs_samples=True)
+    return _evolve(setting, take_shots(setting, options.shots), options, needs_samples=True)
 
 
-def evokd_init(setting: Setting, shots: int = 1, steps: int = 200, passes: int = 4, num_aug: int = 6) -> Outcome:
+def evokd_init(setting: Setting, options: EvoKDInitOptions) -> Outcome:
     """EvoKD that begins with rephrased rows too, as AugGPT makes them; a cap on tokens leaves them half of it.
 
     Where EvoKD then adds nothing, the student is that of the rephrased rows.
-
-    Args:
-        shots, steps, passes: As those of `evokd`.
-        num_aug: Rephrasings of a row.
     """
-    started = time.perf_counter()
-    rows, requests, usage = rephrased(_with_half(setting), take_shots(setting, shots), num_aug)
-    outcome = _evolve(setting, rows, steps, passes, needs_samples=False)
-    return replace(
-        outcome,
-        requests=outcome.requests + requests,
-        usage=outcome.usage + usage,
-        seconds=time.perf_counter() - started,
-    )
+    rows, requests, usage = rephrased(_with_half(setting), take_shots(setting, options.shots), options.num_aug)
+    outcome = _evolve(setting, rows, options, needs_samples=False)
+    return replace(outcome, requests=outcome.requests + requests, usage=outcome.usage + usage)
 
 
-def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int, needs_samples: bool) -> Outcome:
-    started = time.perf_counter()
+def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, needs_samples: bool) -> Outcome:
+    from pgkd_agent.teacher.calls.models import open_models
+
     task, config, rows = setting.task, setting.config, list(first)
-    before = _student(setting, math.ceil(steps / batches(len(rows), config)))
+    before = unselected_student(setting, math.ceil(options.steps / batches(len(rows), config)))
     done = before.fit(rows, rows, 0).gradient_steps
-    student = _student(setting, passes)
+    student = unselected_student(setting, options.passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
     screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
-    with _teacher(setting) as teacher:
+    longest = reply_tokens(own_prompts("evokd_writing")[0], task.train, config.teacher, PER_CALL)
+    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    log = setting.folder / "calls.sqlite"
+    with open_models(None, [(config.teacher, longest)], config.seed, budget, log) as (model,):
+        model.caller.check()
+        teacher = _AnalysingTeacher(model, setting)
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):
             samples = teacher.write(kd_step, score_rows(newest, seen, task.taxonomy), first)
             accepted = screener.screen(samples, History.of(tuple(rows)), frozenset(), kd_step).accepted
@@ -106,46 +111,21 @@ def _evolve(setting: Setting, first: Sequence[Example], steps: int, passes: int,
         if needs_samples:
             raise TeacherOutputError(nothing)
         logger.warning("%s; the student has the rephrased rows", nothing)
-    return Outcome(
-        *on_test(setting, student.predict),
+    return replace(
+        on_test(setting, student.predict),
         rows=len(rows),
         gradient_steps=done,
         requests=teacher.requests,
         usage=teacher.usage,
-        seconds=time.perf_counter() - started,
     )
-
-
-def _student(setting: Setting, epochs: int) -> TorchStudent:
-    """One that goes on from where it is, for as many epochs."""
-    from pgkd_agent.student.recipe import recipe_for
-
-    rates = recipe_for(setting.config.student).learning_rates[:1]  # there are no validation rows to choose one by
-    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
 
 
 def _with_half(setting: Setting) -> Setting:
     """With half of the tokens, where they are capped."""
     most = setting.config.budget.max_tokens
-    return (
-        setting if most is None else replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
-    )
-
-
-@contextmanager
-def _teacher(setting: Setting) -> Iterator[_AnalysingTeacher]:
-    if hasattr(setting.teacher, "write"):
-        raise ConfigError("EvoKD needs a teacher that is a chat model; this one only has write()")
-    from pgkd_agent.teacher.calls.models import open_models
-
-    config = setting.config
-    template = load_prompt(str(prompt_file("evokd_writing")))
-    teachers = [(config.teacher, reply_tokens(template, setting.task.train, config.teacher, PER_CALL))]
-    setting.folder.mkdir(parents=True, exist_ok=True)
-    budget = Budget(config.budget, load_prices(config.teacher.prices))
-    with open_models(setting.teacher, teachers, config.seed, budget, setting.folder / "calls.sqlite") as (model,):
-        model.caller.check()
-        yield _AnalysingTeacher(model, setting)
+    if most is None:
+        return setting
+    return replace(setting, config=setting.config.changed({"budget.max_tokens": most // 2}))
 
 
 class _AnalysingTeacher:
@@ -163,9 +143,8 @@ class _AnalysingTeacher:
         self.usage = TokenUsage()
         self.stopped_by = ""
         self._model = model
-        self._setting = setting
-        task = setting.task
-        zero_shot = setting.config.zero_shot
+        self._task, self._config = setting.task, setting.config
+        zero_shot, task = setting.config.zero_shot, setting.task
         self._classifier = ZeroShotClassifier(model.for_labels(), zero_shot, task.taxonomy, task.description)
         self._analyses: list[str] = []
 
@@ -175,8 +154,9 @@ class _AnalysingTeacher:
         labels: dict[int, str | None] = {}
         try:
             self._analyses.append(self._analysis(kd_step, scored))
-            for index, size in enumerate(self._sizes(), 1):
-                texts += self._texts(kd_step, index, size, first)
+            wanted = self._config.pgkd.pgkd_batch_size
+            for index, done in enumerate(range(0, wanted, PER_CALL), 1):
+                texts += self._texts(kd_step, index, min(PER_CALL, wanted - done), first)
         except BudgetExceededError as error:
             self.stopped_by = str(error)
         try:
@@ -185,34 +165,26 @@ class _AnalysingTeacher:
                 labels[number] = answer.label
         except BudgetExceededError as error:
             self.stopped_by = str(error)
-        return [
-            GeneratedSample(text, label)
-            for number, text in enumerate(texts)
-            if (label := labels.get(number)) is not None
-        ]
-
-    def _sizes(self) -> list[int]:
-        wanted = self._setting.config.pgkd.pgkd_batch_size
-        return [min(PER_CALL, wanted - done) for done in range(0, wanted, PER_CALL)]
+        return [GeneratedSample(text, label) for number, text in enumerate(texts) if (label := labels.get(number))]
 
     def _texts(self, kd_step: int, index: int, size: int, first: Sequence[Example]) -> list[str]:
         from pgkd_agent.teacher.prompting.parsing import parse_samples
 
-        drawn = rng(self._setting.config.seed, kd_step, f"evokd/{index}")
+        drawn = rng(self._config.seed, kd_step, f"evokd/{index}")
         shots = drawn.sample(list(first), min(SHOWN, len(first)))
         values = {
             "classification_report": self._analyses[-1],
             "few_shot": [{"text": self._cut(row.text), "label": row.label} for row in shots],
             "num_samples": size,
         }
-        form = self._model.sample_form(label_names(self._setting.task.taxonomy), size)
+        form = self._model.sample_form(label_names(self._task.taxonomy), size)
         reply = self._ask(kd_step, index, "evokd_writing", values, form)
         return [sample.text for sample in parse_samples(reply.text).samples[:size]]
 
     def _analysis(self, kd_step: int, scored: Sequence[EvidenceItem]) -> str:
         from pgkd_agent.teacher.prompting.parsing import without_thinking
 
-        drawn = rng(self._setting.config.seed, kd_step, "evokd/analysis")
+        drawn = rng(self._config.seed, kd_step, "evokd/analysis")
 
         def some(right: bool) -> list[dict[str, str]]:
             items = [item for item in scored if (item.gold_label == item.predicted_label) == right]
@@ -241,11 +213,11 @@ class _AnalysingTeacher:
         from pgkd_agent.teacher.calls.question import CallId, reply_of
         from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 
-        task, template = self._setting.task, load_prompt(str(prompt_file(prompt)))
-        taxonomy = [label_values(label) for label in task.taxonomy]
+        template = own_prompts(prompt)[0]
+        taxonomy = [label_values(label) for label in self._task.taxonomy]
         chain = ChatPrompt(template) | self._model.bind(**(form or {})) | reply_of
         which = CallId(kd_step, index).config(template.hash)
-        first = {"taxonomy": taxonomy, "task_description": task.description, **values}
+        first = {"taxonomy": taxonomy, "task_description": self._task.description, **values}
         reply = until_it_fits(lambda shown: chain.invoke(shown, which), first, _with_fewer_rows)
         self._count(reply)
         return reply
@@ -255,7 +227,7 @@ class _AnalysingTeacher:
         self.usage += reply.usage
 
     def _cut(self, text: str) -> str:
-        return shorten(text, self._setting.config.teacher.max_text_chars)
+        return shorten(text, self._config.teacher.max_text_chars)
 
 
 def _with_fewer_rows(values: dict[str, Any]) -> dict[str, Any] | None:
@@ -263,3 +235,24 @@ def _with_fewer_rows(values: dict[str, Any]) -> dict[str, Any] | None:
         return None
     logger.info("EvoKD: prompt too long for the teacher, half of its rows are left out")
     return {**values, **{pool: values[pool][: len(values[pool]) // 2] for pool in POOLS if pool in values}}
+
+
+READS = ("student", "pgkd", "evidence", "guardrails", *TEACHER)
+METHODS = (
+    Method(
+        "evokd",
+        evokd,
+        EvoKDOptions,
+        READS,
+        ignores=HARD_LABELS,
+        prompts=lambda config: [*own_prompts("evokd_analysis", "evokd_writing"), labelling_prompt(config)],
+    ),
+    Method(
+        "evokd_init",
+        evokd_init,
+        EvoKDInitOptions,
+        READS,
+        ignores=HARD_LABELS,
+        prompts=lambda config: [*own_prompts("evokd_analysis", "evokd_writing", "auggpt"), labelling_prompt(config)],
+    ),
+)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
 from pgkd_agent.experiments.methods.loops import AcceptAll
-from pgkd_agent.experiments.methods.rows import take_shots, train_in_stages
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
+from pgkd_agent.experiments.methods.rows import RowOptions, take_shots, train_in_stages
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
 from pgkd_agent.experiments.methods.sungen import learn_weights
 from pgkd_agent.files import resource_folder
@@ -26,16 +26,9 @@ from pgkd_agent.seeding import derive_seed, rng
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import open_teacher, teacher_prompt
+from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
 from pgkd_agent.text import normalize
-from pgkd_agent.types import (
-    Evidence,
-    Example,
-    Label,
-    TeacherReply,
-    TeacherRequest,
-    TokenUsage,
-    label_names,
-)
+from pgkd_agent.types import Evidence, Example, Label, TeacherReply, TeacherRequest, TokenUsage, label_names
 
 logger = logging.getLogger(__name__)
 
@@ -43,34 +36,45 @@ VALIDATION_SHARE = 0.1
 """Of the generated rows; the source's 90/10 split."""
 
 
+class ZeroGenOptions(Options):
+    per_class: Count = 10
+    """Texts asked for of each class, rounded up to whole requests."""
+
+
+class SunGenOptions(ZeroGenOptions):
+    rounds: Count = 10
+    """Times that the student trains for an epoch and the weights change."""
+
+
+class AugGPTOptions(RowOptions):
+    num_aug: Count = 6
+    """Rephrasings of a row."""
+
+
 def prompt_file(name: str) -> Path:
     return resource_folder("prompts") / "methods" / f"{name}.j2"
 
 
-def zerogen(setting: Setting, per_class: int = 10) -> Outcome:
+def own_prompts(*names: str) -> list[PromptTemplate]:
+    """Of `prompts/methods`."""
+    return [load_prompt(str(prompt_file(name))) for name in names]
+
+
+def zerogen(setting: Setting, options: ZeroGenOptions) -> Outcome:
     """ZeroGen (Ye et al. 2022): the teacher writes texts from the names of the classes, and no real row is used.
 
     Trained and selected on generated rows alone, with the student's own recipe instead of the source's (3 epochs at
     2e-5, at which a small encoder learns nothing), and sampled at the teacher's temperature instead of by nucleus.
-
-    Args:
-        per_class: Texts asked for of each class, rounded up to whole requests.
     """
-    return _on_generated(setting, per_class, 0)
+    return _on_generated(setting, options.per_class, 0)
 
 
-def sungen(setting: Setting, per_class: int = 10, rounds: int = 10) -> Outcome:
-    """SunGen (Gao et al. 2023): the texts of ZeroGen, with weights learned by a noise-robust loss on them.
-
-    Args:
-        per_class: As that of `zerogen`.
-        rounds: Times that the student trains for an epoch and the weights change.
-    """
-    return _on_generated(setting, per_class, rounds)
+def sungen(setting: Setting, options: SunGenOptions) -> Outcome:
+    """SunGen (Gao et al. 2023): the texts of ZeroGen, with weights learned by a noise-robust loss on them."""
+    return _on_generated(setting, options.per_class, options.rounds)
 
 
 def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
-    started = time.perf_counter()
     screened, reply = _write(setting, per_class)
     rows = [Example(item.text, item.label) for item in screened.accepted]
     rng(setting.config.seed, 0, "generated").shuffle(rows)
@@ -81,13 +85,12 @@ def _on_generated(setting: Setting, per_class: int, rounds: int) -> Outcome:
     weights = _learned_weights(setting, train, rounds) if rounds else None
     student = new_student(setting)
     fit = student.fit(train, validation, 0, weights)
-    return Outcome(
-        *on_test(setting, student.predict),
+    return replace(
+        on_test(setting, student.predict),
         rows=len(train),
         gradient_steps=fit.gradient_steps + rounds * batches(len(train), setting.config),
         requests=reply.num_requests + screened.num_requests,
         usage=reply.usage + screened.usage,
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -118,30 +121,24 @@ class _EpochLearner:
         return self._student.predict(texts), self._student.head_inputs(texts)
 
 
-def auggpt(setting: Setting, shots: int | None = None, steps: int | None = None, num_aug: int = 6) -> Outcome:
-    """AugGPT (Dai et al. 2023): the teacher says each training row in other words; the label is inherited.
-
-    Args:
-        shots, steps: As those of `eda`.
-        num_aug: Rephrasings of a row.
-    """
-    started = time.perf_counter()
-    rows, requests, usage = rephrased(setting, take_shots(setting, shots), num_aug)
-    outcome = train_in_stages(setting, [rows], steps, shots is None)
-    return replace(outcome, requests=requests, usage=usage, seconds=time.perf_counter() - started)
+def auggpt(setting: Setting, options: AugGPTOptions) -> Outcome:
+    """AugGPT (Dai et al. 2023): the teacher says each training row in other words; the label is inherited."""
+    rows, requests, usage = rephrased(setting, take_shots(setting, options.shots), options.num_aug)
+    outcome = train_in_stages(setting, [rows], options.steps, options.shots is None)
+    return replace(outcome, requests=requests, usage=usage)
 
 
 def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[list[Example], int, TokenUsage]:
     """Rows and `num_aug` rephrasings of each, without texts of held-out rows; calls and tokens that it took."""
     rows = {normalize(row.text): row for row in real}
     held_out = {normalize(row.text) for row in (*setting.task.validation, *setting.task.test)}
-    requests, usage = 0, TokenUsage()
+    requests, usage, labels = 0, TokenUsage(), {label.name: label for label in setting.task.taxonomy}
     asked = list(real)
     rng(setting.config.seed, 0, "rephrased").shuffle(asked)  # so that a cap does not leave out the last classes
-    with _teacher(setting, "auggpt", num_aug, AcceptAll()) as opened:
+    with _teacher(setting, "auggpt", num_aug, AcceptAll()) as (teacher, _):
         for number, row in enumerate(asked, 1):
             try:
-                reply = opened.teacher.write(_about(setting, row, number, num_aug))
+                reply = teacher.write(_request(setting, number, num_aug, (labels[row.label],), (row,)))
             except TeacherOutputError as error:  # of one row; the others may go better
                 requests += len(error.raw_replies)
                 logger.warning("row %d of %d was not rephrased: nothing readable came", number, len(asked))
@@ -162,35 +159,20 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     task, config = setting.task, setting.config
     per_request = math.ceil(per_class / math.ceil(per_class / config.teacher.samples_per_request))
     number = math.ceil(per_class / per_request) * per_request * len(task.taxonomy)
-    rules = config.guardrails.model_copy(update={"max_per_class": number})
-    screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
+    rules = config.guardrails.changed({"max_per_class": number})
+    screener: Screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
-    with _teacher(setting, "zerogen", per_request, screener) as opened:
-        reply = _what_came(opened.teacher.write(request))
-        return opened.screener.screen(reply.samples, History(()), reply.shown_texts, 1), reply
-
-
-def _what_came(reply: TeacherReply) -> TeacherReply:
-    """What came; of a teacher that a cap cut short at least something.
-
-    Raises:
-        BudgetExceededError: Nothing came.
-    """
-    if reply.stopped_by and not reply.samples:
-        raise BudgetExceededError(reply.stopped_by)
-    return reply
-
-
-def _about(setting: Setting, row: Example, number: int, num_samples: int) -> TeacherRequest:
-    """A request of its own for a row: the only row of the only class."""
-    label = next(label for label in setting.task.taxonomy if label.name == row.label)
-    return _request(setting, number, num_samples, (label,), (row,))
+    with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
+        reply = teacher.write(request)
+        if reply.stopped_by and not reply.samples:
+            raise BudgetExceededError(reply.stopped_by)
+        return screener.screen(reply.samples, History(()), reply.shown_texts, 1), reply
 
 
 def _request(
     setting: Setting, kd_step: int, num_samples: int, taxonomy: tuple[Label, ...], train: tuple[Example, ...]
 ) -> TeacherRequest:
-    """Without evidence, and with a report that makes all classes alike."""
+    """Without evidence, and with a report that makes all classes alike; of these classes and rows alone."""
     return TeacherRequest(
         kd_step=kd_step,
         num_samples=num_samples,
@@ -203,35 +185,32 @@ def _request(
     )
 
 
-@dataclass(frozen=True)
-class _Opened:
-    teacher: Teacher
-    screener: Screener
-
-
 @contextmanager
-def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) -> Iterator[_Opened]:
+def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) -> Iterator[tuple[Teacher, Screener]]:
     """The teacher of the settings with another prompt; calls that were answered before are taken from the log.
 
     Args:
         at_a_time: Samples of a request.
     """
-    config = setting.config
-    changes: dict[str, object] = {
-        "prompt": str(prompt_file(prompt)),
-        "mode": "chain",
-        "samples_per_request": at_a_time,
-    }
-    config = config.model_copy(
-        update={
-            "pgkd": config.pgkd.model_copy(update={"num_kd_steps": 1}),  # else no teacher is opened
-            "teacher": config.teacher.model_copy(update=changes),
+    config = setting.config.changed(
+        {
+            "pgkd.num_kd_steps": 1,  # else no teacher is opened
+            "teacher.prompt": str(prompt_file(prompt)),
+            "teacher.mode": "chain",
+            "teacher.samples_per_request": at_a_time,
         }
     )
     budget = Budget(config.budget, load_prices(config.teacher.prices))
-    setting.folder.mkdir(parents=True, exist_ok=True)
     template, log = teacher_prompt(config.teacher), setting.folder / "calls.sqlite"
-    with open_teacher(setting.teacher, template, setting.task, config, screener, budget, log) as opened:
+    with open_teacher(None, template, setting.task, config, screener, budget, log) as opened:
         opened.check()
         assert opened.teacher is not None
-        yield _Opened(opened.teacher, opened.screener)
+        yield opened.teacher, opened.screener
+
+
+READS = ("student", "guardrails", *TEACHER)
+METHODS = (
+    Method("zerogen", zerogen, ZeroGenOptions, READS, ignores=HARD_LABELS, prompts=lambda _: own_prompts("zerogen")),
+    Method("sungen", sungen, SunGenOptions, READS, ignores=HARD_LABELS, prompts=lambda _: own_prompts("zerogen")),
+    Method("auggpt", auggpt, AugGPTOptions, READS, ignores=HARD_LABELS, prompts=lambda _: own_prompts("auggpt")),
+)

@@ -3,59 +3,74 @@
 from __future__ import annotations
 
 import shutil
-import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 
+from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Setting, of_steps
-from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Flag, Folder, Method, Options
+from pgkd_agent.experiments.methods.prompted import labelling_prompt
+from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Predict, Setting, on_test
+from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Guardrails, Screened
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.pipeline import resume, run
 from pgkd_agent.runs.directory import START_FILES
 from pgkd_agent.seeding import rng
-from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent.teacher.opening import teacher_prompt
+from pgkd_agent.teacher.prompting.templates import PromptTemplate
+from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 
-def plain(setting: Setting) -> Outcome:
+def plain(setting: Setting, options: Options) -> Outcome:
     """The student on the real rows alone: Algorithm 1, line 1."""
     return _in_steps(setting, None, 0, AcceptAll())
 
 
-def pgkd(setting: Setting) -> Outcome:
+def pgkd(setting: Setting, options: Options) -> Outcome:
     """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
-    started = time.perf_counter()
     folder = setting.folder / "run"
     if all((folder / name).exists() for name in START_FILES):
-        result = resume(folder, setting.teacher)
+        result = resume(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        result = run(setting.task, setting.config, setting.teacher, folder)
-    predict, training = result.classifier.probabilities, result.training
-    outcome = of_steps(setting, training.steps, training.best_step, training.history, predict, started)
+        result = run(setting.task, setting.config, None, folder)
+    outcome = _of_steps(setting, result.training, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
 
 
-def frozen(setting: Setting, samples: int | None = None, at_once: bool = False) -> Outcome:
+def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
+    """Also what an agent falls back to, and what samples are verified with."""
+    yield teacher_prompt(config.teacher)
+    if config.teacher.mode == "agent":
+        yield teacher_prompt(config.teacher.changed({"mode": "chain", "prompt": None}))
+    if config.guardrails.verify:
+        yield labelling_prompt(config)
+
+
+class FrozenOptions(Options):
+    samples: Count | None = None
+    """Only so many, the first that were accepted; None takes all."""
+    at_once: Flag = False
+    """All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
+    `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit."""
+
+
+def frozen(setting: Setting, options: FrozenOptions) -> Outcome:
     """The loop with the samples that a run of PGKD accepted, step by step: an LLM writes once for many students.
 
     They are screened again. Those of a run with another seed were written for another student, with other rows in view,
     some of which are validation rows here: PGKD without guidance by the student at hand.
-
-    Args:
-        samples: Only so many, the first that were accepted; None takes all.
-        at_once: All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
-            `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit.
     """
     if setting.pool is None:
         raise ConfigError("`frozen` trains on what a run of PGKD accepted: name the method it belongs to (`of`)")
-    pool = _first(setting.pool, samples)
-    if at_once:
+    pool = _first(setting.pool, options.samples)
+    if options.at_once:
         pool = [[row for step in pool for row in step]]
     task = setting.task
     screener = Guardrails(setting.config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
@@ -73,7 +88,7 @@ def _first(pool: Sequence[Sequence[Example]], number: int | None) -> list[Sequen
     return [step[: number - start] for step, start in zip(pool, before, strict=False) if start < number]
 
 
-def control(setting: Setting) -> Outcome:
+def control(setting: Setting, options: Options) -> Outcome:
     """The loop with the teacher's samples replaced by real training rows once more: as many of each class in each step.
 
     Steps, fits and selection are those of the run of PGKD, whose patience it does not apply again, so what PGKD has
@@ -82,9 +97,14 @@ def control(setting: Setting) -> Outcome:
     return _repeat(setting, None)
 
 
-def control_eda(setting: Setting, wordnet: str = str(WORDNET)) -> Outcome:
+class WordNetOptions(Options):
+    wordnet: Folder = str(WORDNET)
+    """Where its files are."""
+
+
+def control_eda(setting: Setting, options: WordNetOptions) -> Outcome:
     """`control` with a variant by EDA of each repeated row."""
-    return _repeat(setting, wordnet_synonyms(Path(wordnet)))
+    return _repeat(setting, wordnet_synonyms(Path(options.wordnet)))
 
 
 def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
@@ -96,12 +116,26 @@ def _repeat(setting: Setting, synonyms: Synonyms | None) -> Outcome:
 
 def _in_steps(setting: Setting, teacher: Teacher | None, number: int, screener: Screener) -> Outcome:
     """The loop over a number of steps that is known: the run behind it has had patience already."""
-    started = time.perf_counter()
     student = LoopStudent(setting)
     config = setting.config.changed({"pgkd.num_kd_steps": number, "pgkd.patience_limit": number})
     result = run_pgkd(setting.task, student, teacher if number else None, screener, config)
-    started -= student.seconds_saved
-    return of_steps(setting, result.steps, result.best_step, result.history, student.predict, started)
+    return replace(_of_steps(setting, result, student.predict), seconds=student.seconds_saved)
+
+
+def _of_steps(setting: Setting, result: PGKDResult, predict: Predict) -> Outcome:
+    """The outcome of a loop."""
+    per_step = [
+        [row.label for row in result.history.rows if row.kd_step == kd_step] for kd_step in range(len(result.steps))
+    ]
+    return replace(
+        on_test(setting, predict),
+        validation_loss=result.steps[result.best_step].validation.loss,
+        accepted=tuple(dict(sorted(Counter(labels).items())) for labels in per_step[1:]),
+        rows=len(result.history),
+        gradient_steps=sum(step.gradient_steps for step in result.steps),
+        requests=sum(step.num_requests for step in result.steps),
+        usage=sum((step.usage for step in result.steps), TokenUsage()),
+    )
 
 
 class PoolTeacher:
@@ -159,3 +193,20 @@ class AcceptAll:
     ) -> Screened:
         accepted = (HistoryRow(item.text, item.label, kd_step, item.request_index) for item in samples)
         return Screened(tuple(accepted), ())
+
+
+METHODS = (
+    Method("plain", plain, Options, ("student",), ignores=HARD_LABELS),
+    Method("full_shot", plain, Options, ("student",), ignores=HARD_LABELS, all_rows=True),
+    Method("control", control, Options, ("student",), repeats="counts"),
+    Method("control_eda", control_eda, WordNetOptions, ("student",), repeats="counts"),
+    Method(
+        "pgkd",
+        pgkd,
+        Options,
+        ("student", "pgkd", "evidence", "guardrails", *TEACHER),
+        prompts=_prompts_of_pgkd,
+        gives=("counts", "samples"),
+    ),
+    Method("frozen", frozen, FrozenOptions, ("student", "guardrails"), repeats="samples", gives=("counts",)),
+)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkd_agent.experiments.methods.eda import WORDNET, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.setting import Outcome, Setting, new_student, on_test
+from pgkd_agent.experiments.methods.method import HARD_LABELS, Count, Folder, Method, Options, Share
+from pgkd_agent.experiments.methods.setting import Outcome, Setting, new_student, on_test, unselected_student
 from pgkd_agent.loop.history import texts_of
-from pgkd_agent.loop.protocols import Student
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.seeding import rng
 from pgkd_agent.types import Example, label_names
@@ -24,68 +24,73 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Alpha of EDA in the stages of `gradual`; the first has the real rows alone."""
 
 
-def no_augment(setting: Setting, shots: int = 1, steps: int | None = None) -> Outcome:
+class RowOptions(Options):
+    shots: Count | None = None
+    """Real rows of each class, trained on for a fixed number of steps; None takes all, and validation rows."""
+    steps: Count | None = None
+    """Gradient steps, rounded up to whole epochs; None takes the student's epochs."""
+
+
+class FewRowsOptions(RowOptions):
+    shots: Count = 1
+
+
+class GradualOptions(RowOptions):
+    num_aug: Count = 9
+    """Variants of each row."""
+    wordnet: Folder = str(WORDNET)
+    """Where its files are."""
+
+
+class EDAOptions(GradualOptions):
+    alpha: Share = 0.1
+    """Share of the words that an operation changes."""
+
+
+def no_augment(setting: Setting, options: FewRowsOptions) -> Outcome:
     """Cross-entropy on `shots` real rows of each class, for a fixed number of steps; validation rows are not used."""
-    return train_in_stages(setting, [take_shots(setting, shots)], steps, uses_validation=False)
+    return train_in_stages(setting, [take_shots(setting, options.shots)], options.steps, uses_validation=False)
 
 
-def eda(
-    setting: Setting,
-    shots: int | None = None,
-    steps: int | None = None,
-    alpha: float = 0.1,
-    num_aug: int = 9,
-    wordnet: str = str(WORDNET),
-) -> Outcome:
-    """Real rows and `num_aug` variants of each by EDA (Wei and Zou 2019).
-
-    Args:
-        shots: Real rows of each class, trained on for a fixed number of steps; None takes all, and validation rows.
-        steps: Gradient steps, rounded up to whole epochs; None takes the student's epochs.
-    """
-    real = take_shots(setting, shots)
-    return train_in_stages(setting, [_with_variants(setting, real, alpha, num_aug, wordnet)], steps, shots is None)
+def eda(setting: Setting, options: EDAOptions) -> Outcome:
+    """Real rows and `num_aug` variants of each by EDA (Wei and Zou 2019)."""
+    rows = _with_variants(setting, take_shots(setting, options.shots), options.alpha, options)
+    return train_in_stages(setting, [rows], options.steps, options.shots is None)
 
 
-def gradual(
-    setting: Setting,
-    shots: int | None = None,
-    steps: int | None = None,
-    num_aug: int = 9,
-    wordnet: str = str(WORDNET),
-) -> Outcome:
+def gradual(setting: Setting, options: GradualOptions) -> Outcome:
     """EDA as a curriculum: real rows first, then variants that differ more and more, in equal parts of the steps.
 
-    A reconstruction of the gradual curriculum of Wei et al. (2021) for a classifier with cross-entropy; arguments as
-    those of `eda`.
+    A reconstruction of the gradual curriculum of Wei et al. (2021) for a classifier with cross-entropy.
     """
-    real = take_shots(setting, shots)
-    stages = [_with_variants(setting, real, alpha, num_aug, wordnet) if alpha else real for alpha in STRENGTHS]
-    return train_in_stages(setting, stages, steps, shots is None)
+    real = take_shots(setting, options.shots)
+    stages = [_with_variants(setting, real, alpha, options) if alpha else real for alpha in STRENGTHS]
+    return train_in_stages(setting, stages, options.steps, options.shots is None)
 
 
 def train_in_stages(
     setting: Setting, stages: Sequence[Sequence[Example]], steps: int | None, uses_validation: bool
 ) -> Outcome:
     """One fit a stage, each from the weights of the one before."""
-    started = time.perf_counter()
-    student = _student(setting, stages, steps, uses_validation)
+    student, task = _student(setting, stages, steps, uses_validation), setting.task
     done = 0
     for number, rows in enumerate(stages):
-        done += student.fit(rows, setting.task.validation if uses_validation else rows, number).gradient_steps
-    return Outcome(
-        *on_test(setting, student.predict),
-        validation_loss=_validation_loss(setting, student) if uses_validation else None,
+        done += student.fit(rows, task.validation if uses_validation else rows, number).gradient_steps
+    loss = None
+    if uses_validation:
+        loss = evaluate(student.predict(texts_of(task.validation)), task.validation, task.taxonomy).loss
+    return replace(
+        on_test(setting, student.predict),
+        validation_loss=loss,
         rows=len(stages[-1]),
         gradient_steps=done,
-        seconds=time.perf_counter() - started,
     )
 
 
 def _student(
     setting: Setting, stages: Sequence[Sequence[Example]], steps: int | None, uses_validation: bool
 ) -> TorchStudent:
-    """Its epochs are those of a stage, from the steps of all; without validation rows no fit ends early."""
+    """Its epochs are those of a stage, from the steps of all."""
     from pgkd_agent.student.recipe import recipe_for
 
     recipe = recipe_for(setting.config.student)
@@ -95,8 +100,7 @@ def _student(
         epochs = math.ceil(steps / sum(recipe.steps_per_epoch(len(rows)) for rows in stages))
     if uses_validation:
         return new_student(setting, max_epochs=epochs, restart="continue")
-    rates = recipe.learning_rates[:1]  # nothing to choose one by
-    return new_student(setting, max_epochs=epochs, restart="continue", patience=epochs, learning_rates=rates)
+    return unselected_student(setting, epochs)
 
 
 def take_shots(setting: Setting, shots: int | None) -> list[Example]:
@@ -112,15 +116,15 @@ def take_shots(setting: Setting, shots: int | None) -> list[Example]:
     ]
 
 
-def _with_variants(
-    setting: Setting, rows: Sequence[Example], alpha: float, num_aug: int, wordnet: str
-) -> list[Example]:
-    synonyms = wordnet_synonyms(Path(wordnet))
+def _with_variants(setting: Setting, rows: Sequence[Example], alpha: float, options: GradualOptions) -> list[Example]:
+    synonyms = wordnet_synonyms(Path(options.wordnet))
     drawn = rng(setting.config.seed, 0, f"eda/{alpha}")
-    variants = [Example(text, row.label) for row in rows for text in augment(row.text, synonyms, drawn, alpha, num_aug)]
-    return [*rows, *variants]
+    texts = [(augment(row.text, synonyms, drawn, alpha, options.num_aug), row.label) for row in rows]
+    return [*rows, *(Example(text, label) for variants, label in texts for text in variants)]
 
 
-def _validation_loss(setting: Setting, student: Student) -> float:
-    task = setting.task
-    return evaluate(student.predict(texts_of(task.validation)), task.validation, task.taxonomy).loss
+METHODS = (
+    Method("no_augment", no_augment, FewRowsOptions, ("student",), ignores=HARD_LABELS),
+    Method("eda", eda, EDAOptions, ("student",), ignores=HARD_LABELS),
+    Method("gradual", gradual, GradualOptions, ("student",), ignores=HARD_LABELS),
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.loop.history import History, texts_of
-from pgkd_agent.metrics.report import evaluate
-from pgkd_agent.types import (
-    ClassificationReport,
-    Example,
-    FitResult,
-    Probabilities,
-    StepRecord,
-    TokenUsage,
-    label_names,
-)
+from pgkd_agent.loop.history import texts_of
+from pgkd_agent.types import Example, FitResult, Probabilities, TokenUsage, label_names
 
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
@@ -37,8 +27,7 @@ class Setting:
     Attributes:
         task: With test rows, which only the returned report is about.
         config: Its seed is that of all draws.
-        folder: Of this method alone; what a killed one left there is gone on with.
-        teacher: As that of `distill`; None takes the settings'.
+        folder: Of this method alone, and there if it asks an LLM; what a killed one left in it is gone on with.
         accepted: What a run of PGKD accepted, a mapping per KD step; for the controls.
         pool: The samples themselves, those of a KD step together; for `frozen`.
         plain_fits: Where the plain student is kept for the methods that begin with it.
@@ -47,39 +36,46 @@ class Setting:
     task: Task
     config: PGKDConfig
     folder: Path
-    teacher: Any = None
     accepted: Sequence[ClassCounts] | None = None
     pool: Sequence[Sequence[Example]] | None = None
     plain_fits: PlainFits = field(default_factory=lambda: PlainFits())
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a method did.
+
     Attributes:
-        predicted: A label per test row, in their order; None where an LLM named none.
-        predict_seconds: That this took, without loading anything; None where not known.
-        asked: Numbers of the test rows that `predicted` is about; None for all of them.
         validation_loss: Of the returned model in nats, None where it has none.
-        accepted: Rows that each KD step added.
+        accepted: Rows per label that each KD step added.
         rows: Different ones that the last fit trained on.
         gradient_steps: Of all fits.
-        cost: As the run says it, of a teacher or several; None where it says none.
-        seconds: Of wall time.
+        cost: As the run says it, of a teacher or several, in the currency of the price table; None where not known.
+        seconds: Of wall time, which `run_method` adds to those that a fit which was kept had taken before.
+        predict_seconds: That the predictions took, without loading anything; None where not known.
     """
 
-    report: ClassificationReport
-    predicted: tuple[str | None, ...]
-    predict_seconds: float | None = None
-    asked: tuple[int, ...] | None = None
     validation_loss: float | None = None
     accepted: tuple[ClassCounts, ...] = ()
     rows: int = 0
     gradient_steps: int = 0
     requests: int = 0
-    usage: TokenUsage = field(default_factory=TokenUsage)
     cost: float | None = None
     seconds: float = 0.0
+    predict_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome(Work):
+    """
+    Attributes:
+        predicted: A label per test row, in their order; None where an LLM named none.
+        asked: Numbers of the test rows that `predicted` is about; None for all of them.
+    """
+
+    predicted: tuple[str | None, ...]
+    asked: tuple[int, ...] | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 def new_student(setting: Setting, **changes: Any) -> TorchStudent:
@@ -89,6 +85,14 @@ def new_student(setting: Setting, **changes: Any) -> TorchStudent:
         changes: Of the settings' recipe, by field of `TrainingRecipe`.
     """
     return _student(setting, soft_labels=0.0, **changes)
+
+
+def unselected_student(setting: Setting, epochs: int) -> TorchStudent:
+    """One that goes on from where it is: without validation rows no fit ends early, and no rate can be chosen."""
+    from pgkd_agent.student.recipe import recipe_for
+
+    rates = recipe_for(setting.config.student).learning_rates[:1]
+    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
 
 
 def _student(setting: Setting, **changes: Any) -> TorchStudent:
@@ -160,35 +164,10 @@ Predict = Callable[[Sequence[str]], Probabilities]
 """Of texts, shape (n_texts, n_labels)."""
 
 
-def on_test(setting: Setting, predict: Predict) -> tuple[ClassificationReport, tuple[str, ...], float]:
-    """The report on the test rows, the label of each, and the seconds it took to predict them."""
-    task, names = setting.task, label_names(setting.task.taxonomy)
+def on_test(setting: Setting, predict: Predict) -> Outcome:
+    """What a student says of the test rows; of its training nothing yet."""
+    names = label_names(setting.task.taxonomy)
     started = time.perf_counter()
-    probabilities = predict(texts_of(task.test))
+    probabilities = predict(texts_of(setting.task.test))
     seconds = time.perf_counter() - started
-    report = evaluate(probabilities, task.test, task.taxonomy).report
-    return report, tuple(names[index] for index in probabilities.argmax(axis=1)), seconds
-
-
-def of_steps(
-    setting: Setting, steps: Sequence[StepRecord], best_step: int, history: History, predict: Predict, started: float
-) -> Outcome:
-    """The outcome of a loop."""
-    return Outcome(
-        *on_test(setting, predict),
-        validation_loss=steps[best_step].validation.loss,
-        accepted=accepted_per_step(history, len(steps) - 1),
-        rows=len(history),
-        gradient_steps=sum(step.gradient_steps for step in steps),
-        requests=sum(step.num_requests for step in steps),
-        usage=sum((step.usage for step in steps), TokenUsage()),
-        seconds=time.perf_counter() - started,
-    )
-
-
-def accepted_per_step(history: History, num_kd_steps: int) -> tuple[ClassCounts, ...]:
-    """New rows per label of each KD step, 1 to `num_kd_steps`."""
-    return tuple(
-        dict(sorted(Counter(row.label for row in history.rows if row.kd_step == kd_step).items()))
-        for kd_step in range(1, num_kd_steps + 1)
-    )
+    return Outcome(tuple(names[index] for index in probabilities.argmax(axis=1)), predict_seconds=seconds)

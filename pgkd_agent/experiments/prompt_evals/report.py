@@ -12,23 +12,8 @@ from pgkd_agent.experiments.prompt_evals.suite import REFERENCES, PromptSuite
 from pgkd_agent.metrics.intervals import METRICS, Difference, Spread
 
 NOT_MEASURED = "-"
-TEACHING = (
-    "",
-    "calls",
-    "readable",
-    "asked",
-    "valid",
-    "accepted",
-    "rejected",
-    "repeats",
-    "novelty",
-    "evenness",
-    "aim",
-    "agreement",
-    "tokens in / out",
-    "cost",
-    "s a call",
-)
+SAMPLES = ("asked", "valid", "accepted", "rejected", "repeats", "novelty", "evenness", "aim", "agreement")
+TEACHING = ("", "calls", "readable", *SAMPLES, "tokens in / out", "cost", "s a call")
 
 
 def to_markdown(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: Sequence[PromptResult]) -> str:

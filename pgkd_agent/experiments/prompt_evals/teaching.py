@@ -6,9 +6,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rapidfuzz import fuzz, process
@@ -86,7 +85,8 @@ def read_teaching(run: Path) -> Teaching:
     try:
         content = json.loads((run / "result.json").read_text(encoding="utf-8"))
         result = TypeAdapter(RunResult).validate_python(content)
-        classes = [ClassMetrics(**row) for row in _first_report(run)["classes"]]
+        first, *_ = read_lines(run / "steps.jsonl")
+        classes = [ClassMetrics(**row) for row in first["validation"]["report"]["classes"]]
     except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
         raise StorageError(f"{run} holds no finished run: {type(error).__name__}: {error}") from error
     samples, used = result.samples, result.teacher
@@ -94,15 +94,10 @@ def read_teaching(run: Path) -> Teaching:
     history = read_lines(run / "history.jsonl")
     accepted = [row for row in history if row["kd_step"] > 0]
     return Teaching(
-        asked=samples.asked,
-        parsed=samples.parsed,
-        malformed=samples.malformed,
+        **asdict(samples),
         replies=len(replies),
         readable_replies=sum(bool(parse_samples(reply).samples) for reply in replies),
-        refused=samples.refused,
         valid=samples.parsed - sum(samples.rejected.get(rule, 0) for rule in INVALID),
-        accepted=samples.accepted,
-        rejected=samples.rejected,
         requests=used.requests,
         input_tokens=used.input_tokens,
         output_tokens=used.output_tokens,
@@ -156,10 +151,6 @@ def _replies(run: Path) -> list[str]:
         ]
     finally:
         calls.close()
-
-
-def _first_report(run: Path) -> Any:
-    return read_lines(run / "steps.jsonl")[0]["validation"]["report"]
 
 
 def _share(part: int, whole: int) -> float | None:
