@@ -48,7 +48,9 @@ def reply(number: int) -> str:
 @pytest.fixture
 def config(tiny_student: Path) -> PGKDConfig:
     """A student that is better after each step, since it goes on from where it was."""
-    return tiny_config(tiny_student, **{"student.restart": "continue", "student.max_epochs": 2})
+    return tiny_config(
+        tiny_student, **{"student.restart": "continue", "student.max_epochs": 2, "student.learning_rate": 1e-3}
+    )
 
 
 @pytest.fixture
