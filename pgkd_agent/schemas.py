@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import RECIPES, PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.compare.plan import ComparisonFile
 from pgkd_agent.experiments.prompt_evals.suite import PromptSuite
@@ -35,7 +35,12 @@ def schema_of(name: str) -> dict[str, Any]:
     """
     if name not in MODELS:
         raise ConfigError(f"no schema {name!r}; there are: {', '.join(MODELS)}")
-    return TypeAdapter(MODELS[name]).json_schema()
+    schema = TypeAdapter(MODELS[name]).json_schema()
+    if name == "config":  # a file may begin with a recipe, which is not kept beside what it sets
+        about = "Settings to begin with: `paper` sets what the paper says where the defaults differ."
+        recipe = {"default": "default", "description": about, "enum": [*RECIPES], "title": "Recipe", "type": "string"}
+        schema["properties"] = {"recipe": recipe, **schema["properties"]}
+    return schema
 
 
 def file_name(name: str) -> str:

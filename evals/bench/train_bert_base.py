@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from evals.bench.common import EpochClock, emit, peak_gib
 from pgkd_agent import Example, Label, build_config
+from pgkd_agent.student.recipe import recipe_for
 from pgkd_agent.student.student import TorchStudent
 
 SIZES = (1024, 2048, 4096)
@@ -69,13 +71,14 @@ def main() -> None:
         "student.name": str(options.model),
         "student.train_batch_size": options.batch_size,
         "student.max_epochs": options.epochs,
-        "student.patience": options.epochs,
         "student.max_length": options.tokens,
         "student.device": "cpu",
     }
     clock: EpochClock
+    settings = build_config(flags=flags).student
+    recipe = replace(recipe_for(settings), patience=options.epochs)  # all epochs are timed
     student = TorchStudent(
-        build_config(flags=flags).student, (Label("one"), Label("two")), 1, lambda _epoch, _most, _loss: clock.tick()
+        settings, (Label("one"), Label("two")), 1, lambda _epoch, _most, _loss: clock.tick(), recipe=recipe
     )
     clock = EpochClock()
     student.fit(rows[: options.rows], rows[options.rows :], kd_step=0)

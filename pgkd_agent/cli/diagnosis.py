@@ -91,7 +91,8 @@ def _nearest(folder: Path) -> Path:
 def _extras() -> Finding:
     from pgkd_agent.teacher.providers.registry import registered
 
-    extras = {provider.name: provider.module for provider in registered() if provider.module} | EXTRAS
+    ours = [provider for provider in registered() if provider.install.startswith("pgkd-agent[")]
+    extras = {provider.name: provider.module for provider in ours} | EXTRAS
     there = [extra for extra, module in extras.items() if importlib.util.find_spec(module)]
     missing = [extra for extra in extras if extra not in there]
     return Finding("extras", f"installed: {', '.join(there) or 'none'}; not: {', '.join(missing) or 'none'}")
@@ -122,7 +123,8 @@ def _student(config: PGKDConfig) -> str:
 
     loaded, recipe = load_config(config.student.name), recipe_for(config.student)
     load_tokenizer(config.student.name)
-    return f"{config.student.name} ({loaded.model_type}), learning rate {recipe.learning_rates[0]:g}"
+    rates = " or ".join(f"{rate:g}" for rate in recipe.learning_rates)
+    return f"{config.student.name} ({loaded.model_type}), learning rate {rates}"
 
 
 def _teacher(config: PGKDConfig, settings: TeacherSettings) -> str:

@@ -78,7 +78,7 @@ class Sources(Group):
 class RunSources(Sources):
     """Settings of a run."""
 
-    recipe: str | None = option("default, or paper: the paper's exact settings.")
+    recipe: str | None = option("default, or paper: what the paper says, for bert-base-uncased.")
     student: str | None = option("minilm, mpnet, a hub id or a folder.", key="student.name", show_default="minilm")
 
 

@@ -60,7 +60,7 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class StudentSettings(_Settings):
     name: str = "minilm"
     """`minilm` or `mpnet` (embedded), a hub id, or a local folder. Paper: bert-base-uncased."""
-    learning_rate: Rate | tuple[Rate, ...] | None = None
+    learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     """Peak rate; of several the plain student's validation loss chooses, a fit each. None takes the student's own
     (bert-base 2e-5, minilm 1e-4, mpnet 3e-5). Paper: 2e-5."""
     train_batch_size: int | None = Field(default=None, ge=1)

@@ -38,8 +38,9 @@ def open_chain(
 
     Args:
         labels: What the samples may be labelled with.
-        config: `teacher`, `budget` and `seed` count; a request is for `pgkd.pgkd_batch_size` samples, or for
-            `teacher.samples_per_request` where the prompt is about one class. None takes the defaults.
+        config: `teacher` (the first one, as a chain), `budget` and `seed` count; a request is for
+            `pgkd.pgkd_batch_size` samples, or for `teacher.samples_per_request` where the prompt is about one class.
+            None takes the defaults.
         model: Instead of the one that the settings name.
         calls: SQLite file for all prompts and replies; what is in it is not asked again, and counts against the caps.
             None keeps none.
@@ -49,7 +50,7 @@ def open_chain(
         ConfigError, TeacherUnavailableError: See `build_teacher`.
     """
     config = config or PGKDConfig()
-    settings = config.teacher
+    settings = config.teacher.changed({"mode": "chain", "ensemble": ()})
     template = teacher_prompt(settings)
     teachers = [(settings, settings.max_tokens or reply_limit(settings))]
     budget = Budget(config.budget, load_prices(settings.prices))

@@ -44,10 +44,13 @@ class VerifyingScreener:
             stopped_by = str(error)
         accepted: list[HistoryRow] = []
         rejected = list(screened.rejected)
+        written = {(sample.text.strip(), sample.request_index): sample.label for sample in samples}
         for number, item in enumerate(screened.accepted):
             reason = _objection(item, answers.get(number))
             if reason:
-                rejected.append(Rejected(item.text, item.label, item.request_index, RULE, reason))
+                rejected.append(
+                    Rejected(item.text, written[item.text, item.request_index], item.request_index, RULE, reason)
+                )
             else:
                 accepted.append(item)
         usage = sum((answer.reply.usage for answer in answers.values()), TokenUsage())

@@ -63,6 +63,7 @@ def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:
         ("teacher.mode=both", "teacher.mode"),
         ("seed", "expected key=value"),
         ("recipe=best", "unknown recipe 'best'"),
+        ("student.learning_rate=[]", "student.learning_rate: "),
         ("data.task_description=2024-13-45", "the value is not readable: ValueError: month must be in"),
         ("guardrails.verify=!!bool perhaps", "the value is not readable: KeyError: 'perhaps'"),
     ],

@@ -73,3 +73,8 @@ def test_every_setting_has_its_meaning_in_the_schema() -> None:
 
 def _sections(schema: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value["$ref"].rpartition("/")[2]) for name, value in schema["properties"].items() if "$ref" in value]
+
+
+def test_a_file_of_settings_may_begin_with_a_recipe() -> None:
+    assert complaints("config", {"recipe": "paper", "seed": 1}) == []
+    assert complaints("config", {"recipe": "best"}) and complaints("config", {"recipes": "paper"})

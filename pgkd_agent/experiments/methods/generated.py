@@ -15,7 +15,7 @@ from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
 from pgkd_agent.experiments.methods.loops import AcceptAll
 from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
 from pgkd_agent.experiments.methods.rows import RowOptions, take_shots, train_in_stages
-from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test
+from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, new_student, on_test, unselected_student
 from pgkd_agent.experiments.methods.sungen import learn_weights
 from pgkd_agent.files import resource_folder
 from pgkd_agent.loop.guardrails import Guardrails, Screened
@@ -108,7 +108,7 @@ class _EpochLearner:
 
     def __init__(self, setting: Setting, rows: Sequence[Example]) -> None:
         # the weights follow gradients of the labels as they are
-        self._student = new_student(setting, label_smoothing=0.0, max_epochs=1, restart="continue")
+        self._student = unselected_student(setting, 1, label_smoothing=0.0)
         self._rows = rows
         self._round = 0
 

@@ -87,12 +87,12 @@ def new_student(setting: Setting, **changes: Any) -> TorchStudent:
     return _student(setting, soft_labels=0.0, **changes)
 
 
-def unselected_student(setting: Setting, epochs: int) -> TorchStudent:
+def unselected_student(setting: Setting, epochs: int, **changes: Any) -> TorchStudent:
     """One that goes on from where it is: without validation rows no fit ends early, and no rate can be chosen."""
     from pgkd_agent.student.recipe import recipe_for
 
     rates = recipe_for(setting.config.student).learning_rates[:1]
-    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates)
+    return new_student(setting, max_epochs=epochs, patience=epochs, restart="continue", learning_rates=rates, **changes)
 
 
 def _student(setting: Setting, **changes: Any) -> TorchStudent:

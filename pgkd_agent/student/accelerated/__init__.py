@@ -1,4 +1,4 @@
-"""What makes a fit fast and changes none of its results."""
+"""What makes a fit fast: embeddings of tokens that occur, a bf16 copy that computes, cheap dropout masks."""
 
 from __future__ import annotations
 

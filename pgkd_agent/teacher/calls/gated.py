@@ -27,10 +27,11 @@ class GatedChatModel(BaseChatModel):
     """The model of a caller, for LangChain's chains and agents; may be shared by threads.
 
     Which call of the run it is comes with the `metadata` of the RunnableConfig, where callbacks see it too: `kd_step`,
-    `request_index`, `attempt` (0 where it is not said) and `prompt_hash`; see `CallId.config`. The same question with
-    the same identity is answered from the log. How the answer should look is bound: `answer_schema`, its form in words
-    `answer_form`, and `same_beginning`; see `Question`. An answer's `response_metadata` has `model_name`,
-    `finish_reason` and `seconds`; one that another run paid for has no `usage_metadata`.
+    `request_index`, `attempt` (0 where it is not said) and `prompt_hash`; see `CallId.config`. An agent's calls have
+    their `attempt` bound. The same question with the same identity is answered from the log. How the answer should look
+    is bound: `answer_schema`, its form in words `answer_form`, and `same_beginning`; see `Question`. An answer's
+    `response_metadata` has `model_name`, `finish_reason` and `seconds`; one that another run paid for has no
+    `usage_metadata`.
     """
 
     _caller: Caller = PrivateAttr()

@@ -1,5 +1,7 @@
 """Deployments on Azure OpenAI, by their names."""
 
+import os
+
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import TeacherUnavailableError
 from pgkd_agent.teacher.providers.openai import CAPABILITIES, one_try
@@ -10,8 +12,10 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     from langchain_openai import AzureChatOpenAI
 
     endpoint = PROVIDER.server_of(settings)
-    if not endpoint:
-        raise TeacherUnavailableError(f"teacher {settings.spec}: set AZURE_OPENAI_ENDPOINT (or --base-url)")
+    missing = [] if endpoint else ["AZURE_OPENAI_ENDPOINT (or --base-url)"]
+    missing += [name for name in ("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION") if not os.environ.get(name)]
+    if missing:
+        raise TeacherUnavailableError(f"teacher {settings.spec}: set {', '.join(missing)}")
     model = AzureChatOpenAI(azure_deployment=name, azure_endpoint=endpoint, **one_try(settings, max_tokens))
     return ChatTeacher(model, settings.spec)
 
@@ -20,7 +24,6 @@ PROVIDER = Provider(
     "azure_openai",
     build,
     CAPABILITIES,
-    keys=("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION"),
     server_variables=("AZURE_OPENAI_ENDPOINT",),
     address_fields=("root_client.base_url",),
     errors={

@@ -54,7 +54,8 @@ class Provider:
     Attributes:
         name: Before the colon in `teacher.spec`.
         build: From the name after the colon, the settings and the longest reply in tokens to the model, with its
-            client's own retries off. It imports what is heavy. `build_teacher` adds the dialect, and an empty `server`.
+            client's own retries off. It imports what is heavy. `build_teacher` adds the dialect, and `server` where
+            that is empty.
         capabilities: What its models take.
         elsewhere: The same of another server than the provider's own; None: the same.
         module: Of an optional package that `build` imports; `install` is what `pip` calls it.

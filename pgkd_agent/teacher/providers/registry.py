@@ -20,7 +20,7 @@ _providers: dict[str, Provider] = {}
 
 
 def register(provider: Provider) -> None:
-    """Make `NAME:model` a teacher; of two of the same name the later one holds."""
+    """Make `NAME:model` a teacher; of two of the same name the later one holds, and it wins over entry points."""
     _providers[provider.name] = provider
 
 
