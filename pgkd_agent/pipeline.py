@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,12 @@ class DistillResult:
         training: What Algorithm 1 came to: its `steps` (a record per model, the plain student first), `best_step` (the
             model that `classifier` is), `history` (all training rows) and whether it `stopped_early`.
         summary: The same in short, with the figures on the test rows, as in the run's `result.json`.
-        run: The run directory, or None.
+        run: The run directory, or None where nothing is kept.
     """
 
     classifier: StudentClassifier
-    task: Task
-    training: PGKDResult
+    task: Task = field(repr=False)
+    training: PGKDResult = field(repr=False)
     summary: RunResult
     run: Path | None
 

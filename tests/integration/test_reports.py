@@ -158,6 +158,13 @@ def test_a_page_that_cannot_be_made_ends_no_run(
     assert len(result.training.steps) == 3 and "no report of" in caplog.text
 
 
+def test_a_card_speaks_of_a_teacher_only_where_the_model_learned_from_one(config: PGKDConfig, tmp_path: Path) -> None:
+    distill(TRAIN, VALIDATION, config=config, steps=0, out=tmp_path / "run")
+    card = (tmp_path / "run" / "models" / "best" / "README.md").read_text(encoding="utf-8")
+    assert "trained on labelled rows, by pgkd-agent" in card
+    assert "LLM" not in card and "| teacher |" not in card and "| rows written by the teacher | 0 |" in card
+
+
 def test_the_model_carries_its_card(run: Path) -> None:
     card = (run / "models" / "best" / "README.md").read_text(encoding="utf-8")
     _, header, body = card.split("---\n", 2)

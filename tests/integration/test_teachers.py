@@ -325,3 +325,8 @@ def test_a_price_is_asked_for_only_where_money_is_capped(config: PGKDConfig) -> 
     capped = config.model_copy(update={"budget": BudgetSettings(max_usd=1)})
     with pytest.raises(ConfigError, match="needs a price for ScriptedChatModel"):
         distill(TRAIN, VALIDATION, teacher=ScriptedChatModel([FIRST, SECOND]), config=capped)
+
+
+def test_what_is_no_teacher_is_refused(tiny_student: Path) -> None:
+    with pytest.raises(ConfigError, match="the teacher is a int; expected a spec"):
+        distill(TRAIN, VALIDATION, teacher=3, student=str(tiny_student))  # type: ignore[arg-type]

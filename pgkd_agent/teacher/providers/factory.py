@@ -63,7 +63,16 @@ def server_of(settings: TeacherSettings) -> str:
 
 
 def around(model: BaseChatModel) -> ChatTeacher:
-    """A chat model of the caller's own, who knows whether it answers."""
+    """A chat model of the caller's own, who knows whether it answers.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(model, BaseChatModel):
+        raise ConfigError(
+            f"the teacher is a {type(model).__name__}; expected a spec such as openai:NAME, a LangChain chat model, "
+            "or an object with write(request)"
+        )
     name = next(filter(None, (getattr(model, field, None) for field in NAME_FIELDS)), "")
     model_id = ":".join(filter(None, (type(model).__name__, str(name))))
     settings = json.dumps(model._identifying_params, sort_keys=True, default=str)
