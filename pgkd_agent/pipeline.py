@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgkd_agent.config import BudgetSettings, PGKDConfig
+from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
 from pgkd_agent.data import PRESETS, Labels, Rows, Task, load_preset, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
@@ -211,15 +211,17 @@ def _run(
     checks: Mapping[str, Check] | None,
     resumed: bool,
 ) -> DistillResult:
+    from pgkd_agent.student.recipe import recipe_for
     from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
     observer = observer or Observer()
-    config = _resolved(config)
+    recipe = recipe_for(config.student)
+    config = _resolved(config, recipe.decided(config.student))
     template = teacher_prompt(config.teacher)
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
-    student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch)
+    student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch, recipe)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)), checks)
     bill = Bill(task, config, prices, budget, observer)
     plain = PlainPredictions(task, student, observer)
@@ -241,10 +243,7 @@ def _run(
     return DistillResult(student.classifier(calibration.temperature), task, training, summary, recorder.path)
 
 
-def _resolved(config: PGKDConfig) -> PGKDConfig:
+def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:
     """The settings with everything decided that None left open."""
-    from pgkd_agent.student.recipe import recipe_for
-
-    student = recipe_for(config.student).decided(config.student)
     prompt = prompt_variant(config.teacher)
     return config.changed({"student": student, "teacher.prompt": prompt, "guardrails": config.step_guardrails})
