@@ -1,8 +1,18 @@
-"""The one normal form in which texts and labels are compared, and the one way of cutting long ones."""
+"""The normal forms in which texts and labels are compared, and the one way of cutting or cleaning a text."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_TYPOGRAPHIC = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4\u0060", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"')
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
+)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+_ESCAPES = re.compile("[\x1b\x9b]\\[?[0-9;?]*[A-Za-z]")
 
 
 def normalize(text: str) -> str:
@@ -10,6 +20,20 @@ def normalize(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     is_single_spaced = "  " not in folded and folded.isprintable()  # no white space but single blanks: most texts
     return folded.strip(" ") if is_single_spaced else " ".join(folded.split())
+
+
+def label_key(label: str) -> str:
+    """What two spellings of one label share: `normalize`, without invisible characters, with plain quotes and dashes.
+
+    Invisible are those of Unicode's category Cf: zero-width spaces and joiners, direction marks, soft hyphens.
+    """
+    visible = "".join(char for char in label.translate(_TYPOGRAPHIC) if unicodedata.category(char) != "Cf")
+    return normalize(normalize(visible).translate(_TYPOGRAPHIC))  # a wide or folded form may be of a typographic sign
+
+
+def without_controls(text: str) -> str:
+    """The text without terminal escapes, control characters and direction overrides; tabs and line breaks stay."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", _LINE_ENDS.sub("\n", text)))
 
 
 def well_formed(text: str) -> str:

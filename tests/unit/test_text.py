@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkd_agent.text import normalize, shorten, well_formed
+from pgkd_agent.text import label_key, normalize, shorten, well_formed, without_controls
 
 
 @given(st.text())
@@ -35,3 +36,34 @@ def test_well_formed_text_can_be_encoded_and_good_text_stays(text: str) -> None:
     if not any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         assert well_formed(text) == text
     assert well_formed("a\ud83d") == "a\ufffd" and well_formed("\ud83d\ude00") == "😀"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("can\u2019t log in", "can't log in"),
+        ("follow\u2011up", "Follow-up"),
+        ("re\u200bfund", "refund"),
+        ("\ufeffrefund\u200f", "refund"),
+        ("soft\u00adware", "software"),
+        ("5\u2212 10", "5- 10"),
+        ("\u201cbest\u201d", '"best"'),
+    ],
+)
+def test_spellings_of_one_label_share_a_key(one: str, other: str) -> None:
+    assert label_key(one) == label_key(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("c", "c++"), ("re-fund", "refund"), ("a b", "ab"), ("1", "10")])
+def test_other_labels_do_not_share_a_key(one: str, other: str) -> None:
+    assert label_key(one) != label_key(other)
+
+
+@given(st.text())
+def test_a_label_key_is_stable(label: str) -> None:
+    assert label_key(label_key(label)) == label_key(label)
+
+
+def test_controls_go_and_what_people_write_stays() -> None:
+    assert without_controls("\x1b[31mred\x1b[0m \x07bell\x00\u202egnp") == "red bellgnp"
+    assert without_controls("two\r\nlines\tand a tab 👩\u200d🔧") == "two\nlines\tand a tab 👩\u200d🔧"
