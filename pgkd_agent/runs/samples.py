@@ -162,7 +162,10 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
             "student.soft_labels": 0.0,
             "teacher.prompt": None,
             "teacher.mode": "chain",
+            "teacher.ensemble": (),
             "guardrails.max_per_class": len(examples),
+            "guardrails.verify": False,  # a person has
+            **{f"budget.{cap}": None for cap in type(stored.config.budget).model_fields},  # no call is made
         }
     )
     samples = tuple(GeneratedSample(row.text, row.label) for row in examples)

@@ -28,8 +28,9 @@ def run(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps: two samples accepted and two rejected, then two accepted and one rejected."""
     folder = tmp_path_factory.mktemp("samples") / "run"
     labels = {name: f"about {name}" for name in TOPICS}
+    config = tiny_config(tiny_student).changed({"budget.max_minutes": 60})
     with ScriptedChatModel([FIRST, SECOND]) as teacher:
-        distill(TRAIN, VALIDATION, TEST, labels, teacher=teacher, config=tiny_config(tiny_student), out=folder)
+        distill(TRAIN, VALIDATION, TEST, labels, teacher=teacher, config=config, out=folder)
     return folder
 
 
@@ -88,6 +89,7 @@ def test_what_was_approved_is_trained_on_beside_the_plain_student(run: Path, tmp
     retraining = prepare_retraining(run, edited(run, tmp_path, review))
     assert retraining.not_approved == 3 and len(retraining.teacher.samples) == 5
     assert retraining.config.student.soft_labels == 0.0  # a person has approved the labels
+    assert retraining.config.budget.max_minutes is None and not retraining.config.guardrails.verify  # no LLM is asked
     result = run_task(retraining.stored.task, retraining.config, retraining.teacher, tmp_path / "again")
     added = [(row.text, row.label) for row in result.training.history.rows[len(TRAIN) :]]
     assert ("a dust storm on mars", "weather") in added
