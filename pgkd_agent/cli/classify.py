@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Texts read, sorted by length and classified at a time; bounds the memory for any input."""
 
+BLANK: dict[str, Any] = {"label": None, "confidence": None, "probabilities": {}}
+"""Said of a text without any sign: it keeps its place, and nobody is asked about it."""
+
 CASCADE_CHUNK = 64
 """The same where an LLM may be asked: what it said is written soon."""
 
@@ -56,10 +59,11 @@ def classify(
 ) -> None:
     """Print a JSON line per text: text, label, confidence and the probability of every label.
 
-    Files of any size: texts are read, and results written, some thousands at a time. With --min-confidence a text that
-    the model is less sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says
-    whose it is, and the last line of stderr how often it was asked and what that took. Exit code 1 where it could not
-    be asked about some of them.
+    One for each line or row, in their order; a blank text has neither label nor confidence (null). Files of any size:
+    texts are read, and results written, some thousands at a time. With --min-confidence a text that the model is less
+    sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says whose it is, and
+    the last line of stderr how often it was asked and what that took. Exit code 1 where it could not be asked about
+    some of them.
     """
     from pgkd_agent.data import stream_texts
 
@@ -67,7 +71,7 @@ def classify(
         refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, options.Caps, options.Sources, "calls")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
-    texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
+    texts = stream_texts(sys.stdin.buffer if str(file) == "-" else file, text_column)
     classifier = inference.load(model)
     if teacher is None:
         _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
@@ -92,12 +96,16 @@ def _print_rows(texts: Iterator[str], size: int, classify: Callable[[list[str]],
     columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
     hidden = sys.stdout.isatty()
     with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
-        bar = progress.add_task("", total=None, speed="")
+        bar, blank = progress.add_task("", total=None, speed=""), 0
         while chunk := list(islice(texts, size)):
-            rows = ({"text": text, **row} for text, row in zip(chunk, classify(chunk), strict=True))
-            typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+            rows = iter(classify([text for text in chunk if text.strip()]))
+            blank += sum(not text.strip() for text in chunk)
+            lines = ({"text": text, **(next(rows) if text.strip() else BLANK)} for text in chunk)
+            typer.echo("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
             progress.advance(bar, len(chunk))
             progress.update(bar, speed=f"{progress.tasks[0].speed or 0:.0f} texts/s")
+    if blank:
+        terminal.say(terminal.notes(), f"texts that are blank, and get no label (null): {blank}")
 
 
 def _print_cascade(
@@ -145,7 +153,3 @@ def _print_cascade(
             )
     if stats.failed:
         raise typer.Exit(1)
-
-
-def _stdin() -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in sys.stdin if line.strip())

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from pgkd_agent.data import layouts
+from pgkd_agent.data.containers import dataset_records
 from pgkd_agent.data.layouts import LabelledSet
-from pgkd_agent.data.reading import complete_rows, dataset_records
+from pgkd_agent.data.reading import complete_rows
 from pgkd_agent.errors import DataError
 from pgkd_agent.types import Example
 
