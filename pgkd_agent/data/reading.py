@@ -64,6 +64,7 @@ def complete_rows(
     skip_incomplete: bool = False,
     column: str = "text",
     numbers: Sequence[int] | None = None,
+    advice: str = "fill in or remove them, or leave them out: data.skip_incomplete=true",
 ) -> list[Example]:
     """Make examples of (text, label) pairs; see `read_examples` for rows that lack one of them.
 
@@ -71,6 +72,7 @@ def complete_rows(
         where: The source, for messages.
         column: Where the texts are from, for messages.
         numbers: Of the rows, for messages; None counts from 1.
+        advice: What to do about rows that lack something, for messages.
     """
     mend = Mender()
     rows = [
@@ -93,7 +95,7 @@ def complete_rows(
     if has_ids and any(label == NO_CLASS for _, _, label in rows):
         complaint += f" ({NO_CLASS} beside class ids is none; a class has a name)"
     if complaint and not skip_incomplete:
-        raise DataError(f"{where}: {complaint}; fill in or remove them, or leave them out: data.skip_incomplete=true")
+        raise DataError(f"{where}: {complaint}; {advice}")
     if complaint:
         logger.warning("%s: left out %s", where, complaint)
     return [Example(text, label) for _, text, label in rows if text and label not in none]
