@@ -67,7 +67,10 @@ def _json(path: Path) -> Iterator[Record]:
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if isinstance(content, dict):
-        return iter(records_of_columns(content, str(path)))
+        has_columns = all(isinstance(column, list) for column in content.values())
+        return iter(records_of_columns(content, str(path)) if has_columns else [content])
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected objects, found {type(content).__name__}")
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: expected an object, found {type(row).__name__}")

@@ -83,7 +83,7 @@ def _mended(line: str, where: str) -> str:
         DataError: The line holds NUL, or more than halves of surrogate pairs that are no UTF-8.
     """
     if "\0" in line:
-        wide = "UTF-16BE" if line.startswith("\0") else "UTF-16LE" if line[1::2].strip("\0\n") == "" else ""
+        wide = "UTF-16BE" if line.startswith("\0") else "UTF-16LE" if line[1::2].strip("\0") == "" else ""
         what = f"in {wide} without a mark" if wide else "binary or damaged"
         raise DataError(f"{where}: a NUL byte; the file is {what}: {_as_utf8(wide) if wide else 'expected UTF-8 text'}")
     content = line.encode("utf-8", "surrogateescape")

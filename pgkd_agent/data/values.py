@@ -35,7 +35,7 @@ def as_text(value: Any, what: str) -> str:
     if value is None or type(value).__name__ == "NAType" or value != value:
         return ""
     text = str(value).strip()
-    return text if any(char.isprintable() and char != " " for char in text) else ""
+    return text if any((char.isprintable() and char != " ") or "\ud800" <= char <= "\udfff" for char in text) else ""
 
 
 def as_label(value: Any, what: str) -> str:
