@@ -35,7 +35,7 @@ def classify(
     context: typer.Context,
     *,
     model: options.Model,
-    file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSONL, Parquet, TXT), or - for lines of stdin.")],
+    file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSON, JSONL, Parquet, TXT), or - for lines of stdin.")],
     text_column: options.TextColumn = None,
     inference: options.Inference,
     min_confidence: Annotated[

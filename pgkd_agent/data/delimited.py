@@ -89,7 +89,8 @@ def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     try:
         for fields in reader:
             if fields and not (line == 1 and _SAYS_SEPARATOR.fullmatch(separator.join(fields))):
-                _look_for_rows(path, line, fields, separator)
+                if reader.line_num > line + 1:
+                    _look_for_rows(path, line, fields, separator)
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:

@@ -23,6 +23,8 @@ def as_text(value: Any, what: str) -> str:
     Raises:
         DataError: It is no single value, or bytes that are not UTF-8.
     """
+    if type(value) is str:
+        return _visible(value)
     if hasattr(value, "tolist"):  # numpy, as Parquet and data frames give it
         value = value.tolist()
     if isinstance(value, (list, tuple, set, dict)):
@@ -34,7 +36,13 @@ def as_text(value: Any, what: str) -> str:
             raise DataError(f"{what} is bytes that are not UTF-8; decode them") from error
     if value is None or type(value).__name__ == "NAType" or value != value:
         return ""
-    text = str(value).strip()
+    return _visible(str(value))
+
+
+def _visible(text: str) -> str:
+    text = text.strip()
+    if text.isprintable():  # most texts; white space is gone
+        return text
     return text if any((char.isprintable() and char != " ") or "\ud800" <= char <= "\udfff" for char in text) else ""
 
 
@@ -44,6 +52,8 @@ def as_label(value: Any, what: str) -> str:
     Raises:
         DataError: See `as_text`; also for a text that spells a Python or JSON list.
     """
+    if type(value) is str and "[" not in value:
+        return _visible(value)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) and value.strip().startswith("["):
@@ -70,7 +80,7 @@ class Mender:
         self.count = 0
 
     def __call__(self, text: str) -> str:
-        mended = well_formed(text)
+        mended = text if text.isascii() else well_formed(text)
         self.count += mended != text
         return mended
 

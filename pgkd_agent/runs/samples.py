@@ -86,7 +86,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
     stored = read_run(run)
     rows = _samples(run, stored.meta)
     if not rows:
-        raise ConfigError(f"{run} has no samples of a teacher yet")
+        raise ConfigError(f"{run} holds no samples; a run has some once a teacher has answered")
     datasets.disable_progress_bars()
     table = datasets.Dataset.from_list(rows)
     try:
