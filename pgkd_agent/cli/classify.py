@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -15,6 +14,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped, refuse
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.files import as_line
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -93,15 +93,18 @@ def _figures(prediction: Prediction) -> dict[str, Any]:
 
 def _print_rows(texts: Iterator[str], size: int, classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
     """With a count on the way, where the lines go elsewhere than to the terminal."""
+    from pgkd_agent.data.values import visible
+
     columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
     hidden = sys.stdout.isatty()
     with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
         bar, blank = progress.add_task("", total=None, speed=""), 0
         while chunk := list(islice(texts, size)):
-            rows = iter(classify([text for text in chunk if text.strip()]))
-            blank += sum(not text.strip() for text in chunk)
-            lines = ({"text": text, **(next(rows) if text.strip() else BLANK)} for text in chunk)
-            typer.echo("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+            seen = [text for text in chunk if visible(text)]
+            blank += len(chunk) - len(seen)
+            rows = iter(classify(seen))
+            lines = ({"text": text, **(next(rows) if visible(text) else BLANK)} for text in chunk)
+            typer.echo("".join(map(as_line, lines)), nl=False)
             progress.advance(bar, len(chunk))
             progress.update(bar, speed=f"{progress.tasks[0].speed or 0:.0f} texts/s")
     if blank:

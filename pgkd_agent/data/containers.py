@@ -65,10 +65,11 @@ def records_of(source: Any) -> Held:
         return Held(records_of_columns(source, "the rows"), "the rows")
     if hasattr(source, "column_names") and hasattr(source, "features"):
         return Held(dataset_records(source), "the dataset")
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):
+    is_pandas = hasattr(source, "iloc")
+    if is_pandas and hasattr(source, "columns"):
         unique_names(source.columns, "the data frame")
         return Held(source.to_dict("records"), "the data frame")
-    if hasattr(source, "__arrow_c_stream__") and not hasattr(source, "to_dict"):
+    if hasattr(source, "__arrow_c_stream__") and not is_pandas:
         import pyarrow
 
         table = pyarrow.table(source)

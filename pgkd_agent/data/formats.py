@@ -130,7 +130,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from arrow_records(file.schema_arrow, file.iter_batches(PARQUET_ROWS), str(path))
-    except (OSError, pyarrow.lib.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.lib.ArrowException) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
 
 

@@ -27,12 +27,15 @@ _CONTROLS = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 def existing(path: Path) -> Path:
     """
     Raises:
-        DataError: There is no such file, or it is a folder or a pipe.
+        DataError: There is no such file, it may not be looked at, or it is a folder or a pipe.
     """
-    if path.is_file():
-        return path
-    if path.exists():
-        raise DataError(f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; expected a file")
+    try:
+        if path.is_file():
+            return path
+        if path.exists():
+            raise DataError(f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; expected a file")
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     raise DataError(f"no such file: {path}")
 
 

@@ -64,7 +64,7 @@ def complete_rows(
     skip_incomplete: bool = False,
     column: str = "text",
     numbers: Sequence[int] | None = None,
-    advice: str = "fill in or remove them, or leave them out: data.skip_incomplete=true",
+    advice: str = "fill in or remove them, or leave them out with the setting data.skip_incomplete=true",
 ) -> list[Example]:
     """Make examples of (text, label) pairs; see `read_examples` for rows that lack one of them.
 
@@ -101,12 +101,12 @@ def complete_rows(
     return [Example(text, label) for _, text, label in rows if text and label not in none]
 
 
-def read_texts(source: Path, text_column: str | None = None) -> list[str]:
+def read_texts(source: str | Path, text_column: str | None = None) -> list[str]:
     """Read texts without labels; a `.txt` file holds one a line, and an empty line is an empty text."""
     return list(stream_texts(source, text_column))
 
 
-def stream_texts(source: Path | BinaryIO, text_column: str | None = None) -> Iterator[str]:
+def stream_texts(source: str | Path | BinaryIO, text_column: str | None = None) -> Iterator[str]:
     """As `read_texts`, a row (of Parquet: a batch of rows) at a time, for files larger than memory.
 
     Args:
@@ -114,8 +114,9 @@ def stream_texts(source: Path | BinaryIO, text_column: str | None = None) -> Ite
     Raises:
         DataError: At once for what the first row shows, later for a row that cannot be read.
     """
-    if not isinstance(source, Path):
+    if not isinstance(source, (str, Path)):
         return _lines(decoded_lines(source, "standard input"), "standard input")
+    source = Path(source)
     if source.suffix.lower() == ".txt":
         return _lines(text_lines(existing(source)), str(source))
     records = _started(stream_records(source))

@@ -24,7 +24,7 @@ def as_text(value: Any, what: str) -> str:
         DataError: It is no single value, or bytes that are not UTF-8.
     """
     if type(value) is str:
-        return _visible(value)
+        return visible(value)
     if hasattr(value, "tolist"):  # numpy, as Parquet and data frames give it
         value = value.tolist()
     if isinstance(value, (list, tuple, set, dict)):
@@ -36,10 +36,11 @@ def as_text(value: Any, what: str) -> str:
             raise DataError(f"{what} is bytes that are not UTF-8; decode them") from error
     if value is None or type(value).__name__ == "NAType" or value != value:
         return ""
-    return _visible(str(value))
+    return visible(str(value))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """The text without white space around it; empty where no sign of it can be seen."""
     text = text.strip()
     if text.isprintable():  # most texts; white space is gone
         return text
@@ -53,7 +54,7 @@ def as_label(value: Any, what: str) -> str:
         DataError: See `as_text`; also for a text that spells a Python or JSON list.
     """
     if type(value) is str and "[" not in value:
-        return _visible(value)
+        return visible(value)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) and value.strip().startswith("["):

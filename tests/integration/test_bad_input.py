@@ -83,7 +83,7 @@ BAD_ROWS: list[tuple[str, str | bytes, str]] = [
     (
         "unlabelled.csv",
         table([*ROWS[:3], ("a", ""), ("b", ""), *ROWS[3:], ("c", "")]),
-        "3 rows (4, 5, 27) without a label; fill in or remove them, or leave them out: data.skip_incomplete=true",
+        "3 rows (4, 5, 27) without a label; fill in or remove them, or leave them out with the setting data.skip_",
     ),
     ("no-words.csv", table([*ROWS, ("  ", "fruit")]), "1 row (25) without a text"),
     ("null.jsonl", jsonl([*ROWS, (None, None)]), "1 row (25) without a text; 1 row (25) without a label"),

@@ -50,7 +50,7 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
     model = files / "run" / "models" / "best"
     classified = pgkd_process("classify", model, "-", stdin="apple and plum\n\na cow\n")
     rows = [json.loads(line) for line in classified.stdout.splitlines()]
-    assert [row["text"] for row in rows] == ["apple and plum", "a cow"]
+    assert [row["text"] for row in rows] == ["apple and plum", "", "a cow"]
     assert set(rows[0]["probabilities"]) == set(TOPICS)
     assert rows[0]["label"] == max(rows[0]["probabilities"], key=rows[0]["probabilities"].get)
 

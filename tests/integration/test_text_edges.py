@@ -45,7 +45,7 @@ def test_a_pipe_that_nobody_reads_ends_a_command_quietly(command: list[str]) -> 
 def test_every_line_has_its_answer_in_its_place(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(LINES.encode())
     from_file = pgkd("classify", model, tmp_path / "a.txt")
-    rows = [json.loads(line) for line in from_file.stdout.split("\n")[:-1]]
+    rows = [json.loads(line) for line in from_file.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["an apple\u2028and a plum", "cow", "", "   ", "rain\x85hail"]
     assert [row["label"] is None for row in rows] == [False, False, True, True, False]
     assert rows[2] == {"text": "", "label": None, "confidence": None, "probabilities": {}}

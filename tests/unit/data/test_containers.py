@@ -92,6 +92,16 @@ def test_two_columns_of_one_name_are_refused_in_memory_too(tmp_path: Path) -> No
         read_examples(tmp_path / "a.parquet")
 
 
+def test_a_parquet_text_that_is_no_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.array([b"a", b"\xff"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": text, "label": ["x", "y"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"is not a readable Parquet file: .*utf-8"):
+        read_examples(tmp_path / "a.parquet")
+
+
 def test_columns_without_names_are_called_by_their_numbers() -> None:
     assert read_examples(frame().set_axis([0, 1], axis="columns"), "0", "1") == ROWS
     assert read_examples(ROWS, "body", "topic") == ROWS  # pairs have no columns that could be named

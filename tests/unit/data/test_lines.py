@@ -62,3 +62,5 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
         existing(Path("/dev/null"))
     with pytest.raises(DataError, match="no such file"):
         existing(tmp_path / "none")
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        existing(tmp_path / ("n" * 999))
