@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from pgkd_agent.errors import ConfigError, StorageError
 
+_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
@@ -88,7 +90,8 @@ def write_whole(target: Path, content: str) -> None:
 
 
 def as_line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """One line for everyone: what some programs take for the end of one is escaped."""
+    return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
 @contextmanager

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkd_agent.config import BudgetSettings, PGKDConfig, StudentSettings
-from pgkd_agent.data import PRESETS, Labels, Rows, Task, load_preset, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.data import (
+    PRESETS,
+    Labels,
+    Rows,
+    Task,
+    load_preset,
+    prepare_task,
+    read_examples,
+    read_taxonomy,
+    with_splits,
+)
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Check, Guardrails
@@ -61,13 +71,15 @@ def load_task(
     """Read rows (files, data frames, datasets, lists) and make a task of them, as `config` says.
 
     Args:
-        train: None takes the preset `config.data.dataset`, whose test rows and labels stand in for those not given.
+        train: Of a DatasetDict, the split of that name; its others stand in for what is not given. None takes the
+            preset `config.data.dataset`, whose test rows and labels stand in for those not given.
     Raises:
         DataError: See `read_examples`, `read_taxonomy`, `load_preset` and `prepare_task`.
         ConfigError: Neither or both of `train` and a preset.
     """
     config = config or PGKDConfig()
     settings = config.data
+    train, validation, test = with_splits(train, validation, test)
 
     def read(rows: Rows) -> list[Example]:
         return read_examples(rows, settings.text_column, settings.label_column, settings.skip_incomplete)

@@ -28,7 +28,7 @@ BATCH = 64
 def latency_cost(
     *,
     model: options.Model,
-    file: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSON, JSONL or Parquet.")],
     teacher: Annotated[
         str | None, typer.Option(help="The LLM to compare with, zero-shot; without it the student alone.")
     ] = None,

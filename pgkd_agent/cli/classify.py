@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -15,6 +14,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped, refuse
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.files import as_line
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CHUNK = 2048
 """Texts read, sorted by length and classified at a time; bounds the memory for any input."""
+
+BLANK: dict[str, Any] = {"label": None, "confidence": None, "probabilities": {}}
+"""Said of a text without any sign: it keeps its place, and nobody is asked about it."""
 
 CASCADE_CHUNK = 64
 """The same where an LLM may be asked: what it said is written soon."""
@@ -32,7 +35,7 @@ def classify(
     context: typer.Context,
     *,
     model: options.Model,
-    file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSONL, Parquet, TXT), or - for lines of stdin.")],
+    file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSON, JSONL, Parquet, TXT), or - for lines of stdin.")],
     text_column: options.TextColumn = None,
     inference: options.Inference,
     min_confidence: Annotated[
@@ -56,10 +59,11 @@ def classify(
 ) -> None:
     """Print a JSON line per text: text, label, confidence and the probability of every label.
 
-    Files of any size: texts are read, and results written, some thousands at a time. With --min-confidence a text that
-    the model is less sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says
-    whose it is, and the last line of stderr how often it was asked and what that took. Exit code 1 where it could not
-    be asked about some of them.
+    One for each line or row, in their order; a blank text has neither label nor confidence (null). Files of any size:
+    texts are read, and results written, some thousands at a time. With --min-confidence a text that the model is less
+    sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says whose it is, and
+    the last line of stderr how often it was asked and what that took. Exit code 1 where it could not be asked about
+    some of them.
     """
     from pgkd_agent.data import stream_texts
 
@@ -67,7 +71,7 @@ def classify(
         refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, options.Caps, options.Sources, "calls")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
-    texts = _stdin() if str(file) == "-" else stream_texts(file, text_column)
+    texts = stream_texts(sys.stdin.buffer if str(file) == "-" else file, text_column)
     classifier = inference.load(model)
     if teacher is None:
         _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
@@ -89,15 +93,22 @@ def _figures(prediction: Prediction) -> dict[str, Any]:
 
 def _print_rows(texts: Iterator[str], size: int, classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
     """With a count on the way, where the lines go elsewhere than to the terminal."""
+    from pgkd_agent.data.values import visible
+
     columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
     hidden = sys.stdout.isatty()
     with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
-        bar = progress.add_task("", total=None, speed="")
+        bar, blank = progress.add_task("", total=None, speed=""), 0
         while chunk := list(islice(texts, size)):
-            rows = ({"text": text, **row} for text, row in zip(chunk, classify(chunk), strict=True))
-            typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+            seen = [text for text in chunk if visible(text)]
+            blank += len(chunk) - len(seen)
+            rows = iter(classify(seen))
+            lines = ({"text": text, **(next(rows) if visible(text) else BLANK)} for text in chunk)
+            typer.echo("".join(map(as_line, lines)), nl=False)
             progress.advance(bar, len(chunk))
             progress.update(bar, speed=f"{progress.tasks[0].speed or 0:.0f} texts/s")
+    if blank:
+        terminal.say(terminal.notes(), f"texts that are blank, and get no label (null): {blank}")
 
 
 def _print_cascade(
@@ -145,7 +156,3 @@ def _print_cascade(
             )
     if stats.failed:
         raise typer.Exit(1)
-
-
-def _stdin() -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in sys.stdin if line.strip())

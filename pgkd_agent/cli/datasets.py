@@ -10,7 +10,7 @@ def datasets() -> None:
     from pgkd_agent.data.presets import PREPARED, PRESETS
 
     for preset in PRESETS.values():
-        typer.echo(f"{preset.name}: {preset.title}; {preset.classes} classes; the paper's {preset.paper}")
+        typer.echo(f"{preset.name}: {preset.title}; {preset.classes} classes in the paper, its {preset.paper}")
         typer.echo(f"  files    {preset.files}")
         typer.echo(f"  hub      {preset.hub.id if preset.hub else 'no copy known: --data-dir is needed'}")
         typer.echo(f"  licence  {preset.licence}")

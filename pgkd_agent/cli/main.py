@@ -84,6 +84,7 @@ def main() -> None:
     if not any(name in os.environ for name in WAITING):
         # Threads that spin take the time of what else runs here. Read once, when a command imports torch.
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    terminal.open_output()
     try:
         app()
     except PGKDError as error:

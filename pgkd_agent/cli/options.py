@@ -34,7 +34,7 @@ NO_TEACHER = "{given}: only for --teacher, which is not given"
 class Data(Group):
     """Rows to train on."""
 
-    train: Path | None = option("Labelled rows: CSV, TSV, JSONL or Parquet.")
+    train: Path | None = option("Labelled rows: CSV, TSV, JSON, JSONL or Parquet, or a folder of save_to_disk.")
     dataset: str | None = option(
         "One of the paper's datasets instead of --train: see pgkd datasets.", key="data.dataset"
     )

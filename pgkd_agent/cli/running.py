@@ -121,7 +121,7 @@ def resume_with_display(out: Path, caps: Mapping[str, Any], outlets: Outlets) ->
 
 
 def _teachers(config: PGKDConfig) -> str:
-    return ", ".join(settings.spec for settings in members(config.teacher))
+    return f"teacher {', '.join(settings.spec for settings in members(config.teacher))}"
 
 
 def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], DistillResult], outlets: Outlets) -> None:
@@ -149,7 +149,7 @@ def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
         f"{len(task.train)} training, {len(task.validation)} validation, {len(task.test)} test rows; "
         f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
         f"student {config.student.name}"
-        + (f", teacher {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
+        + (f", {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
         + f", run directory {out}"
     )
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import sys
+from typing import NoReturn
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -11,6 +15,36 @@ WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 """What these say at level INFO, a run's table of steps says too."""
 
 _is_quiet = False
+
+
+CLOSED_PIPE = 141
+"""Exit code where nobody reads any more: what a shell says of a program that the signal SIGPIPE ended."""
+
+
+class _Output(io.TextIOWrapper):
+    """UTF-8, whatever the console says; ends the command quietly where the other end of a pipe has gone."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._end()
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._end()
+
+    def _end(self) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # what is left to be written has a place to go
+        raise SystemExit(CLOSED_PIPE)
+
+
+def open_output() -> None:
+    """For all that follows in this process; a stream that is no file, as in tests, stays."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _Output(sys.stdout.buffer, "utf-8", "backslashreplace", line_buffering=sys.stdout.line_buffering)
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:

@@ -1,8 +1,9 @@
 """Labelled rows in, a `Task` with disjoint train, validation and test rows out."""
 
+from pgkd_agent.data.containers import Rows, with_splits
 from pgkd_agent.data.formats import read_records
 from pgkd_agent.data.presets import PRESETS, load_preset
-from pgkd_agent.data.reading import Rows, read_examples, read_texts, stream_texts
+from pgkd_agent.data.reading import read_examples, read_texts, stream_texts
 from pgkd_agent.data.task import Task, prepare_task
 from pgkd_agent.data.taxonomy import Labels, Taxonomy, read_taxonomy, taxonomy_of
 
@@ -20,4 +21,5 @@ __all__ = [
     "read_texts",
     "stream_texts",
     "taxonomy_of",
+    "with_splits",
 ]

@@ -1,17 +1,19 @@
-"""The rows of CSV, TSV, JSONL and Parquet files, whole or as a stream."""
+"""The rows of CSV, TSV, JSON, JSONL and Parquet files, whole or as a stream."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pgkd_agent.data.delimited import delimited_records, unique_names
+from pgkd_agent.data.lines import existing, read_text_file, text_lines
 from pgkd_agent.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 PARQUET_ROWS = 1024
 """Rows of a Parquet file that are in memory at a time, when it is read as a stream."""
@@ -29,70 +31,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def stream_records(path: Path) -> Iterator[Record]:
-    """As `read_records`, read as they are asked for."""
+    """As `read_records`, read as they are asked for; what is one JSON list is read whole."""
     suffix = existing(path).suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return _json(path)
     if suffix in (".csv", ".tsv"):
-        return _delimited(path, "\t" if suffix == ".tsv" else ",")
+        return delimited_records(path)
     if suffix == ".parquet":
         return _parquet(path)
-    raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}")
-
-
-def existing(path: Path) -> Path:
-    """
-    Raises:
-        DataError: There is no such file.
-    """
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    return path
-
-
-def read_text_file(path: Path) -> str:
-    """The whole file as text, a byte order mark left out.
-
-    Raises:
-        DataError: It cannot be read, is not UTF-8, or holds NUL bytes; the line is named.
-    """
-    return "".join(text_lines(path))
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines as `read_text_file` has them, with their ends, which are line feeds; read as they are asked for."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield _decoded(path, number, line)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _decoded(path: Path, number: int, line: bytes) -> str:
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        encoding = _likely_encoding(line)
-        raise DataError(
-            f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; the file looks like "
-            f"{encoding}: save it as UTF-8 (iconv -f {encoding} -t UTF-8)"
-        ) from error
-    if "\0" in text:
-        raise DataError(
-            f"{path}, line {number}: a NUL byte; the file is UTF-16, binary or damaged: save it as UTF-8 text"
-        )
-    return text
-
-
-def _likely_encoding(content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "UTF-16"
-    try:
-        content.decode("cp1252")
-    except UnicodeDecodeError:  # five bytes mean nothing in Windows-1252
-        return "ISO-8859-1"
-    return "WINDOWS-1252"
+    advice = "; unpack it first" if suffix in PACKED else ""
+    raise DataError(f"{path}: unknown format {suffix!r}; expected one of {', '.join(SUFFIXES)}{advice}")
 
 
 def read_json_lines(path: Path) -> list[Record]:
@@ -104,44 +52,75 @@ def read_json_lines(path: Path) -> list[Record]:
     return list(_json_lines(path))
 
 
+def _json(path: Path) -> Iterator[Record]:
+    """Of a file with an object a line, with one list of objects, or with one object that has a list for each column."""
+    head = list(islice((line.strip() for line in text_lines(path) if line.strip()), 2))
+    is_one_value = head and (
+        head[0].startswith("[") or head[0] == "{" or (path.suffix.lower() == ".json" and len(head) == 1)
+    )
+    if not is_one_value:
+        return _json_lines(path)
+    try:
+        content = json.loads(read_text_file(path), object_pairs_hook=unique_object)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno} is not JSON: {error.msg}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if isinstance(content, dict):
+        has_columns = all(isinstance(column, list) for column in content.values())
+        return iter(records_of_columns(content, str(path)) if has_columns else [content])
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected objects, found {type(content).__name__}")
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, row {number}: expected an object, found {type(row).__name__}")
+    return iter(content)
+
+
 def _json_lines(path: Path) -> Iterator[Record]:
     for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=unique_object)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number} is not JSON: {error.msg}") from error
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
         yield record
 
 
-def _delimited(path: Path, delimiter: str) -> Iterator[Record]:
-    lines = _csv_rows(path, delimiter)
-    header = next(lines, [])
-    for number, fields in enumerate(lines, 1):
-        if len(fields) > len(header):
-            raise DataError(f"{path}, row {number} has more fields than the header; quote texts with separators")
-        yield dict(zip(header, fields, strict=False))
+def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    Raises:
+        DataError: An object has a key twice, of which Python would take the last.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        unique_names((name for name, _ in pairs), "an object", "keys")
+    return made
 
 
-def csv_lines(path: Path, delimiter: str = ",") -> list[list[str]]:
-    """The fields of every line that is not empty, quoted line breaks kept.
+def records_of_columns(columns: Mapping[str, Any], where: str) -> list[Record]:
+    """Rows of a mapping that has a list, or what can be listed, for each column.
 
     Raises:
-        DataError: See `read_text_file`; or the quotes do not match.
+        DataError: It has something else, or the columns differ in length.
     """
-    return list(_csv_rows(path, delimiter))
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[list[str]]:
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than the default 128 KiB
-    lines = (line.removesuffix("\n").removesuffix("\r") + "\n" for line in text_lines(path))
-    try:
-        yield from (row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row)
-    except csv.Error as error:
-        raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    if not columns or any(
+        isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__") for column in columns.values()
+    ):
+        raise DataError(
+            f"{where}: expected rows, or a list for each column; found one object with {', '.join(map(repr, columns))}"
+        )
+    lengths = {str(name): len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(
+            f"{where}: columns of different lengths: {', '.join(f'{n} {name!r}' for name, n in lengths.items())}"
+        )
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -150,7 +129,38 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.lib.ArrowException) as error:
+            yield from arrow_records(file.schema_arrow, file.iter_batches(PARQUET_ROWS), str(path))
+    except (OSError, ValueError, pyarrow.lib.ArrowException) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def arrow_records(schema: Any, batches: Iterable[Any], where: str) -> Iterator[Record]:
+    """Rows of Arrow's record batches, class ids turned into the names that the schema knows.
+
+    Args:
+        schema: Its metadata may have the features of a Hugging Face dataset.
+    """
+    unique_names(schema.names, where)
+    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = (told.get("info") or {}).get("features") or {}
+    names = {column: each["names"] for column, each in features.items() if isinstance(each, dict) and each.get("names")}
+    for batch in batches:
+        for record in batch.to_pylist():
+            yield with_names(record, names)
+
+
+def with_names(record: Record, names: Mapping[str, Sequence[str]]) -> Record:
+    """The record with names for the class ids of some columns; an id below 0, the mark for no class, becomes None.
+
+    Raises:
+        DataError: An id is none of those that have a name.
+    """
+    return {**record, **{column: _name(record.get(column), known, column) for column, known in names.items()}}
+
+
+def _name(value: Any, names: Sequence[str], column: str) -> Any:
+    if not isinstance(value, int):
+        return value
+    if value >= len(names):
+        raise DataError(f"column {column!r} has the class id {value}, and names for 0 to {len(names) - 1}")
+    return names[value] if value >= 0 else None

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgkd_agent.data.formats import Record, csv_lines, read_json_lines, read_records, read_text_file
+from pgkd_agent.data.delimited import csv_lines
+from pgkd_agent.data.formats import Record, read_json_lines, read_records
+from pgkd_agent.data.lines import read_text_file
 from pgkd_agent.data.reading import complete_rows, read_examples
 from pgkd_agent.data.splitting import stratified_split
 from pgkd_agent.data.taxonomy import Taxonomy, read_taxonomy, taxonomy_of

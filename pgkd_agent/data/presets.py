@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from pgkd_agent.data import layouts
+from pgkd_agent.data.containers import dataset_records
 from pgkd_agent.data.layouts import LabelledSet
-from pgkd_agent.data.reading import complete_rows, dataset_records
+from pgkd_agent.data.reading import complete_rows
 from pgkd_agent.errors import DataError
 from pgkd_agent.types import Example
 
@@ -110,7 +111,7 @@ _TABLE = (
         "Amazon product reviews, title and text; the label is the category of the product.",
         335,
         "Tables 1, 2, 4, 6, Figure 3",
-        "train_40k.csv, val_10k.csv with the columns Title, Text, Cat3",
+        "train_40k.csv, val_10k.csv with the columns Title, Text, Cat3 (353 classes without 'unknown')",
         "CC0",
         layouts.amzn_csv,
     ),

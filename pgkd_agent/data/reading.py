@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, BinaryIO
 
-from pgkd_agent.data.formats import Record, existing, read_records, stream_records, text_lines
+from pgkd_agent.data.containers import Rows, records_of
+from pgkd_agent.data.formats import Record, stream_records
+from pgkd_agent.data.lines import decoded_lines, existing, text_lines
+from pgkd_agent.data.values import NO_CLASS, Mender, are_ids, as_label, as_text
 from pgkd_agent.errors import DataError
 from pgkd_agent.types import Example
 
 logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("text", "sentence", "content", "query", "utterance", "message", "review", "headline", "title")
-LABEL_COLUMNS = ("label", "intent", "category", "class", "target", "topic", "label_name")
+LABEL_COLUMNS = ("label", "intent", "category", "class", "target", "topic", "label_name", "label_text")
+
+SEPARATED = (".csv", ".tsv")
 
 ROWS_NAMED = 10
 """Most row numbers in a message."""
-
-
-class Table(Protocol):
-    """A pandas DataFrame or a Hugging Face Dataset."""
-
-    def to_dict(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
-Rows: TypeAlias = str | Path | Table | Iterable[Example | Record | Sequence[Any]]
-"""Labelled rows: a file (CSV, TSV, JSONL, Parquet), a pandas DataFrame, a Hugging Face Dataset, or `Example`s, mappings
-or `(text, label)` pairs."""
 
 
 def read_examples(
@@ -44,70 +36,111 @@ def read_examples(
 
     Args:
         source: See `Rows`.
-        text_column: None guesses among `TEXT_COLUMNS` and says so; likewise `label_column`.
-        skip_incomplete: Drop rows without text or label, aloud, instead of refusing them.
+        text_column: None guesses among `TEXT_COLUMNS` and says so; likewise `label_column`. Where the labels are class
+            ids, and a column beside them has their names, those are taken, aloud.
+        skip_incomplete: Drop rows without text or label, aloud, instead of refusing them. Beside class ids a label of
+            -1 is none.
     Raises:
         DataError: No such file or column, an unreadable line, rows without text or label (their numbers are
-            named, from 1, a header not counted), or several labels in one row.
+            named, from 1, a header not counted), several labels in one row, or what is no text or label at all.
     """
-    if isinstance(source, Iterable) and not isinstance(source, str) and not _is_table(source):
-        source = list(source)
-        if source and not isinstance(source[0], Mapping):
-            return complete_rows(_pairs(source), "the rows", skip_incomplete)
-    records, where = _records(source)
+    held = records_of(source)
+    records, where = held.records, held.where
+    if not held.has_names:
+        text_column = label_column = None
     if not records:
         raise DataError(f"{where} holds no rows")
-    text = _column(records, text_column, TEXT_COLUMNS, "text", where)
-    label = _column(records, label_column, LABEL_COLUMNS, "label", where)
-    return complete_rows(((record.get(text), record.get(label)) for record in records), where, skip_incomplete)
+    is_file = isinstance(source, (str, Path))
+    text = _column(records, text_column, TEXT_COLUMNS, "text", where, is_file)
+    label = _column(records, label_column, LABEL_COLUMNS, "label", where, is_file)
+    labels = _labels(records, label, where) if label_column is None else [record.get(label) for record in records]
+    texts = [record.get(text) for record in records]
+    return complete_rows(zip(texts, labels, strict=True), where, skip_incomplete, text)
 
 
-def complete_rows(pairs: Iterable[tuple[Any, Any]], where: str, skip_incomplete: bool = False) -> list[Example]:
+def complete_rows(
+    pairs: Iterable[tuple[Any, Any]],
+    where: str,
+    skip_incomplete: bool = False,
+    column: str = "text",
+    numbers: Sequence[int] | None = None,
+    advice: str = "fill in or remove them, or leave them out with the setting data.skip_incomplete=true",
+) -> list[Example]:
     """Make examples of (text, label) pairs; see `read_examples` for rows that lack one of them.
 
     Args:
         where: The source, for messages.
+        column: Where the texts are from, for messages.
+        numbers: Of the rows, for messages; None counts from 1.
+        advice: What to do about rows that lack something, for messages.
     """
-    rows: list[Example] = []
-    lacking: dict[str, list[int]] = {"text": [], "label": []}
-    for number, (raw_text, raw_label) in enumerate(pairs, 1):
-        text, label = _as_text(raw_text), _as_label(raw_label, f"{where}, row {number}")
-        if text and label:
-            rows.append(Example(text, label))
-            continue
-        for role, value in (("text", text), ("label", label)):
-            if not value:
-                lacking[role].append(number)
-    complaint = "; ".join(f"{named_rows(numbers)} without a {role}" for role, numbers in lacking.items() if numbers)
-    if complaint and not skip_incomplete:
-        raise DataError(
-            f"{where}: {complaint}; fill in or remove them, or leave them out with --set data.skip_incomplete=true"
+    mend = Mender()
+    rows = [
+        (
+            number,
+            mend(as_text(text, f"{where}, row {number}: the text (column {column!r})")),
+            mend(as_label(label, f"{where}, row {number}: the label")),
         )
+        for number, (text, label) in zip(numbers or count(1), pairs, strict=False)
+    ]
+    if mend.count:
+        logger.warning("%s: %s", where, mend.note)
+    has_ids = are_ids(label for _, _, label in rows)
+    none = {"", NO_CLASS} if has_ids else {""}
+    lacking = {
+        "text": [number for number, text, _ in rows if not text],
+        "label": [number for number, _, label in rows if label in none],
+    }
+    complaint = "; ".join(f"{named_rows(numbers)} without a {role}" for role, numbers in lacking.items() if numbers)
+    if has_ids and any(label == NO_CLASS for _, _, label in rows):
+        complaint += f" ({NO_CLASS} beside class ids is none; a class has a name)"
+    if complaint and not skip_incomplete:
+        raise DataError(f"{where}: {complaint}; {advice}")
     if complaint:
         logger.warning("%s: left out %s", where, complaint)
-    return rows
+    return [Example(text, label) for _, text, label in rows if text and label not in none]
 
 
-def read_texts(source: Path, text_column: str | None = None) -> list[str]:
-    """Read texts without labels; a `.txt` file holds one a line."""
+def read_texts(source: str | Path, text_column: str | None = None) -> list[str]:
+    """Read texts without labels; a `.txt` file holds one a line, and an empty line is an empty text."""
     return list(stream_texts(source, text_column))
 
 
-def stream_texts(source: Path, text_column: str | None = None) -> Iterator[str]:
+def stream_texts(source: str | Path | BinaryIO, text_column: str | None = None) -> Iterator[str]:
     """As `read_texts`, a row (of Parquet: a batch of rows) at a time, for files larger than memory.
 
+    Args:
+        source: A file, or lines that are open already, such as `sys.stdin.buffer`.
     Raises:
         DataError: At once for what the first row shows, later for a row that cannot be read.
     """
-    if source.suffix == ".txt":
-        lines = (part for line in text_lines(existing(source)) for part in line.splitlines() if part.strip())
-        return _started(lines)
+    if not isinstance(source, (str, Path)):
+        return _lines(decoded_lines(source, "standard input"), "standard input")
+    source = Path(source)
+    if source.suffix.lower() == ".txt":
+        return _lines(text_lines(existing(source)), str(source))
     records = _started(stream_records(source))
     first = next(records, None)
     if first is None:
         return iter(())
-    column = _column([first], text_column, TEXT_COLUMNS, "text", str(source))
-    return (str(record.get(column) or "") for record in chain([first], records))
+    column = _column([first], text_column, TEXT_COLUMNS, "text", str(source), is_file=True)
+    values = (record.get(column) for record in chain([first], records))
+    texts = (
+        value if isinstance(value, str) else as_text(value, f"{source}, row {number}: the text (column {column!r})")
+        for number, value in enumerate(values, 1)
+    )
+    return _mended(_started(texts), str(source))
+
+
+def _lines(lines: Iterator[str], where: str) -> Iterator[str]:
+    return _mended((line.removesuffix("\n") for line in _started(lines)), where)
+
+
+def _mended(texts: Iterator[str], where: str) -> Iterator[str]:
+    mend = Mender()
+    yield from map(mend, texts)
+    if mend.count:
+        logger.warning("%s: %s", where, mend.note)
 
 
 def _started(items: Iterator[Any]) -> Iterator[Any]:
@@ -121,73 +154,56 @@ def named_rows(numbers: Sequence[int]) -> str:
     return f"{len(numbers)} row{'s'[: len(numbers) > 1]} ({shown})"
 
 
-def _is_table(source: Any) -> bool:
-    """A `datasets.Dataset` or a pandas DataFrame."""
-    return hasattr(source, "column_names") or hasattr(source, "to_dict")
-
-
-def _pairs(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
-    try:
-        return [(row.text, row.label) if isinstance(row, Example) else (row[0], row[1]) for row in rows]
-    except (TypeError, LookupError) as error:
-        raise DataError(f"rows must be mappings, pairs or Examples, found {type(rows[0]).__name__}") from error
-
-
-def _records(source: Any) -> tuple[list[Record], str]:
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        return read_records(path), str(path)
-    if hasattr(source, "column_names"):
-        return dataset_records(source), "the dataset"
-    if hasattr(source, "to_dict"):
-        return source.to_dict("records"), "the data frame"
-    return list(source), "the rows"
-
-
-def dataset_records(dataset: Any) -> list[Record]:
-    """Rows of a `datasets.Dataset`, class ids turned into the names its features know."""
-    features = getattr(dataset, "features", None) or {}
-    named = {column: feature.int2str for column, feature in features.items() if hasattr(feature, "int2str")}
-    return [{key: named[key](value) if key in named else value for key, value in record.items()} for record in dataset]
-
-
-def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str) -> str:
-    columns = list(records[0])
+def _column(
+    records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str, is_file: bool
+) -> Any:
+    columns = {str(name): name for record in records for name in record}
+    shown = ", ".join(map(repr, columns))
+    option = f"--{role}-column" if is_file else f"{role}_column"
+    cells = ((name, record.get(columns[name])) for name in columns for record in records)
+    names_a_value = {name for name, cell in cells if isinstance(cell, str) and cell == name}
     if wanted is not None:
         if wanted not in columns:
-            raise DataError(f"{where} has no column {wanted!r}; it has: {', '.join(map(str, columns))}")
-        return wanted
-    by_lower = {str(column).strip().lower(): column for column in reversed(columns)}
+            raise DataError(f"{where} has no column {wanted!r}; it has: {shown}")
+        if wanted in names_a_value:
+            logger.warning("%s: column %r also has the value %r; is its first line a row?", where, wanted, wanted)
+        return columns[wanted]
     for guess in guesses:
-        if guess in by_lower:
+        alike = [name for name in columns if name.strip().lower() == guess]
+        if len(alike) > 1:
+            raise DataError(
+                f"{where}: {' and '.join(map(repr, alike))} both look like the {role}; name one with {option}"
+            )
+        if alike:
             if guess != role:
-                logger.info("%s: taking column %r as the %s", where, by_lower[guess], role)
-            return by_lower[guess]
-    raise DataError(
-        f"{where}: no column looks like the {role}; it has: {', '.join(map(str, columns))}; "
-        f"name it with --{role}-column"
-    )
-
-
-def _as_label(value: Any, where: str) -> str:
-    """A label as text; one that is a list, or a text that spells a Python or JSON list, is refused."""
-    if hasattr(value, "tolist"):  # numpy, as Parquet and data frames give it
-        value = value.tolist()
-    if isinstance(value, str) and value.strip().startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value.strip())
-    if isinstance(value, (list, tuple, set, dict)):
-        raise DataError(
-            f"{where}: the label is a {type(value).__name__}; several labels a row (multi-label) are not supported: "
-            "keep one label a row, or train one classifier a label"
+                logger.info("%s: taking column %r as the %s", where, alike[0], role)
+            return columns[alike[0]]
+    advice = f"name it with {option}"
+    if where.endswith(SEPARATED):
+        above = "put a line with names above it, such as text,label, separated as the rows are"
+        advice = (
+            f"its first line looks like a row: {above}"
+            if names_a_value
+            else f"{advice}, or, if its first line is a row, {above}"
         )
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of integers with a gap is read as floats
-    return _as_text(value)
+    raise DataError(f"{where}: no column looks like the {role}; it has: {shown}; {advice}")
 
 
-def _as_text(value: Any) -> str:
-    """Numbers become their digits; a missing value (None, NaN, or pandas' NA) becomes empty."""
-    if value is None or type(value).__name__ == "NAType":
-        return ""
-    return "" if value != value else str(value).strip()
+def _labels(records: Sequence[Record], column: Any, where: str) -> list[Any]:
+    """The values of a column; of one with class ids the names that another column has for them, one an id."""
+    ids = [
+        as_label(record.get(column), f"{where}, row {number}: the label") for number, record in enumerate(records, 1)
+    ]
+    if not are_ids(ids):
+        return ids
+    for beside in [f"{column}_text", f"{column}_name", *LABEL_COLUMNS]:
+        pairs = {
+            (each, name)
+            for each, record in zip(ids, records, strict=True)
+            if each not in ("", NO_CLASS) and (name := as_label(record.get(beside), f"{where}: {beside}"))
+        }
+        names = dict(pairs)
+        if pairs and len(pairs) == len(names) == len({*names.values()}) and not are_ids(names.values()):
+            logger.info("%s: column %r has class ids; taking their names from column %r", where, column, beside)
+            return [names.get(each, "" if each == NO_CLASS else each) for each in ids]
+    return ids

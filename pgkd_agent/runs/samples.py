@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.config import PGKDConfig
-from pgkd_agent.data import read_examples, read_records
-from pgkd_agent.data.reading import named_rows
+from pgkd_agent.data import read_records
+from pgkd_agent.data.reading import SEPARATED, complete_rows, named_rows
+from pgkd_agent.data.values import as_text
 from pgkd_agent.errors import ConfigError, DataError, StorageError
 from pgkd_agent.files import read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import StoredRun, read_run
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 COLUMNS = ("text", "label", "status", "rule", "reason", "kd_step", "request_index", "teacher", "prompt")
 """`rule` and `reason` say why a sample was rejected; they are empty for the others."""
+
+_ADVICE = f"fill them in, or give them the status {REJECTED!r}"
+
+_FORMULA = re.compile("'*[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
+"""What a spreadsheet takes for the beginning of a formula, wide signs too, after any apostrophes."""
 
 _CARD = """---
 tags:
@@ -79,13 +86,15 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
     stored = read_run(run)
     rows = _samples(run, stored.meta)
     if not rows:
-        raise ConfigError(f"{run} has no samples of a teacher yet")
+        raise ConfigError(f"{run} holds no samples; a run has some once a teacher has answered")
     datasets.disable_progress_bars()
     table = datasets.Dataset.from_list(rows)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".csv":
-            table.to_csv(target)
+            datasets.Dataset.from_list([{key: _as_cell(cell) for key, cell in row.items()} for row in rows]).to_csv(
+                target
+            )
         elif target.suffix in (".jsonl", ".ndjson"):
             table.to_json(target, force_ascii=False)
         elif target.suffix == ".parquet":
@@ -136,24 +145,20 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
     softened (`student.soft_labels`).
 
     Args:
-        file: Columns `text` and `label`; with a column `status`, only rows that say `accepted` count.
+        file: Columns `text` and `label`; with a column `status`, only rows that say `accepted`, or nothing, count.
     Raises:
-        DataError: Nothing is approved, or labels are not in the run's taxonomy; the rows are named.
+        DataError: Nothing is approved, a status is neither `accepted` nor `rejected`, or labels are not in the run's
+            taxonomy; the rows are named.
         StorageError: It is no run directory, or a damaged one.
     """
     stored = read_run(run)
-    records = read_records(file)
-    approved = [row for row in records if str(row.get("status") or ACCEPTED).strip().lower() == ACCEPTED]
-    if not approved:
-        raise DataError(f"{file}: none of its {len(records)} rows has the status {ACCEPTED!r}")
-    examples = read_examples(approved, "text", "label")
+    numbers, examples, not_approved = _approved(file)
     resolve = LabelResolver(stored.task.taxonomy)
-    unknown = [number for number, row in enumerate(examples, 1) if resolve(row.label) is None]
+    unknown = [number for number, row in zip(numbers, examples, strict=True) if resolve(row.label) is None]
     if unknown:
-        label = examples[unknown[0] - 1].label
+        label = examples[numbers.index(unknown[0])].label
         raise DataError(
-            f"{file}: label {label!r} is not in the taxonomy of {run}, in {named_rows(unknown)} of the approved; "
-            "correct it"
+            f"{file}: label {label!r} is not in the taxonomy of {run}, in {named_rows(unknown)}; correct it"
         )
     config = stored.config.changed(
         {
@@ -169,4 +174,37 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
         }
     )
     samples = tuple(GeneratedSample(row.text, row.label) for row in examples)
-    return Retraining(stored, config, ReviewedSamples(samples, f"samples of {file}"), len(records) - len(approved))
+    return Retraining(stored, config, ReviewedSamples(samples, f"samples of {file}"), not_approved)
+
+
+def _approved(file: Path) -> tuple[list[int], list[Example], int]:
+    """
+    Returns:
+        Numbers of the approved rows from 1, the rows, and how many others there are.
+    """
+    records = read_records(file)
+    for column in ("text", "label"):
+        if records and not any(column in row for row in records):
+            raise DataError(f"{file} has no column {column!r}; it has: {', '.join(map(repr, records[0]))}")
+    is_table = file.suffix.lower() in SEPARATED
+    given = [as_text(row.get("status"), f"{file}, row {n}: the status").lower() for n, row in enumerate(records, 1)]
+    strange = [number for number, status in enumerate(given, 1) if status not in (ACCEPTED, REJECTED, "")]
+    if strange:
+        raise DataError(
+            f"{file}: status {given[strange[0] - 1]!r}, in {named_rows(strange)}; expected {ACCEPTED!r} or {REJECTED!r}"
+        )
+    numbers = [number for number, status in enumerate(given, 1) if status != REJECTED]
+    if not numbers:
+        raise DataError(f"{file}: none of its {len(records)} rows has the status {ACCEPTED!r}")
+    cells = [[records[number - 1].get(column) for column in ("text", "label")] for number in numbers]
+    pairs = [(_from_cell(text), _from_cell(label)) if is_table else (text, label) for text, label in cells]
+    return numbers, complete_rows(pairs, str(file), numbers=numbers, advice=_ADVICE), len(records) - len(numbers)
+
+
+def _as_cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula begins with an apostrophe in CSV, as OWASP says."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _from_cell(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and value.startswith("'") and _FORMULA.match(value) else value

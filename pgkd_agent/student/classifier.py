@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 
+from pgkd_agent.data.values import Mender
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import read_temperature
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.types import Label, Probabilities
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,11 @@ class StudentClassifier(Runnable[str, Prediction]):
         return tuple(Label(name) for name in self.labels)
 
     def probabilities(self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None) -> Probabilities:
-        """Shape (n_texts, n_labels), columns in the order of `labels`."""
-        encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
+        """Shape (n_texts, n_labels), columns in the order of `labels`; half a surrogate pair is repaired, aloud."""
+        mend = Mender()
+        encoded = encode(self._tokenizer, [*map(mend, texts)], self._max_length) if texts else []
+        if mend.count:
+            logger.warning("classifying: %s", mend.note)
         return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:

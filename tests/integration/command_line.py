@@ -47,7 +47,7 @@ def pgkd(*arguments: object, stdin: str = "") -> Ended:
         restored(),
         mock.patch.dict(os.environ, TERMINAL),
         mock.patch.object(sys, "argv", ["pgkd", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin.encode())))),
         redirect_stdout(out),
         redirect_stderr(err),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,7 @@ def test_mistakes_in_a_review_are_named(run: Path, tmp_path: Path) -> None:
     def unknown_label(rows: list[dict[str, Any]]) -> None:
         rows[1]["label"] = "toolz"
 
-    with pytest.raises(
-        DataError, match=r"label 'toolz' is not in the taxonomy of .*run, in 1 row \(2\) of the approved"
-    ):
+    with pytest.raises(DataError, match=r"label 'toolz' is not in the taxonomy of .*run, in 1 row \(2\); correct"):
         prepare_retraining(run, edited(run, tmp_path, unknown_label))
     (tmp_path / "none.jsonl").write_text('{"text": "a", "label": "fruit", "status": "rejected"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="none of its 1 rows has the status 'accepted'"):
@@ -139,8 +138,6 @@ def test_a_run_is_read_back_as_it_was(run: Path, tiny_student: Path) -> None:
 
 
 def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "copy" / "history.jsonl").write_text('{"text": 1\n', encoding="utf-8")
     with pytest.raises(StorageError, match=r"history\.jsonl is damaged"):
@@ -149,3 +146,49 @@ def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "history.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match="is damaged: KeyError"):
         read_run(tmp_path / "copy")
+
+
+def test_a_formula_is_made_safe_for_spreadsheets_and_read_back_equal(run: Path, tmp_path: Path) -> None:
+    formulas = [
+        "=1+1 apples",
+        "+49 apples",
+        "-20 % on plums",
+        "@fruit shop",
+        "'=quoted plum",
+        "'tis a plum",
+        "\uff1da pear",
+    ]
+    shutil.copytree(run, tmp_path / "copy")
+    with (tmp_path / "copy" / "history.jsonl").open("a", encoding="utf-8") as file:
+        for text in formulas:
+            row = {"text": text, "label": "fruit", "kd_step": 2, "request_index": 0}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    export_samples(tmp_path / "copy", tmp_path / "a.csv")
+    cells = [row["text"] for row in read_records(tmp_path / "a.csv")]
+    assert (
+        not [cell for cell in cells if cell[0] in "=+-@\uff1d\t\r"]
+        and "'=1+1 apples" in cells
+        and "'tis a plum" in cells
+    )
+    for name in ("a.csv", "a.jsonl"):
+        if name != "a.csv":
+            export_samples(tmp_path / "copy", tmp_path / name)
+        approved = [sample.text for sample in prepare_retraining(run, tmp_path / name).teacher.samples]
+        assert set(formulas) <= set(approved)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("plums,fruit,ok", r"status 'ok', in 1 row \(3\); expected 'accepted' or 'rejected'"),
+        ("plums,frut,accepted", r"label 'frut' is not in the taxonomy of .*, in 1 row \(3\); correct"),
+        (",fruit,Accepted", r"1 row \(3\) without a text; fill them in, or give them the status 'rejected'"),
+    ],
+)
+def test_rows_of_a_review_are_numbered_as_in_the_file(run: Path, tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(f"text,label,status\nrain,weather,rejected\nhail,weather,\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        prepare_retraining(run, tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("text,class\nrain,weather\n")
+    with pytest.raises(DataError, match="no column 'label'; it has: 'text', 'class'"):
+        prepare_retraining(run, tmp_path / "b.csv")

@@ -74,14 +74,18 @@ def test_numbers_are_labels_and_other_column_names_are_announced(
     [
         ("a.csv", "text,label\nhello,x\nworld,\n", r"1 row \(2\) without a label"),
         ("a.csv", "text,label\n  ,x\n", r"1 row \(1\) without a text"),
-        ("a.csv", "text,label\na,b,c\n", "row 1 has more fields"),
+        (
+            "a.csv",
+            "text,label\na,b,c\n",
+            r"row 1 has more fields than the header \(line 2: 3, not 2, separated by \',\'\)",
+        ),
         ("a.csv", 'text,label\n"a,b\n', "not valid CSV"),
         ("a.csv", "text,label\n", "holds no rows"),
         ("a.csv", "", "holds no rows"),
-        ("a.csv", "body,label\na,b\n", "no column looks like the text; it has: body, label"),
+        ("a.csv", "body,label\na,b\n", "no column looks like the text; it has: 'body', 'label'"),
         ("a.csv", b"text,label\ncaf\xe9,x\n", "not UTF-8"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is not JSON"),
-        ("a.jsonl", "[1]\n", "line 1: expected an object"),
+        ("a.jsonl", "[1]\n", "row 1: expected an object, found int"),
         ("a.jsonl", '{"text": "a", "label": ["b", "c"]}\n', "several labels"),
         ("a.jsonl", '{"text": "a", "label": null}\n', r"1 row \(1\) without a label"),
         ("a.parquet", "no parquet", "not a readable Parquet"),
@@ -122,7 +126,7 @@ def test_labels_as_other_libraries_give_them() -> None:
 
 
 def test_texts_without_labels(tmp_path: Path) -> None:
-    assert read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n")) == ["one", "two"]
+    assert read_texts(write(tmp_path / "a.txt", "one\n\ntwo\n")) == ["one", "", "two"]
     assert read_texts(write(tmp_path / "a.csv", "text\none\ntwo\n")) == ["one", "two"]
 
 
@@ -143,7 +147,7 @@ def test_taxonomy_files_keep_their_order(tmp_path: Path, name: str, content: str
     ("labels", "message"),
     [
         (["a"], "found 1 class"),
-        (["Sports", "sports ", "b"], "differ in case or white space"),
+        (["Sports", "sports ", "b"], "white space only"),
         ([{"label": "a"}, "b"], "a label is a name or"),
     ],
 )
@@ -226,7 +230,59 @@ def test_mistakes_in_a_task(caplog: pytest.LogCaptureFixture) -> None:
     assert "asked for 500 rows, only 20 are there" in caplog.text
 
 
-def test_a_date_that_does_not_exist_in_a_taxonomy_is_a_data_error(tmp_path: Path) -> None:
-    (tmp_path / "labels.yaml").write_text("- 2024-13-45\n- b\n", encoding="utf-8")
-    with pytest.raises(DataError, match="month must be in"):
-        read_taxonomy(tmp_path / "labels.yaml")
+@pytest.mark.parametrize("labels", [[0, 1, -1, 1], ["0", "1", "-1", "1"], [0.0, 1.0, -1.0, 1.0]])
+def test_minus_one_beside_class_ids_is_no_label(labels: list[Any]) -> None:
+    rows = [(f"text {number}", label) for number, label in enumerate(labels)]
+    with pytest.raises(DataError, match=r"1 row \(3\) without a label \(-1 beside class ids is none"):
+        read_examples(rows)
+    assert [row.label for row in read_examples(rows, skip_incomplete=True)] == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize("labels", [[1, -1, 1], ["-1", "x", "-1"]])
+def test_minus_one_may_be_a_class(labels: list[Any]) -> None:
+    read = read_examples([("a", label) for label in labels])
+    assert [row.label for row in read] == [str(label) for label in labels]
+
+
+def test_names_beside_class_ids_are_taken_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["delivery", "refund", "unlabelled"]
+    rows = [{"text": f"text {n}", "label": n % 3 - (n % 3 == 2) * 3, "label_text": names[n % 3]} for n in range(6)]
+    with caplog.at_level(logging.INFO):
+        taken = read_examples(rows, skip_incomplete=True)
+    assert [row.label for row in taken] == ["delivery", "refund"] * 2
+    assert "column 'label' has class ids; taking their names from column 'label_text'" in caplog.text
+    assert {row.label for row in read_examples(rows, label_column="label", skip_incomplete=True)} == {"0", "1"}
+    other = [{**row, "label_text": f"note {n}"} for n, row in enumerate(rows)]  # no name of a class
+    assert {row.label for row in read_examples(other, skip_incomplete=True)} == {"0", "1"}
+
+
+def test_labels_that_are_numbers_are_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        prepare_task([Example(f"text {n}", "01"[n % 2]) for n in range(20)])
+    assert caplog.text.count("the labels are numbers, and a teacher is told only those") == 1
+
+
+def test_half_a_surrogate_pair_is_repaired_with_a_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(
+        tmp_path / "a.jsonl", '{"text": "one \\ud83d", "label": "x"}\n{"text": "\\udc00", "label": "y\\ud800"}\n'
+    )
+    assert read_examples(file) == [Example("one \ufffd", "x"), Example("\ufffd", "y\ufffd")]
+    assert read_texts(file) == ["one \ufffd", "\ufffd"]
+    assert "repaired 3 texts with half" in caplog.text and "repaired 2 texts with half" in caplog.text
+    assert read_taxonomy(["a\ud800", "b"])[0].name == "a\ufffd"
+
+
+def test_a_first_line_that_is_a_row_is_recognised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path / "a.csv", "the door is broken,door\nthe lamp is dark,lamp\nthe door again,door\n")
+    with pytest.raises(DataError, match="its first line looks like a row: put a line with names above it"):
+        read_examples(file)
+    read_examples(file, "the door is broken", "door")
+    assert "column 'door' also has the value 'door'; is its first line a row?" in caplog.text
+    write(file, "text,label\n" + file.read_text())  # as the message advises
+    assert len(read_examples(file)) == 3
+
+
+def test_text_or_label_without_a_visible_sign_is_none() -> None:
+    with pytest.raises(DataError, match=r"1 row \(1\) without a text; 1 row \(2\) without a label"):
+        read_examples([("\u200b \ufeff", "x"), ("a", "\u00ad")])
+    assert read_examples([("👩\u200d🔧", "🔧")]) == [Example("👩\u200d🔧", "🔧")]
