@@ -249,7 +249,7 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
         f"above are placeholders.\nestimate: {_estimate(shown, task, config)}",
     )
     for problem in missing:
-        say(console, f"a run would end: {problem}")
+        say(terminal.notes(), f"a run would end: {problem}")
 
 
 def _calls(shown: Preview, config: PGKDConfig) -> str:
