@@ -45,7 +45,10 @@ def distill(
     caps: options.Caps,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the first prompt and the number of calls; train and call nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Show the first prompt and the number of calls, or what a run would refuse; train and call nothing.",
+        ),
     ] = False,
     resume: Annotated[
         Path | None,

@@ -19,6 +19,7 @@ from pgkd_agent.cli.options import Outlets
 from pgkd_agent.cli.terminal import money, say
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
+from pgkd_agent.errors import TeacherError
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
@@ -29,7 +30,7 @@ from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members
-from pgkd_agent.teacher.preview import Preview, estimate, preview
+from pgkd_agent.teacher.preview import Preview, estimate, preview, refusals
 from pgkd_agent.types import StepRecord
 
 WINNERS_AND_LOSERS = 5
@@ -133,7 +134,12 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
         say(notes if outlets.as_json else results, what)
         display = _Display(notes, config.pgkd.num_kd_steps)
         with display.progress:
-            result = job(Observers([display, *trackers]))
+            try:
+                result = job(Observers([display, *trackers]))
+            except TeacherError:
+                if (best := out / "models" / "best").is_dir():
+                    say(notes, f"the best model so far is {best}; `pgkd distill --resume {out}` goes on")
+                raise
     if outlets.as_json:
         found = {"run": str(result.run), "model": f"{result.run}/models/best", **asdict(result.summary)}
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -230,6 +236,7 @@ def _by_rule(rejected: dict[str, int]) -> str:
 
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
+    missing = refusals(config)
     shown = preview(task, config)
     console = terminal.results()
     for message in shown.prompts[0]:
@@ -241,6 +248,8 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
         f"prompt {shown.template.name!r}, {_calls(shown, config)}. No model is trained yet: report and predictions "
         f"above are placeholders.\nestimate: {_estimate(shown, task, config)}",
     )
+    for problem in missing:
+        say(terminal.notes(), f"a run would end: {problem}")
 
 
 def _calls(shown: Preview, config: PGKDConfig) -> str:

@@ -133,7 +133,7 @@ class TeacherSettings(_Settings):
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest reply; None computes it from the number of samples and the length of the training texts."""
     timeout: float = Field(default=300.0, gt=0)
-    """Seconds for one call."""
+    """Seconds for one call, from its start to the end of the answer."""
     max_attempts: int = Field(default=3, ge=1)
     """Tries of one request, for passing errors and for replies without a readable sample."""
     max_concurrency: int | None = Field(default=None, ge=1)
@@ -228,7 +228,7 @@ class BudgetSettings(_Settings):
     max_tokens: int | None = Field(default=None, ge=0)
     """Tokens of prompts and replies together."""
     max_minutes: float | None = Field(default=None, ge=0)
-    """From the start; requests end in time for one more fit as long as the last one."""
+    """From the start; requests end in time for one more fit as long as the last one, or are given up."""
 
 
 class PGKDConfig(_Settings):

@@ -134,7 +134,7 @@ class RunDirectory:
         needed, free = 4 * model_bytes, shutil.disk_usage(self.path).free
         if free < needed:
             raise StorageError(
-                f"{self.path}: {free / 1e6:.0f} MB free, the run's models need {needed / 1e6:.0f} MB; make room, or "
+                f"{self.path}: {free / 1e3:,.0f} kB free, the run's models need {needed / 1e3:,.0f} kB; make room, or "
                 "name a run directory on another disk with --out"
             )
 

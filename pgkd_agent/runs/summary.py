@@ -222,6 +222,8 @@ def verdict(steps: Iterable[StepRecord], best_step: int, gain: GainSupport | Non
         return kept if gain is None else f"{kept} ({_how_sure(gain)})"
     lowest = min(record.validation.loss for record in records[1:])
     accepted = sum(record.accepted for record in records)
+    if (stopped_by := records[-1].stopped_by) and not sum(record.parsed for record in records):
+        return f"kept the plain student (model 0): a cap ended the run before a sample was written ({stopped_by})"
     if accepted == 0:
         return "kept the plain student (model 0): not one sample of the teacher passed the guardrails"
     return (

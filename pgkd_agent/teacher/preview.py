@@ -11,13 +11,14 @@ import numpy as np
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
+from pgkd_agent.errors import TeacherUnavailableError
 from pgkd_agent.loop.algorithm import build_request
 from pgkd_agent.loop.evidence import score_rows
 from pgkd_agent.loop.history import History
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
 from pgkd_agent.teacher.calls.prices import PriceTable
-from pgkd_agent.teacher.opening import reply_tokens, teacher_prompt
+from pgkd_agent.teacher.opening import members, reply_limit, reply_tokens, teacher_prompt
 from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS
 from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, load_prompt, prompt_tokens, zero_shot_values
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
@@ -49,6 +50,23 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     """
     template = teacher_prompt(config.teacher)
     return Preview(template, _requests(task, config, template, mistakes=True))
+
+
+def refusals(config: PGKDConfig) -> list[str]:
+    """Why the teachers of a run could not be asked yet, as for want of a key; without asking them.
+
+    Raises:
+        ConfigError: There is no such teacher.
+    """
+    from pgkd_agent.teacher.providers.factory import build_teacher
+
+    found = []
+    for settings in members(config.teacher) if config.pgkd.num_kd_steps else ():
+        try:
+            build_teacher(settings, settings.max_tokens or reply_limit(settings)).close()
+        except TeacherUnavailableError as error:
+            found.append(str(error))
+    return found
 
 
 def estimate(shown: Preview, task: Task, config: PGKDConfig, teachers: Sequence[str], prices: PriceTable) -> Estimate:

@@ -157,13 +157,20 @@ BAD_ARGUMENTS: list[tuple[str, int, str]] = [
     ("--train good.jsonl --student students/vision", 2, "is a vit model, which has no sequence classifier"),
     ("--train good.jsonl --student students/torn", 2, "student 'students/torn' cannot be loaded"),
     ("--train good.jsonl --teacher gpt-4o", 2, "expected provider:model"),
-    ("--train good.jsonl --teacher nobody:model", 2, "nobody"),
+    ("--train good.jsonl --teacher nobody:model", 2, "there is no provider 'nobody' (e.g. anthropic, azure_openai"),
+    ("--train good.jsonl --dry-run --teacher opena:m", 2, "there is no provider 'opena' (closest: openai"),
+    ("--train good.jsonl --dry-run --teacher gpt-4o", 2, "expected provider:model"),
+    ("--train good.jsonl --dry-run --teacher mistralai:m", 2, "`pip install langchain-mistralai`"),
+    ("--train good.jsonl --dry-run --teacher local:not.gguf", 2, "not.gguf is not a GGUF file"),
+    ("--train good.jsonl --dry-run --teacher openai:m --base-url http://x/v1/v1", 2, "--base-url http://x/v1"),
+    ("--train good.jsonl --dry-run --teacher openai:m", 0, "a run would end: teacher openai:m: no key"),
     ("--train good.jsonl --teacher mistralai:m", 2, "langchain-mistralai"),
     ("--train good.jsonl --teacher local:nowhere.gguf", 2, "teacher local:nowhere.gguf: no such file"),
     ("--train good.jsonl --teacher local:not.gguf", 2, "not.gguf is not a GGUF file"),
     ("--train good.jsonl --teacher local:smollm2", 2, "run `pgkd models get smollm2`"),
     ("--train good.jsonl --teacher openai:m", 3, "no key; set OPENAI_API_KEY, or name another server with --base-url"),
-    ("--train good.jsonl --teacher openai:m --base-url http://127.0.0.1:9/v1", 3, "check the network, the base URL"),
+    ("--train good.jsonl --teacher openai:m --base-url http://127.0.0.1:9/v1", 3, "nothing listens there: start"),
+    ("--train good.jsonl --teacher openai:m --base-url 127.0.0.1:9/v1", 2, "teacher.base_url is no address"),
     ("--train good.jsonl --teacher openai:m --base-url REFUSES", 3, "credentials missing or refused"),
     ("--train good.jsonl --teacher bedrock_converse:m", 3, "no AWS region; set AWS_REGION"),
 ]  # fmt: skip
@@ -257,7 +264,7 @@ def test_a_long_text_is_cut_in_the_prompt(files: Path, pgkd: Any, tiny_student: 
     rows = [(f"{text} {'apple ' * 2_000_000}", label) for text, label in ROWS[:1]] + ROWS[1:]
     (files / "long.jsonl").write_text(jsonl(rows), encoding="utf-8")
     for prompt in ("paper", "per_class"):
-        ended = pgkd("distill", "--train", "long.jsonl", "--student", tiny_student, "--dry-run", "--prompt", prompt)
+        ended = pgkd("distill", "--train", "long.jsonl", "--teacher", "openai:m", "--dry-run", "--prompt", prompt)
         assert ended.code == 0 and len(ended.output) < 20_000
 
 
@@ -278,7 +285,7 @@ def test_too_little_space_is_exit_5_before_the_first_fit(
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("pgkd_agent.runs.directory.shutil.disk_usage", lambda _path: usage)
     ended = pgkd("train", "--train", "good.jsonl", "--out", "new", "--student", tiny_student)
-    assert ended.code == 5 and "0 MB free, the run's models need" in ended.output
+    assert ended.code == 5 and "1 kB free, the run's models need" in ended.output
     assert not (files / "new").exists()
 
 

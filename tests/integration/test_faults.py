@@ -93,9 +93,9 @@ def refusing() -> Answer:
     return answer
 
 
-def failing(name: str, kind: Kind, openai: Answer, bedrock: Answer, requests: int = 1) -> Fault:
+def failing(name: str, sees: str, openai: Answer, bedrock: Answer, requests: int = 1) -> Fault:
     """An error that ends the run."""
-    return Fault(name, [openai], [bedrock], requests, kind.value, error=TeacherUnavailableError)
+    return Fault(name, [openai], [bedrock], requests, sees, error=TeacherUnavailableError)
 
 
 def mended(name: str, openai: Answer, bedrock: Answer, sees: str, **outcome: Any) -> Fault:
@@ -141,14 +141,14 @@ FAULTS = [
     ),
     failing(
         "429 without end",
-        Kind.PASSING,
+        "rate limit",
         of_openai(429, "slow down"),
         of_bedrock(429, "ThrottlingException", "Too many requests"),
         requests=3,
     ),
     failing(
         "429 with a wait of hours",
-        Kind.PASSING,
+        "rate limit",
         of_openai(429, "slow down", **{"Retry-After": "7200"}),
         of_bedrock(429, "ThrottlingException", "Too many requests", **{"Retry-After": "7200"}),
     ),
@@ -170,7 +170,7 @@ FAULTS = [
         of_bedrock(503, "ServiceUnavailableException", "Service unavailable"),
         "trying again in ",
     ),
-    failing("HTML instead of JSON", Kind.NOT_API, HTML, HTML),
+    failing("HTML instead of JSON", "not an answer of the provider's API", HTML, HTML),
     mended("dropped connection", DROPPED, DROPPED, "trying again in "),
     mended("slow", Answer(200, {}, seconds=2.5), Answer(200, {}, seconds=2.5), "trying again in "),
     mended(

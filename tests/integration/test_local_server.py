@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from pgkd_agent.config import TeacherSettings
-from pgkd_agent.errors import ConfigError
+from pgkd_agent.config import BudgetSettings, TeacherSettings
+from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.models import open_models
+from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.providers.factory import build_teacher
 from pgkd_agent.teacher.providers.local import serve
 
@@ -32,6 +35,7 @@ SCHEMA = {
     "required": ["samples"],
     "additionalProperties": False,
 }
+ENDLESS = {"type": "array", "minItems": 5000, "maxItems": 5000, "items": {"type": "integer"}}
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +171,23 @@ def test_not_a_model(content: bytes | None, message: str, tmp_path: Path) -> Non
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message), serve(path):
         pass
+
+
+def test_a_call_that_takes_too_long_is_not_made_worse_by_another(smollm2: Path) -> None:
+    settings = TeacherSettings(spec=f"local:{smollm2}", timeout=0.2)
+    budget = Budget(BudgetSettings(), load_prices())
+    with open_models(None, [(settings, 2000)], 0, budget) as (model,):
+        with pytest.raises(TeacherUnavailableError, match=r"this machine is slow.*raise teacher\.timeout") as caught:
+            model.invoke("Write a long story.")
+        assert budget.spent.calls == 1
+    assert "network" not in str(caught.value) and "connection" not in str(caught.value)
+
+
+def test_when_the_run_s_time_is_over_its_server_is_not_waited_for(smollm2: Path) -> None:
+    settings = TeacherSettings(spec=f"local:{smollm2}", context_tokens=8192)
+    started = time.monotonic()
+    with open_models(None, [(settings, 8000)], 0, Budget(BudgetSettings(max_minutes=0.05), load_prices())) as (model,):
+        words = "max_minutes leaves no time to try again"
+        with pytest.raises(BudgetExceededError, match=words):
+            model.bind(answer_schema=ENDLESS).invoke("Write.")
+    assert time.monotonic() - started < 25

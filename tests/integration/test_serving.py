@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import signal
 import socket
 import threading
@@ -94,6 +95,8 @@ LIMITS = Limits(texts=3, chars=50, body_bytes=2000)
         ({"text": "a", "top": 0}, 422, "top"),
         ({"text": "a", "topp": 1}, 422, "there is no 'topp'; give text, texts, top"),
         ("not an object", 422, "body"),
+        ({"texts": ["a", None]}, 422, "texts.1: Input should be a valid string"),
+        ({"text": None}, 422, "text: Input should be a valid string"),
     ],
 )
 def test_what_is_not_taken_is_said_in_a_sentence(
@@ -105,7 +108,9 @@ def test_what_is_not_taken_is_said_in_a_sentence(
         assert client.post("/classify", json={"text": "ok"}).status_code == 200
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"text": "\\ud800"}', b'{"text": "\xe9"}', b"[" * 100_000, b""])
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"text": "\\ud800"}', b'{"text": "\xe9"}', b"[" * 100_000, b"", b'{"top": ' + b"1" * 5000]
+)
 def test_a_body_that_is_no_json_or_no_text_is_refused(classifier: StudentClassifier, content: bytes) -> None:
     with serving(classifier) as client:
         answer = client.post("/classify", content=content, headers={"content-type": "application/json"})
@@ -115,7 +120,17 @@ def test_a_body_that_is_no_json_or_no_text_is_refused(classifier: StudentClassif
 def test_a_body_that_is_not_said_to_be_json_is_refused_with_what_to_say(classifier: StudentClassifier) -> None:
     with serving(classifier) as client:
         answer = client.post("/classify", content=b'{"text": "a"}', headers={"content-type": "text/plain"})
-    assert answer.status_code == 422 and "Content-Type: application/json" in answer.json()["detail"]
+    assert answer.status_code == 415 and "Content-Type: application/json" in answer.json()["detail"]
+
+
+def test_a_packed_body_is_refused_by_the_name_of_its_encoding(classifier: StudentClassifier) -> None:
+    body = gzip.compress(b'{"text": "a"}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    with serving(classifier) as client:
+        answer = client.post("/classify", content=body, headers=headers)
+        plain = client.post("/classify", json={"text": "a"}, headers={"content-encoding": "identity"})
+    assert answer.status_code == 415 and "Content-Encoding 'gzip' is not taken" in answer.json()["detail"]
+    assert plain.status_code == 200
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(classifier: StudentClassifier) -> None:
@@ -240,7 +255,17 @@ def test_the_api_describes_itself_and_its_refusals(classifier: StudentClassifier
     with serving(classifier) as client:
         described = client.get("/openapi.json").json()["paths"]
         assert client.get("/docs").status_code == 404  # it would load scripts from elsewhere
-    assert set(described["/classify"]["post"]["responses"]) == {"200", "401", "403", "413", "422", "429", "500", "503"}
+    assert set(described["/classify"]["post"]["responses"]) == {
+        "200",
+        "401",
+        "403",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
 
 
 def test_told_to_end_it_answers_what_is_under_way(classifier: StudentClassifier) -> None:

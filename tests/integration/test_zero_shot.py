@@ -115,7 +115,7 @@ def test_as_many_requests_are_under_way_as_allowed(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_cannot_be_reached_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(TeacherUnavailableError, match="base URL"):
+    with pytest.raises(TeacherUnavailableError, match="nothing listens there"):
         evaluate(OpenAIServer("http://127.0.0.1:9/v1"), tmp_path / "answers.jsonl")
     assert not (tmp_path / "answers.jsonl").exists()
 

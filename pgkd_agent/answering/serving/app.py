@@ -96,6 +96,7 @@ _REFUSALS: dict[int | str, dict[str, str]] = {
     401: {"description": "No key, or another one"},
     403: {"description": "Another name for this server than it has"},
     413: {"description": "The body is too large"},
+    415: {"description": "The body is not said to be JSON, or is packed"},
     422: {"description": "Too many texts, too long ones, or not what is expected"},
     429: {"description": "Too many texts are waiting; `Retry-After` says when to come again"},
     500: {"description": "The classifier failed"},
@@ -181,13 +182,15 @@ async def _hung_up(request: Request) -> None:
 
 
 async def _unreadable(_request: Request, _error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "the body is not JSON in UTF-8, or nested too deeply"}, 422)
+    return JSONResponse(
+        {"detail": "the body is not JSON in UTF-8, or nested too deeply, or has too long a number"}, 422
+    )
 
 
 async def _unprocessable(request: Request, error: Exception) -> JSONResponse:
     """In one sentence, and without the texts that were sent."""
     if "json" not in request.headers.get("content-type", ""):
-        return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 422)
+        return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 415)
     found = error.errors() if isinstance(error, RequestValidationError) else ()
     problems = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in islice(found, 5)]
     return JSONResponse({"detail": "; ".join(problems)}, 422)

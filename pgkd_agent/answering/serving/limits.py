@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import shorten
 
 OPEN_PATHS = ("/", "/page.css", "/page.js", "/health", "/openapi.json")
 """For which no key is needed; they tell nothing of the model or its use."""
@@ -49,7 +50,8 @@ class _TooLargeError(Exception):
 
 
 class Guard:
-    """Answers 401 without the key, 403 to a name of this machine that is none, and 413 to a body beyond the limit.
+    """Answers 401 without the key, 403 to a name of this machine that is none, 415 to a body that is packed, and 413 to
+    one beyond the limit.
 
     Nothing of such a body is kept.
 
@@ -77,6 +79,9 @@ class Guard:
         if scope["path"] not in OPEN_PATHS and not self._may_ask(headers):
             detail = "a key is needed: send it as Authorization: Bearer KEY"
             await _refuse(send, 401, detail, (b"www-authenticate", b"Bearer"))
+            return
+        if (encoding := headers.get("content-encoding", "identity").strip().lower()) not in ("identity", ""):
+            await _refuse(send, 415, f"Content-Encoding {shorten(encoding, 40)!r} is not taken; send the body as it is")
             return
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._body_bytes:

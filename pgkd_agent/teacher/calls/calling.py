@@ -19,11 +19,20 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langsmith import tracing_context
 
 from pgkd_agent.config import TeacherSettings
-from pgkd_agent.errors import BudgetExceededError, PGKDError
+from pgkd_agent.errors import BudgetExceededError, PGKDError, TeacherUnavailableError
 from pgkd_agent.seeding import derive_seed
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, RawReply
-from pgkd_agent.teacher.calls.failures import SURVIVABLE, Kind, classify, may_be_billed, unavailable
+from pgkd_agent.teacher.calls.deadline import within
+from pgkd_agent.teacher.calls.failures import (
+    SURVIVABLE,
+    Kind,
+    classify,
+    is_timeout,
+    may_be_billed,
+    retry_after,
+    unavailable,
+)
 from pgkd_agent.teacher.calls.pacing import Pace
 from pgkd_agent.teacher.calls.question import CHECK, Question, Settings
 from pgkd_agent.teacher.calls.replies import Replies
@@ -31,7 +40,7 @@ from pgkd_agent.teacher.calls.retrying import call_with_retries, is_worth_anothe
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens, most_tokens
 from pgkd_agent.teacher.providers.dialect import finish_reason, longest_reply, token_usage
 from pgkd_agent.teacher.providers.factory import with_short_replies
-from pgkd_agent.teacher.providers.provider import ChatTeacher
+from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher
 from pgkd_agent.text import well_formed
 from pgkd_agent.types import TokenUsage
 
@@ -91,11 +100,15 @@ class Caller:
         Raises:
             TeacherUnavailableError: It cannot be reached, or refuses.
         """
-        if self.chat.check_free:
-            self.chat.check_free()
-        else:
-            short = self.with_model(with_short_replies(self.chat, CHECK_REPLY_TOKENS))
-            short.call(Question(CHECK, [HumanMessage("Answer with the word ok.")]))
+        try:
+            if self.chat.check_free and within(FREE_CHECK_SECONDS, self.chat.check_free) is not False:
+                return
+        except PGKDError:
+            raise
+        except Exception as error:
+            raise self._unavailable(error) from error
+        short = self.with_model(with_short_replies(self.chat, CHECK_REPLY_TOKENS))
+        short.call(Question(CHECK, [HumanMessage("Answer with the word ok.")]))
 
     def call(self, question: Question) -> RawReply:
         """Ask, unless the reply is in the log or in the cache; it is in the log before it is returned.
@@ -160,21 +173,28 @@ class Caller:
             longest = min(LONGEST_RETRYING, self._budget.seconds_left)
             tries = 0
             try:
-                return call_with_retries(attempt, self.settings.max_attempts, longest, self._sleep)
+                return call_with_retries(attempt, self.settings.max_attempts, longest, self._sleep, self._may_pass)
             except (PGKDError, CancelledError):
                 raise
             except Exception as error:
-                is_untried = tries < self.settings.max_attempts and is_worth_another_try(error)
-                if is_untried and longest < LONGEST_RETRYING:
+                kind = classify(error)
+                is_untried = tries < self.settings.max_attempts and self._may_pass(error)
+                is_late = kind is Kind.PASSING and self._budget.seconds_left <= (retry_after(error) or 0)
+                if is_late or (is_untried and longest < LONGEST_RETRYING):
                     raise BudgetExceededError(
                         f"budget.max_minutes leaves no time to try again after {type(error).__name__}"
                     ) from error
-                kind = classify(error)
                 if kind is Kind.REJECTED and dialect.drop(error, settings):
                     continue
                 if kind not in SURVIVABLE and self._stops_at_failure:
                     self.stop()  # at once: another thread may be about to send
-                raise unavailable(error, f"teacher {self.chat.model_id}") from error
+                raise self._unavailable(error) from error
+
+    def _may_pass(self, error: BaseException) -> bool:
+        return is_worth_another_try(error) and not (self.chat.is_embedded and is_timeout(error))
+
+    def _unavailable(self, error: BaseException) -> TeacherUnavailableError:
+        return unavailable(error, self.chat.model_id, self.chat.server)
 
     def _sleep(self, seconds: float) -> None:
         self._stopped.wait(seconds)
@@ -196,7 +216,10 @@ class Caller:
             failure: Exception | None = None
             try:
                 model = self.chat.dialect.bind(self.chat.model, settings)
-                answer = _unseen(lambda: question.send(model, settings))
+                seconds = min(self.settings.timeout, self._budget.seconds_left)
+                if self.chat.is_embedded:  # it computes until its client hangs up, and its end is waited for
+                    model = model.bind(timeout=seconds)
+                answer = within(seconds, lambda: _unseen(lambda: question.send(model, settings)))
                 text, usage = well_formed(question.text_of(answer)), token_usage(answer)
                 reply = RawReply(text, finish_reason(answer), usage, time.perf_counter() - started)
                 charged = most if reply.usage == TokenUsage() else reply.usage
@@ -206,8 +229,7 @@ class Caller:
                 reply = RawReply("", "content_filter", TokenUsage(), time.perf_counter() - started)
             settle(charged)
             if failure is not None and classify(failure) is not Kind.REFUSED:
-                text = str(unavailable(failure, f"teacher {self.chat.model_id}"))
-                log.end(row, classify(failure).name, charged, error=text)
+                log.end(row, classify(failure).name, charged, error=str(self._unavailable(failure)))
                 raise failure
             log.end(row, ANSWERED, charged, reply)
         return reply

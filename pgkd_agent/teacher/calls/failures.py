@@ -16,9 +16,11 @@ from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError
 
+from pgkd_agent.config import provider_of
 from pgkd_agent.errors import TeacherContextError, TeacherRejectedError, TeacherUnavailableError
+from pgkd_agent.teacher.providers.connection import NOT_SET_UP, advice
 from pgkd_agent.teacher.providers.provider import Kind as Kind
-from pgkd_agent.teacher.providers.registry import registered
+from pgkd_agent.teacher.providers.registry import provider_named, registered
 
 SURVIVABLE: dict[Kind, type[TeacherUnavailableError]] = {
     Kind.CONTEXT: TeacherContextError,
@@ -43,6 +45,7 @@ _CLASSES: Mapping[Kind, tuple[type[BaseException], ...]] = {
 }
 _PASSING_TYPES = re.compile(r"(Timeout|(Connect|Connection|Timeout|Protocol|Read|Write|Close|Proxy|SSL)Error)$")
 """Names of classes: HTTP clients share no base class."""
+_TIMEOUT_TYPES = re.compile("Timeout(Error)?$")
 _GAVE_UP_WAITING = (408, 502, 504, 520, 524, _BROKE_OFF)
 """Status of errors that say nothing about whether the model worked on the request."""
 _NEVER_SENT = (
@@ -58,6 +61,7 @@ def classify(error: BaseException) -> Kind:
     """
     status, code, name = _status(error), _code(error), type(error).__name__
     said = f"{name} {code} {error}"
+    behind = _said(error)
     for kind in Kind:
         if kind is Kind.NOT_API and (status is not None or code is not None):
             continue
@@ -65,6 +69,7 @@ def classify(error: BaseException) -> Kind:
             status in _STATUSES.get(kind, ())
             or isinstance(error, _CLASSES.get(kind, ()))
             or (kind is Kind.PASSING and _PASSING_TYPES.search(name))
+            or (kind is Kind.NOT_SET_UP and status is None and re.search(NOT_SET_UP, behind))
             or any(re.search(provider.errors[kind], said) for provider in registered() if kind in provider.errors)
         ):
             return kind
@@ -99,27 +104,61 @@ def retry_after(error: BaseException) -> float | None:
         return None
 
 
-def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
-    """The error for the user: what failed, why, and what to do; without secrets."""
-    kind = classify(error)
-    remedy = {
-        Kind.AUTH: "check the credentials in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, AWS_ACCESS_KEY_ID, "
-        "...), and that the account may use this model",
+def is_timeout(error: BaseException) -> bool:
+    """Whether we gave up waiting, or the client did."""
+    return any(isinstance(link, TimeoutError) or _TIMEOUT_TYPES.search(type(link).__name__) for link in _chain(error))
+
+
+def unavailable(error: BaseException, spec: str, server: str = "") -> TeacherUnavailableError:
+    """The error for the user: what failed, why, and what to do; without secrets.
+
+    Args:
+        spec: Of the teacher, `provider:model`.
+        server: Its address, and perhaps more after a blank; empty where that is not known.
+    """
+    kind, server = classify(error), server.partition(" ")[0]
+    provider = provider_named(provider_of(spec))
+    keys = ", ".join(provider.key_variables) or "its key in the environment"
+    name, what_to_do = _passing(error, server) if kind is Kind.PASSING else (kind.value, "")
+    remedies = {
+        Kind.AUTH: f"check {keys}, and that the account may use this model",
         Kind.QUOTA: "raise the quota or pay the account; repeating will not help",
-        Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
-        Kind.NO_MODEL: "check the model's name, and that the account and region have it (Ollama: `ollama pull NAME`)",
+        Kind.PASSING: what_to_do,
+        Kind.NOT_SET_UP: advice(_said(error), server) or "check the address",
+        Kind.NO_MODEL: "check the model's name, that the account and region have it, and the server's address",
         Kind.REFUSED: "look at the texts that are shown to it",
         Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
         Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4, teacher.max_text_chars=500) or take a model with a "
         "larger context (of a local one: --set teacher.context_tokens=8192)",
         Kind.REJECTED: "check the model's name and the settings it is called with",
-    }[kind]
+    }
+    remedy = provider.advice.get(kind) or remedies[kind]
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
-    text = redacted((str(error).splitlines() or [""])[0])[:300]
+    where = f" at {server}" if "://" in server and "@" not in server and _status(error) in (None, 404) else ""
     return SURVIVABLE.get(kind, TeacherUnavailableError)(
-        f"{what}: {kind.value} ({type(error).__name__}: {text}); {remedy}"
+        f"teacher {spec}{where}: {name} ({type(error).__name__}: {_text(error)}); {remedy}"
     )
+
+
+def _passing(error: BaseException, server: str) -> tuple[str, str]:
+    """What a passing failure is, and what may help where another try did not."""
+    status = _status(error)
+    if status == 429 or (status is None and retry_after(error) is not None):
+        return "rate limit", "ask more slowly (teacher.requests_per_minute, teacher.max_concurrency), and go on later"
+    if status is not None:
+        return "server error", "it has trouble of its own: go on later; the log of a server of your own says more"
+    if is_timeout(error):
+        return "no answer in time", "look whether the server works on something else, or raise teacher.timeout"
+    how = advice(_said(error), server) or "check the network, the address and that the server runs, then start again"
+    return "no connection", how
+
+
+def _text(error: BaseException) -> str:
+    """What the error says, and the one behind it all, in a line without secrets."""
+    lines = [(str(link).splitlines() or [""])[0] for link in _chain(error)]
+    said = ": ".join(dict.fromkeys(filter(None, (lines[0], lines[-1]))))
+    return redacted(re.sub("(Illegal header value).*", r"\1", said))[:300]
 
 
 _SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -129,8 +168,8 @@ _SHORTEST_SECRET = 8
 def redacted(text: str) -> str:
     """`text` without values of environment variables that are named like secrets: servers echo keys in errors."""
     for name, value in sorted(os.environ.items(), key=lambda variable: -len(variable[1])):  # one may begin another
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAMES.search(name):
-            text = text.replace(value, f"[{name}]")
+        if len(value.strip()) >= _SHORTEST_SECRET and _SECRET_NAMES.search(name):
+            text = text.replace(value.strip(), f"[{name}]")
     return text
 
 
@@ -140,6 +179,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__
+
+
+def _said(error: BaseException) -> str:
+    return "\n".join(f"{type(link).__name__}: {link}" for link in _chain(error))
 
 
 def _status(error: BaseException) -> int | None:

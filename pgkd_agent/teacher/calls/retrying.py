@@ -25,12 +25,14 @@ def call_with_retries(
     max_attempts: int,
     max_seconds: float,
     sleep: Callable[[float], None] = tenacity.sleep,
+    is_worth_it: Callable[[BaseException], bool] | None = None,
 ) -> T:
     """Call, and again after a passing failure: after the time that the provider names, else with exponential waits
     and jitter.
 
     Args:
         max_seconds: Since the first try, after which none is begun.
+        is_worth_it: Whether a failure may pass; None: see `is_worth_another_try`.
     Raises:
         Exception: What the last try raised: another kind of failure, one try too many, or a provider that asks for
             a wait of more than `LONGEST_RETRY_AFTER`.
@@ -39,7 +41,7 @@ def call_with_retries(
         sleep=sleep,
         stop=tenacity.stop_after_attempt(max_attempts) | tenacity.stop_before_delay(max_seconds),
         wait=_wait,
-        retry=tenacity.retry_if_exception(is_worth_another_try),
+        retry=tenacity.retry_if_exception(is_worth_it or is_worth_another_try),
         before_sleep=_say,
         reraise=True,
     )

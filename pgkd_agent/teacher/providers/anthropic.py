@@ -11,6 +11,7 @@ PROVIDER = Provider(
     module="langchain_anthropic",
     install="pgkd-agent[anthropic]",
     keys=("ANTHROPIC_API_KEY",),
+    more_keys=("ANTHROPIC_AUTH_TOKEN",),
     server_variables=("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
     address_fields=("anthropic_api_url",),
     errors={

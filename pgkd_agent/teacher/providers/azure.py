@@ -24,6 +24,7 @@ PROVIDER = Provider(
     "azure_openai",
     build,
     CAPABILITIES,
+    more_keys=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
     server_variables=("AZURE_OPENAI_ENDPOINT",),
     address_fields=("root_client.base_url",),
     errors={

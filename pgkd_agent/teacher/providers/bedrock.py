@@ -43,6 +43,7 @@ PROVIDER = Provider(
     "bedrock_converse",
     build,
     Capabilities(("tool", "text")),
+    more_keys=("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"),
     server_variables=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"),
     address_fields=("client.meta.endpoint_url",),
     errors={

@@ -7,13 +7,15 @@ import os
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
 from pgkd_agent.config import TeacherSettings, provider_of
-from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.errors import ConfigError, PGKDError, TeacherUnavailableError
+from pgkd_agent.teacher.calls.failures import redacted, unavailable
+from pgkd_agent.teacher.providers.connection import THIS_MACHINE, check_address, misleading, straight
 from pgkd_agent.teacher.providers.dialect import REPLY_LENGTH_FIELDS, Dialect
+from pgkd_agent.teacher.providers.keys import tidy_keys
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Provider
 from pgkd_agent.teacher.providers.registry import provider_named, registered
 
@@ -36,10 +38,11 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
             f"teacher {settings.spec!r}: expected provider:model, e.g. openai:gpt-4o-mini, local:smollm2, "
             "local:/path/model.gguf"
         )
-    _refuse_credentials_in(settings.base_url)
+    check_address(settings.base_url)
     provider = provider_named(prefix)
     _require(provider, settings)
-    chat = provider.build(name, settings, max_tokens)
+    with straight(provider.server_of(settings) or provider.own_server):
+        chat = _built(provider, name, settings, max_tokens)
     can = provider.elsewhere if provider.elsewhere and provider.server_of(settings) else provider.capabilities
     dialect = Dialect(can, settings.structured)
     return replace(chat, dialect=dialect, server=chat.server or address_of(chat.model))
@@ -48,13 +51,31 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
 def _require(provider: Provider, settings: TeacherSettings) -> None:
     try:
         if provider.module:
-            import_module(provider.module)
+            with straight(THIS_MACHINE):  # some build a client already when they are imported, which nobody asks
+                import_module(provider.module)
     except ImportError as error:
         raise ConfigError(
             f"teacher {settings.spec} needs {provider.module} ({error}): run `pip install '{provider.install}'`"
         ) from error
+    tidy_keys(provider.key_variables, settings.spec)
     if missing := [name for name in provider.keys if not os.environ.get(name)]:
         raise TeacherUnavailableError(f"teacher {settings.spec}: set {', '.join(missing)}")
+
+
+def _built(provider: Provider, name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
+    try:
+        return provider.build(name, settings, max_tokens)
+    except PGKDError:
+        raise
+    except Exception as error:
+        reason = misleading(error)  # clients read more of the environment than they make use of
+        if not reason and not isinstance(error, ImportError | ValueError):
+            raise unavailable(error, settings.spec) from error  # each has its own way to say that keys are missing
+        said = redacted((str(error).splitlines() or [""])[0])
+        raise ConfigError(
+            f"teacher {settings.spec}: no client can be built ({type(error).__name__}: {said}); "
+            f"{reason or 'check its settings'}"
+        ) from error
 
 
 def server_of(settings: TeacherSettings) -> str:
@@ -95,16 +116,3 @@ def with_short_replies(chat: ChatTeacher, max_tokens: int) -> ChatTeacher:
     model = chat.model
     lengths = {name: max_tokens for name in REPLY_LENGTH_FIELDS if getattr(model, name, None) is not None}
     return replace(chat, model=model.model_copy(update=lengths))
-
-
-def _refuse_credentials_in(url: str | None) -> None:
-    """Settings are written into the run directory."""
-    try:
-        parts = urlsplit(url or "")
-    except ValueError:
-        # Without the error's words, and without the error: it may quote the address with the password.
-        raise ConfigError("teacher.base_url is no address; expected one like https://host:8000/v1") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(
-            "teacher.base_url holds a name, a password or parameters; keys and passwords belong into the environment"
-        )

@@ -5,7 +5,6 @@ It listens on 127.0.0.1 at a free port and speaks the OpenAI API, so the usual c
 
 import http.client
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from pgkd_agent import embedded
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.teacher.providers.connection import THIS_MACHINE
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.openai import one_try
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Kind, Provider
@@ -37,20 +37,14 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     base_url = server.enter_context(
         serve(path, settings.context_tokens, settings.threads, settings.max_concurrency or 1)
     )
-    _bypass_proxies("127.0.0.1")
     return ChatTeacher(
         ChatOpenAI(model=path.stem, base_url=base_url, api_key="local", **one_try(settings, max_tokens)),
         settings.spec,
         server=f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}",
         close=server.close,
         check_free=lambda: None,
+        is_embedded=True,
     )
-
-
-def _bypass_proxies(host: str) -> None:
-    """Clients would ask a proxy of the environment even for loopback; both spellings of the variable are read."""
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host]))
 
 
 @contextmanager
@@ -142,5 +136,10 @@ PROVIDER = Provider(
     Capabilities(("json_schema", "text"), seed="call", array_bounds=True, max_tokens_field=True, prefix_cache=True),
     module="xllamacpp",
     install="pgkd-agent[local]",
+    own_server=THIS_MACHINE,
     errors={Kind.CONTEXT: "exceed_context_size_error|available context size"},  # of any llama.cpp server
+    advice={
+        Kind.PASSING: "this machine is slow, or busy with something else: raise teacher.timeout, ask for less at a "
+        "time (teacher.samples_per_request, teacher.max_tokens), or take a smaller model",
+    },
 )

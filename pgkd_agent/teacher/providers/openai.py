@@ -1,12 +1,14 @@
 """OpenAI, and every server that speaks its protocol (vLLM, llama.cpp, gateways), named by its address."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from pgkd_agent.config import TeacherSettings
-from pgkd_agent.errors import TeacherUnavailableError
-from pgkd_agent.teacher.calls.failures import classify, unavailable
+from pgkd_agent.errors import ConfigError, TeacherUnavailableError
+from pgkd_agent.teacher.calls.failures import classify
+from pgkd_agent.teacher.providers.connection import check_address
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher, Kind, Provider
 
@@ -18,12 +20,13 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
 
     key = os.environ.get("OPENAI_API_KEY")
     base_url = PROVIDER.server_of(settings)
+    check_address(base_url or None, in_protocol_of_openai=True)
     if not key and not base_url:
         raise TeacherUnavailableError(
             f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
         )
     model = ChatOpenAI(model=name, base_url=base_url or None, api_key=key or "none", **one_try(settings, max_tokens))
-    return ChatTeacher(model, settings.spec, check_free=partial(_list_models, model, settings.spec))
+    return ChatTeacher(model, settings.spec, check_free=partial(_is_listed, model, settings.spec))
 
 
 def one_try(settings: TeacherSettings, max_tokens: int) -> dict[str, Any]:
@@ -37,13 +40,36 @@ def one_try(settings: TeacherSettings, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def _list_models(model: Any, spec: str) -> None:
-    """Ask for the server's models, which costs nothing; only connection and key failures count."""
+def _is_listed(model: Any, spec: str) -> bool:
+    """Ask for the server's models, which costs nothing; False where that does not say whether this one answers.
+
+    Raises:
+        ConfigError: Not the address of an API, while that with or without `/v1` is.
+        Exception: The client's, where connection or key fail.
+    """
+    client = model.root_client.with_options(timeout=FREE_CHECK_SECONDS)
+    found = _models_at(client)
+    if found is not None:
+        return not found or model.model_name in found
+    here = str(client.base_url).rstrip("/")
+    there = here.removesuffix("/v1") if here.endswith("/v1") else f"{here}/v1"
+    with suppress(Exception):
+        found = _models_at(client.with_options(base_url=there))
+    if found is not None:
+        raise ConfigError(f"teacher {spec}: no API at {here}, but there is one at {there}: take that as base_url")
+    return False
+
+
+def _models_at(client: Any) -> list[str] | None:
+    """Names of models; None where there is no list of them, but an error or a page for browsers."""
     try:
-        model.root_client.with_options(timeout=FREE_CHECK_SECONDS).models.list()
+        models = client.models.list().data
     except Exception as error:
-        if classify(error) is Kind.AUTH or type(error).__name__ in ("APIConnectionError", "APITimeoutError"):
-            raise unavailable(error, f"teacher {spec}") from error
+        kind = classify(error)
+        if kind is Kind.AUTH or (getattr(error, "status_code", None) is None and kind is not Kind.NOT_API):
+            raise
+        return None
+    return [model.id for model in models] if isinstance(models, list) else None
 
 
 PROVIDER = Provider(
@@ -51,6 +77,7 @@ PROVIDER = Provider(
     build,
     CAPABILITIES,
     elsewhere=Capabilities(("json_schema", "json_object", "text"), seed="call", max_tokens_field=True),
+    more_keys=("OPENAI_API_KEY",),
     server_variables=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     address_fields=("root_client.base_url",),
     errors={

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     AUTH = "credentials missing or refused"
     QUOTA = "quota used up"
     NO_MODEL = "no such model"
+    NOT_SET_UP = "no connection as things are set up"
     PASSING = "rate limit, time-out, connection or server error"  # tried again after a wait (`calls.retrying`)
     NOT_API = "not an answer of the provider's API"
     REJECTED = "request rejected"  # the setting that it names is dropped and the call repeated (`providers.dialect`)
@@ -36,7 +37,9 @@ class ChatTeacher:
     Attributes:
         server: All that tells this model from others of the same name: the address where it is asked, its file.
         close: Frees what the model holds (a local server).
-        check_free: Finds out without a call whether server and key are right; None where nothing can.
+        check_free: Finds out without a call whether server and key are right, and returns False where only a call can
+            tell; None where nothing can.
+        is_embedded: It computes in this process: a call that took too long would only add to the load a second time.
     """
 
     model: BaseChatModel
@@ -44,7 +47,8 @@ class ChatTeacher:
     dialect: Dialect = field(default_factory=lambda: Dialect(Capabilities()))
     server: str = ""
     close: Callable[[], None] = lambda: None
-    check_free: Callable[[], None] | None = None
+    check_free: Callable[[], bool | None] | None = None
+    is_embedded: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ class Provider:
         elsewhere: The same of another server than the provider's own; None: the same.
         module: Of an optional package that `build` imports; `install` is what `pip` calls it.
         keys: Environment variables that have to be set.
+        more_keys: Others that may hold keys.
         server_variables: Environment variables that may name another server; the first one wins.
+        own_server: The address where nothing names another; needed only where that is on this machine.
         address_fields: Where LangChain's model keeps the address of its server.
         errors: Regular expressions by kind of error, searched in its class, code and message where the HTTP status
             does not say enough. They hold for errors of all providers.
         unsent: Regular expression of the classes of errors before anything is sent: nothing is billed for them.
+        advice: What to do by kind of error, where that is particular.
     """
 
     name: str
@@ -74,11 +81,18 @@ class Provider:
     module: str = ""
     install: str = ""
     keys: tuple[str, ...] = ()
+    more_keys: tuple[str, ...] = ()
     server_variables: tuple[str, ...] = ()
+    own_server: str = ""
     address_fields: tuple[str, ...] = ()
     errors: Mapping[Kind, str] = field(default_factory=dict)
     unsent: str = ""
+    advice: Mapping[Kind, str] = field(default_factory=dict)
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        return (*self.keys, *self.more_keys)
 
     def server_of(self, settings: TeacherSettings) -> str:
         """The address of the server, where settings or environment name another than the provider's own; else empty."""
-        return next(filter(None, (settings.base_url, *map(os.environ.get, self.server_variables))), "")
+        return (settings.base_url or next(filter(None, map(os.environ.get, self.server_variables)), "")).strip()

@@ -24,6 +24,8 @@ def test_the_verdict_says_which_model_was_kept_and_why() -> None:
     kept = verdict(steps(0.5, 0.7, 0.6), 0)
     assert "model 0" in kept and "6 samples" in kept and "lowest 0.6000" in kept
     assert "not one sample" in verdict(steps(0.5, 0.5, accepted=0), 0)
+    capped = [*steps(0.5), replace(steps(0.5, 0.5, accepted=0)[1], stopped_by="budget.max_calls is 0: 0 were made")]
+    assert "a cap ended the run before a sample was written (budget.max_calls is 0" in verdict(capped, 0)
 
 
 def test_a_choice_that_the_test_rows_contradict_is_said_aloud() -> None:
