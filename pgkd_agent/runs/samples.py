@@ -114,6 +114,7 @@ class ReviewedSamples:
 
     samples: tuple[GeneratedSample, ...]
     model_id: str
+    max_per_class: None = None  # a person chose them
 
     def write(self, request: TeacherRequest) -> TeacherReply:
         return TeacherReply(self.samples, num_requests=0)
@@ -162,7 +163,6 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
             "student.soft_labels": 0.0,
             "teacher.prompt": None,
             "teacher.mode": "chain",
-            "guardrails.max_per_class": len(examples),
         }
     )
     samples = tuple(GeneratedSample(row.text, row.label) for row in examples)

@@ -36,10 +36,10 @@ def pgkd(setting: Setting, options: Options) -> Outcome:
     """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
     folder = setting.folder / "run"
     if all((folder / name).exists() for name in START_FILES):
-        result = resume(folder)
+        result = resume(folder, cache_counts=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        result = run(setting.task, setting.config, None, folder)
+        result = run(setting.task, setting.config, None, folder, cache_counts=True)
     outcome = _of_steps(setting, result.training, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
 
@@ -57,8 +57,7 @@ class FrozenOptions(Options):
     samples: Count | None = None
     """Only so many, the first that were accepted; None takes all."""
     at_once: Flag = False
-    """All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
-    `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit."""
+    """All in one KD step, which costs one fit: for studies of what a student makes of them."""
 
 
 def frozen(setting: Setting, options: FrozenOptions) -> Outcome:
