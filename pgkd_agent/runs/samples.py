@@ -47,10 +47,7 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: It is no run directory, or a damaged one.
     """
-    return _samples(run, read_run(run).meta)
-
-
-def _samples(run: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    meta = read_run(run).meta
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
     accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     rejected = read_lines(run / "rejected.jsonl")
@@ -77,7 +74,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
     if target.exists():
         raise ConfigError(f"{target} exists already; name another one, or remove it")
     stored = read_run(run)
-    rows = _samples(run, stored.meta)
+    rows = samples_of(run)
     if not rows:
         raise ConfigError(f"{run} has no samples of a teacher yet")
     datasets.disable_progress_bars()

@@ -72,10 +72,10 @@ def test_it_is_compared_like_any_other_and_its_cells_are_kept_by_what_it_reads(t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("{nth: 0}", "method 'guess': nth is 0, expected a whole number of at least 1"),
-        ("{nth: 1, nht: 2}", "method 'guess' has no option 'nht'; it has nth, spelling"),
-        ("{}", "method 'guess' needs the option 'nth'"),
-        ("{nth: 1, spelling: 3}", "method 'guess': spelling is 3, expected a valid string"),
+        ("{nth: 0}", "options of method 'guess': nth: input should be greater than or equal to 1, found 0"),
+        ("{nth: 1, nht: 2}", r"options of method 'guess': unknown setting 'nht' \(closest: 'nth'\)"),
+        ("{}", "options of method 'guess': nth: field required"),
+        ("{nth: 1, spelling: 3}", "options of method 'guess': spelling: input should be a valid string, found 3"),
     ],
 )
 def test_its_options_are_checked_by_its_model_before_anything_runs(

@@ -9,10 +9,12 @@ from dataclasses import replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 
+from pydantic import StrictBool
+
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Flag, Folder, Method, Options
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
 from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Predict, Setting, on_test
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
@@ -56,7 +58,7 @@ def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
 class FrozenOptions(Options):
     samples: Count | None = None
     """Only so many, the first that were accepted; None takes all."""
-    at_once: Flag = False
+    at_once: StrictBool = False
     """All in one KD step, which costs one fit: for studies of what a student makes of them."""
 
 
@@ -97,7 +99,7 @@ def control(setting: Setting, options: Options) -> Outcome:
 
 
 class WordNetOptions(Options):
-    wordnet: Folder = str(WORDNET)
+    wordnet: str = str(WORDNET)
     """Where its files are."""
 
 
