@@ -51,12 +51,12 @@ def openai(call: int, body: dict[str, object]) -> Answer:
 @pytest.fixture
 def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """With the files, servers and keys that the documents speak of."""
-    for name, per_class, seed in (("train", 12, 0), ("test", 17, 2), ("new", 4, 3)):
+    for name, per_class, seed in (("train", 6, 0), ("test", 17, 2), ("new", 4, 3)):
         with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(
                 [("text", "label"), *((row.text, row.label) for row in sentences(per_class, seed))]
             )
-    rows = [json.dumps({"text": row.text, "label": row.label}) for row in sentences(12, 0)]
+    rows = [json.dumps({"text": row.text, "label": row.label}) for row in sentences(6, 0)]
     amazon = tmp_path / "downloads" / "amazon"
     amazon.mkdir(parents=True)
     for file in (amazon / "train.jsonl", amazon / "test.jsonl"):
