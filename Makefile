@@ -39,7 +39,7 @@ demo: models ## Distil the support-desk example with the embedded teacher and st
 	  --labels examples/support_desk/labels.json --out runs/demo
 
 test: models ## Run all tests
-	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --durations=20 $(TEST_ARGS)  # one thread each: the students are tiny
+	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=20 $(TEST_ARGS)  # one thread each: the students are tiny
 
 # Old libraries call what newer ones deprecate. Of the tests left out two compare files as the newest libraries write
 # them, and one is about a client that refuses a temperature by itself, which old ones leave to the server.

@@ -22,7 +22,7 @@ from pgkd_agent.data import (
 )
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
-from pgkd_agent.loop.guardrails import Check, Guardrails
+from pgkd_agent.loop.guardrails import Check, Guardrails, class_cap
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
@@ -166,9 +166,15 @@ def run(
     out: Path | str | None = None,
     observer: Observer | None = None,
     checks: Mapping[str, Check] | None = None,
+    cache_counts: bool = False,
 ) -> DistillResult:
-    """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student."""
-    return _run(task, config, teacher, None if out is None else Path(out), observer, checks, resumed=False)
+    """`distill` for a task that is already read; `num_kd_steps` 0 trains the plain student.
+
+    Args:
+        cache_counts: See `Budget`.
+    """
+    path = None if out is None else Path(out)
+    return _run(task, config, teacher, path, observer, checks, cache_counts, resumed=False)
 
 
 def resume(
@@ -177,6 +183,7 @@ def resume(
     observer: Observer | None = None,
     budget: BudgetSettings | None = None,
     checks: Mapping[str, Check] | None = None,
+    cache_counts: bool = False,
 ) -> DistillResult:
     """Continue a run that was stopped, by replay: the student is trained again, answered calls are not repeated.
 
@@ -188,6 +195,7 @@ def resume(
             `write` is asked again for every step: what it wrote is in no call log.
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
         checks: As they were given to `distill`.
+        cache_counts: See `Budget`.
     Raises:
         ConfigError: The run was made with a teacher that is an object, and none is given; or with other checks; or its
             prompt is another by now.
@@ -211,7 +219,7 @@ def resume(
             f"prompt {prompt['name']!r} is another than when {path} was made; put it back, or start a new run"
         )
     config = stored.config if budget is None else stored.config.changed({"budget": budget})
-    return _run(stored.task, config, teacher, Path(path), observer, checks, resumed=True)
+    return _run(stored.task, config, teacher, Path(path), observer, checks, cache_counts, resumed=True)
 
 
 def _run(
@@ -221,6 +229,7 @@ def _run(
     out: Path | None,
     observer: Observer | None,
     checks: Mapping[str, Check] | None,
+    cache_counts: bool,
     resumed: bool,
 ) -> DistillResult:
     from pgkd_agent.student.recipe import recipe_for
@@ -232,9 +241,11 @@ def _run(
     config = _resolved(config, recipe.decided(config.student))
     template = teacher_prompt(config.teacher)
     prices = load_prices(config.teacher.prices)
-    budget = Budget(config.budget, prices)
+    budget = Budget(config.budget, prices, cache_counts)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch, recipe)
-    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)), checks)
+    held_out = texts_of((*task.validation, *task.test))
+    most = getattr(teacher, "max_per_class", class_cap(config.pgkd.pgkd_batch_size))
+    screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks, most)
     bill = Bill(task, config, prices, budget, observer)
     plain = PlainPredictions(task, student, observer)
     with recording(out, resumed, student) as recorder:
@@ -258,4 +269,4 @@ def _run(
 def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:
     """The settings with everything decided that None left open."""
     prompt = prompt_variant(config.teacher)
-    return config.changed({"student": student, "teacher.prompt": prompt, "guardrails": config.step_guardrails})
+    return config.changed({"student": student, "teacher.prompt": prompt})

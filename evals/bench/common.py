@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 TEST_SEED = 0
@@ -157,12 +158,6 @@ def measure_inference(options: argparse.Namespace, classify: Callable[[list[str]
         "p99_ms": latencies[min(len(latencies) - 1, round(0.99 * len(latencies)))],
         "texts": float(len(texts)),
     }
-
-
-def median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def quality(

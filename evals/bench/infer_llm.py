@@ -9,8 +9,9 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from statistics import median
 
-from evals.bench.common import TEST_SEED, draw, emit, median, read_labels, read_rows
+from evals.bench.common import TEST_SEED, draw, emit, read_labels, read_rows
 from pgkd_agent import Example, Label, build_config
 from pgkd_agent.experiments.zero_shot import evaluate_zero_shot
 

@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evals.bench.common import median
-
 Run = Mapping[str, Any]
 """One start of a contender: its `round`, `seed` and `figures`."""
 
@@ -57,7 +55,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     """Median, least and most of each figure over the rounds that have it."""
     spread = {}
     for name, values in _measured(runs).items():
-        spread[name] = {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
+        spread[name] = {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
     return spread
 
 
@@ -104,7 +102,7 @@ def add_ratios(race: dict[str, Any]) -> None:
             if figure in MORE_IS_BETTER:
                 ratios = [1 / ratio for ratio in ratios]
             if ratios:
-                entry["ratios"][figure] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+                entry["ratios"][figure] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def _by_round(entry: Mapping[str, Any], figure: str) -> dict[int, float]:

@@ -10,8 +10,9 @@ import argparse
 import random
 import time
 from pathlib import Path
+from statistics import median
 
-from evals.bench.common import Row, emit, median, peak_gib, read_rows
+from evals.bench.common import Row, emit, peak_gib, read_rows
 from pgkd_agent.config import GuardrailSettings
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import History, HistoryRow

@@ -95,8 +95,8 @@ class Cascade(Runnable[str, Routed]):
     """Classify with the student; where its confidence is below `min_confidence`, ask the fallback.
 
     A fallback that fails stops nothing: the student's label stands, and `problem` says why. After `FAILURES_IN_A_ROW`
-    that are its provider's it is not asked for `PAUSE_SECONDS`. How long a call may take is `teacher.timeout`, and how
-    often it is tried `teacher.max_attempts`. May be shared by threads.
+    that are its provider's it is not asked for `PAUSE_SECONDS`. How long a call may take is `teacher.timeout`. May
+    be shared by threads.
 
     Args:
         fallback: Takes a text, answers with a label (in any spelling that resolves to one), None, or something with a

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ from pgkd_agent.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
-    from pgkd_agent.experiments.bench import Figure, LatencyCost
+    from pgkd_agent.experiments.bench import Measured
     from pgkd_agent.types import Example
 
 app = typer.Typer(name="bench", help="Measurements on this machine.", no_args_is_help=True)
@@ -55,26 +57,37 @@ def latency_cost(
 
     Says of every figure whether it was measured or computed, and of what.
     """
-    from pgkd_agent.experiments.bench import MachinePrices, StudentOptions, measure_latency_cost
+    from pgkd_agent.experiments.bench import measure_latency_cost
+    from pgkd_agent.teacher.calls.prices import load_prices
 
     if teacher is None and (zero_shot.base_url, out) != (None, None):
         raise ConfigError("--base-url and --out are for an LLM; name it with --teacher SPEC")
     settings = options.settings_of(reading, zero_shot, caps, sources, more={"teacher.spec": teacher})
     drawn = _drawn(file, rows, settings)
+    currency = load_prices(settings.teacher.prices).currency
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
     console = terminal.notes()
     with console.status("measuring") as status:
-        result = measure_latency_cost(
+        results = measure_latency_cost(
             model,
             drawn,
             settings,
             answers,
-            MachinePrices(machine_usd_per_hour, gpu_usd_per_hour),
-            StudentOptions(**vars(engine), repeats=repeats),
+            machine_usd_per_hour,
+            gpu_usd_per_hour,
+            repeats,
             lambda answered, _unresolved: status.update(f"asking {teacher}: {answered} of {rows}"),
             lambda estimate: terminal.say(console, f"estimate: {estimate}"),
+            **vars(engine),
         )
-    typer.echo(json.dumps(result.as_json(), ensure_ascii=False) if as_json else "\n".join(_lines(result)))
+    if as_json:
+        record = {"rows": rows, "currency": currency, "results": [asdict(one) for one in results]}
+        typer.echo(json.dumps({**record, "answers": answers and str(answers)}, ensure_ascii=False))
+        return
+    for line in _lines(results, currency, answers is not None):
+        typer.echo(line)
+    if answers:
+        typer.echo(f"the LLM's answers: {answers}")
 
 
 def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
@@ -89,25 +102,18 @@ def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
     return sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows"))
 
 
-def _lines(result: LatencyCost) -> list[str]:
-    lines = [f"a batch of {result.rows} rows"]
-    for measured in result.results:
-        lines += [
-            f"{measured.name}: accuracy {measured.accuracy:.3f}",
-            f"  seconds  {_text(measured.seconds)}",
-            f"  {result.currency:<8} {_text(measured.usd)}",
+def _lines(results: Sequence[Measured], currency: str, has_llm: bool) -> Iterator[str]:
+    """A block for each contender, and how many times what a student takes the LLM takes."""
+    for one in results:
+        yield f"{one.name}: accuracy {one.accuracy:.3f}"
+        for what, figure in (("seconds", one.seconds), (currency, one.cost)):
+            value = "" if figure.value is None else f"{figure.value:.4g}, "
+            yield f"  {what:<8} {value}{figure.how}"
+    for own in results[:-1] if has_llm else ():
+        pairs = (("seconds", results[-1].seconds, own.seconds), (currency, results[-1].cost, own.cost))
+        times = [
+            f"{over.value / under.value:.4g} times the {what}"
+            for what, over, under in pairs
+            if over.value is not None and under.value
         ]
-    for ratio in result.ratios:
-        lines += [
-            f"LLM against {ratio.student}",
-            f"  seconds  {_text(ratio.seconds, 'x')}",
-            f"  {result.currency:<8} {_text(ratio.usd, 'x')}",
-        ]
-    if result.answers:
-        lines.append(f"the LLM's answers: {result.answers}")
-    return lines
-
-
-def _text(figure: Figure, unit: str = "") -> str:
-    value = "" if figure.value is None else f"{figure.value:.4g}{unit}, "
-    return f"{value}{figure.basis} ({figure.how})"
+        yield f"LLM against {own.name}: {', '.join(times) or 'not known'}"

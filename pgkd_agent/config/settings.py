@@ -124,8 +124,6 @@ class TeacherSettings(_Settings):
     structured: Literal["auto", "json_schema", "json_object", "tool", "text"] = "auto"
     """How the answer's form is asked for: its JSON Schema sent along, JSON of any form, a tool to be called, or the
     prompt alone; `auto` takes the first of these that the provider is known to take, and the next where it refuses."""
-    max_text_chars: int = Field(default=2000, ge=20)
-    """Longest part of a text shown to the teacher, in characters; about what a student of 512 tokens sees."""
     samples_per_request: int = Field(default=5, ge=1)
     """Samples asked for at a time by variants about one class or a pair of classes."""
     temperature: float | None = Field(default=0.8, ge=0)
@@ -134,21 +132,14 @@ class TeacherSettings(_Settings):
     """Longest reply; None computes it from the number of samples and the length of the training texts."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call, from its start to the end of the answer."""
-    max_attempts: int = Field(default=3, ge=1)
-    """Tries of one request, for passing errors and for replies without a readable sample."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """Requests under way at once; None: 1 for local teachers, else 8. With more than 1 a local teacher's replies depend
     on what it answers at the same time, and no longer on the seed alone."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """Pace of the requests, evenly spaced; None: as they come."""
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Pace in tokens, of prompts and longest replies; None: as they come."""
     cache: Path | None = None
     """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
     run's own log is looked in."""
-    cache_counts: bool = False
-    """Whether a reply from the cache counts as if it had been sent: against the caps, and in what is reported. For
-    comparisons, whose methods share replies."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
     threads: int = Field(default=1, ge=1)
@@ -195,15 +186,9 @@ class EvidenceSettings(_Settings):
     """Paper: 16."""
 
 
-LEAST_PER_CLASS = 16
-"""Samples of one class that a KD step may bring, however few are asked for."""
-
-
 class GuardrailSettings(_Settings):
     near_duplicate_ratio: float = Field(default=90.0, ge=0, le=100)
     """Likeness (rapidfuzz `ratio`, 0 to 100) from which a sample counts as a repetition."""
-    max_per_class: int | None = Field(default=None, ge=1)
-    """Most accepted samples of one class in one KD step; None: half of `pgkd.pgkd_batch_size`, and at least 16."""
     verify: bool = False
     """Have the teacher label what the other rules let through, a call a sample, as `zero_shot` says; a sample whose
     label it does not repeat is rejected."""
@@ -244,9 +229,3 @@ class PGKDConfig(_Settings):
     guardrails: GuardrailSettings = GuardrailSettings()
     budget: BudgetSettings = BudgetSettings()
     pgkd: PGKDSettings = PGKDSettings()
-
-    @property
-    def step_guardrails(self) -> GuardrailSettings:
-        """Those of a KD step, with the limit per class as a number."""
-        limit = self.guardrails.max_per_class or max(LEAST_PER_CLASS, self.pgkd.pgkd_batch_size // 2)
-        return self.guardrails.changed({"max_per_class": limit})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import DataError
@@ -19,20 +19,12 @@ from pgkd_agent.types import Example
 if TYPE_CHECKING:
     from pgkd_agent.student.classifier import StudentClassifier
 
-Basis = Literal["measured", "computed", "not known"]
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number and where it comes from.
-
-    Attributes:
-        value: None where it is not known.
-        how: Of what it was computed, how it was measured, or what is missing.
-    """
+    """A number, None where it is not known, and how it was measured, of what it was computed, or what is missing."""
 
     value: float | None
-    basis: Basis
     how: str
 
 
@@ -41,80 +33,28 @@ class Measured:
     """A batch with one contender.
 
     Attributes:
-        kind: `student` or `llm`.
         accuracy: Share of the rows labelled right.
-        usd: Of the batch, in the currency of the price table: machine time, or the tokens of a remote LLM.
+        cost: Of the batch, in the currency of the price table: machine time, or the tokens of a remote LLM.
     """
 
     name: str
-    kind: Literal["student", "llm"]
-    seconds: Figure
-    usd: Figure
     accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """How many times the LLM takes what the student takes; `computed`, or None and `not known`."""
-
-    student: str
     seconds: Figure
-    usd: Figure
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyCost:
-    """
-    Attributes:
-        rows: Of the batch.
-        currency: Of all costs.
-        answers: The LLM's answers; None without an LLM.
-    """
-
-    rows: int
-    currency: str
-    results: tuple[Measured, ...]
-    ratios: tuple[Ratio, ...]
-    answers: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class MachinePrices:
-    """In the currency of the price table, an hour; None where not known.
-
-    Attributes:
-        cpu: Of the machine this runs on.
-        gpu: Of a machine with this GPU.
-    """
-
-    cpu: float | None = None
-    gpu: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StudentOptions:
-    """As for `StudentClassifier.load`; `repeats` passes over the batch are timed, after one that is not."""
-
-    engine: str = "auto"
-    precision: str = "fp32"
-    threads: int | None = None
-    batch_size: int = 64
-    repeats: int = 5
+    cost: Figure
 
 
 def measure_latency_cost(
     model: Path,
     rows: Sequence[Example],
     config: PGKDConfig,
-    answers: Path | None,
-    machine: MachinePrices,
-    student: StudentOptions,
+    answers: Path | None = None,
+    cpu_price: float | None = None,
+    gpu_price: float | None = None,
+    repeats: int = 5,
     on_answer: Callable[[int, int], None] = lambda answered, unresolved: None,
     on_estimate: Callable[[Estimate], None] = lambda estimate: None,
-) -> LatencyCost:
+    **loading: Any,
+) -> list[Measured]:
     """Time the student on the CPU, and on the GPU where there is one, then the LLM over the same rows.
 
     The student comes first, so that nothing is paid for when its model cannot be loaded.
@@ -123,6 +63,12 @@ def measure_latency_cost(
         rows: One batch; labels of the model.
         config: Teacher, prices, caps and zero-shot settings, as for `evaluate_zero_shot`.
         answers: File for the LLM's answers; None measures the student alone.
+        cpu_price: Of an hour of this machine, in the currency of the price table; None where not known.
+        gpu_price: Of an hour of a machine with this GPU.
+        repeats: Passes of the student that are timed, after one that is not.
+        loading: `engine`, `precision`, `threads` and `batch_size`, as for `StudentClassifier.load`.
+    Returns:
+        The student once for each device, then the LLM.
     Raises:
         ConfigError: The model cannot be loaded, or see `evaluate_zero_shot`.
         DataError: A label is not one of the model's.
@@ -130,32 +76,20 @@ def measure_latency_cost(
     """
     from pgkd_agent.student.classifier import StudentClassifier
 
-    prices = load_prices(config.teacher.prices)
     results = []
-    for device in _devices(model, student.engine):
-        classifier = StudentClassifier.load(
-            model,
-            device,
-            student.batch_size,
-            engine=student.engine,
-            precision=student.precision,
-            threads=student.threads,
-        )
+    for device in _devices(model, loading.get("engine", "auto")):
+        classifier = StudentClassifier.load(model, device, **loading)
         _check_labels(rows, classifier.labels, model)
-        taxonomy = classifier.taxonomy
-        per_hour = machine.cpu if device == "cpu" else machine.gpu
-        results.append(_measure_student(classifier, rows, device, per_hour, student.repeats))
-    ratios: tuple[Ratio, ...] = ()
+        seconds, accuracy = _time_student(classifier, rows, repeats)
+        cost = _machine_cost(seconds, cpu_price if device == "cpu" else gpu_price, device)
+        results.append(Measured(f"student, {device}", accuracy, seconds, cost))
     if answers is not None:
-        answered = evaluate_zero_shot(rows, taxonomy, config, answers, on_answer, on_estimate)
-        llm = _measured_llm(answered, len(rows), config, machine.cpu)
-        ratios = tuple(_ratio(llm, own) for own in results)
-        results.append(llm)
-    return LatencyCost(len(rows), prices.currency, tuple(results), ratios, str(answers) if answers else None)
-
-
-def _unknown(why: str) -> Figure:
-    return Figure(None, "not known", why)
+        answered = evaluate_zero_shot(rows, classifier.taxonomy, config, answers, on_answer, on_estimate)
+        seconds = _llm_seconds(answered, len(rows), config.teacher.concurrency)
+        is_local = config.teacher.is_local
+        cost = _machine_cost(seconds, cpu_price, "cpu") if is_local else _token_cost(answered, config)
+        results.append(Measured(config.teacher.spec, answered.report.accuracy, seconds, cost))
+    return results
 
 
 def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -> None:
@@ -176,9 +110,8 @@ def _devices(model: Path, engine: str) -> list[str]:
     return ["cpu", accelerator] if is_torch and accelerator != "cpu" else ["cpu"]
 
 
-def _measure_student(
-    classifier: StudentClassifier, rows: Sequence[Example], device: str, per_hour: float | None, repeats: int
-) -> Measured:
+def _time_student(classifier: StudentClassifier, rows: Sequence[Example], repeats: int) -> tuple[Figure, float]:
+    """The seconds, and the accuracy."""
     texts = [row.text for row in rows]
     right = sum(item.label == row.label for item, row in zip(classifier.classify(texts), rows, strict=True))
     times = []
@@ -187,55 +120,37 @@ def _measure_student(
         classifier.classify(texts)
         times.append(time.perf_counter() - started)
     passes = f"{repeats} passes ({min(times):.4f} to {max(times):.4f}) after one to warm up"
-    seconds = Figure(statistics.median(times), "measured", f"from texts to labels, median of {passes}")
-    cost = _machine_cost(seconds, per_hour, device)
-    return Measured(f"student, {device}", "student", seconds, cost, right / len(rows))
-
-
-def _measured_llm(result: ZeroShotResult, rows: int, config: PGKDConfig, per_hour: float | None) -> Measured:
-    seconds = _llm_seconds(result, rows, config.teacher.concurrency)
-    usd = _machine_cost(seconds, per_hour, "cpu") if config.teacher.is_local else _token_cost(result, config)
-    return Measured(config.teacher.spec, "llm", seconds, usd, result.report.accuracy)
+    how = f"measured from texts to labels, median of {passes}"
+    return Figure(statistics.median(times), how), right / len(rows)
 
 
 def _llm_seconds(result: ZeroShotResult, rows: int, concurrency: int) -> Figure:
     """Of a batch that was continued only the rows of this run were timed."""
     way = f"{concurrency} requests at a time" if concurrency > 1 else "one request after the other"
-    if result.asked == rows:
-        return Figure(result.seconds, "measured", f"wall time of {rows} calls, {way}, retries included")
     if result.asked == 0:
-        return _unknown("all answers were there already; name another --out to time them")
-    how = f"from the {result.asked} rows that were asked in this run, {way}"
-    return Figure(result.seconds * rows / result.asked, "computed", how)
+        return Figure(None, "not known: all answers were there already; name another --out to time them")
+    if result.asked == rows:
+        return Figure(result.seconds, f"measured: wall time of {rows} calls, {way}, retries included")
+    how = f"computed from the {result.asked} rows that were asked in this run, {way}"
+    return Figure(result.seconds * rows / result.asked, how)
 
 
 def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
     spec, usage, prices = config.teacher.spec, result.usage, load_prices(config.teacher.prices)
     if not usage.input_tokens:
-        return _unknown("the server reported no tokens")
+        return Figure(None, "not known: the server reported no tokens")
     cost = prices.cost(spec, usage)
     if cost is None:
-        return _unknown(f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
+        return Figure(None, f"not known: no price for {spec} in the price table; --set teacher.prices=FILE names one")
     tokens = f"{usage.input_tokens} tokens in and {usage.output_tokens} out"
-    return Figure(cost, "computed", f"{tokens}, as reported, at the prices of {prices.as_of}")
+    return Figure(cost, f"computed from {tokens}, as reported, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:
     if per_hour is None:
         option = "--machine-usd-per-hour" if device == "cpu" else "--gpu-usd-per-hour"
-        return _unknown(f"no price of the machine; give {option}")
+        return Figure(None, f"not known: no price of the machine; give {option}")
     if seconds.value is None:
-        return _unknown("the seconds are not known")
-    how = f"seconds at {per_hour:g} an hour of a machine in full use"
-    return Figure(seconds.value * per_hour / 3600, "computed", how)
-
-
-def _ratio(llm: Measured, student: Measured) -> Ratio:
-    seconds = _quotient(llm.seconds, student.seconds, "seconds")
-    return Ratio(student.name, seconds, _quotient(llm.usd, student.usd, "costs"))
-
-
-def _quotient(over: Figure, under: Figure, what: str) -> Figure:
-    if over.value is None or not under.value:
-        return _unknown(f"not both {what} are known")
-    return Figure(over.value / under.value, "computed", f"LLM's {what} by the student's")
+        return Figure(None, "not known: the seconds are not")
+    how = f"computed from the seconds at {per_hour:g} an hour of a machine in full use"
+    return Figure(seconds.value * per_hour / 3600, how)

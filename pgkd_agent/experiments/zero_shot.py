@@ -21,8 +21,7 @@ from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.preview import zero_shot_tokens
 from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
 from pgkd_agent.teacher.prompting.templates import load_prompt
-from pgkd_agent.teacher.prompting.tokens import estimate_tokens
-from pgkd_agent.text import shorten
+from pgkd_agent.teacher.prompting.tokens import estimate_tokens, shown
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
 
 def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Estimate:
     same = zero_shot_tokens(taxonomy, config.data.task_description, config, few_shot)
-    prompts = [same + estimate_tokens(shorten(text, config.teacher.max_text_chars)) for text in left.values()]
+    prompts = [same + estimate_tokens(shown(text)) for text in left.values()]
     replies = (len(left) * SHORTEST_ANSWER, len(left) * LABEL_TOKENS)
     return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, load_prices(config.teacher.prices))
 

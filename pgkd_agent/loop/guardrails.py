@@ -63,6 +63,13 @@ Check = Callable[[str, str, ScreenState], str | None]
 
 SHORTEST, LONGEST = 3, 4000
 """Of a sample's text, in characters."""
+LEAST_PER_CLASS = 16
+"""Samples of one class that a KD step may bring, however few are asked for."""
+
+
+def class_cap(batch_size: int) -> int:
+    """Most accepted samples of one class in a KD step that asks for so many: half of them."""
+    return max(LEAST_PER_CLASS, batch_size // 2)
 
 
 class Guardrails:
@@ -75,9 +82,9 @@ class Guardrails:
     the rows that are new. Memory a row: its text once more, and about 70 bytes.
 
     Args:
-        settings: `max_per_class` None is no limit; a run decides it first (`PGKDConfig.step_guardrails`).
         held_out: Validation and test texts; they are compared with, never shown to the teacher.
         extra: Further checks by name, run after the built-in ones.
+        max_per_class: Most accepted samples of one class in one KD step (`class_cap`); None is no limit.
     Raises:
         ConfigError: One of them has the name of a built-in one.
     """
@@ -88,8 +95,10 @@ class Guardrails:
         taxonomy: Sequence[Label],
         held_out: Iterable[str] = (),
         extra: Mapping[str, Check] | None = None,
+        max_per_class: int | None = None,
     ) -> None:
         self._settings = settings
+        self._max_per_class = max_per_class
         self._resolve = LabelResolver(taxonomy)
         self._held_out = TextIndex(sorted({normalize(text) for text in held_out}))
         self._known = _KnownTexts()
@@ -153,7 +162,7 @@ class Guardrails:
         return f"{match[1]:.0f} % alike to another row" if match else None
 
     def _class_cap(self, _text: str, label: str, state: ScreenState) -> str | None:
-        cap = self._settings.max_per_class
+        cap = self._max_per_class
         is_full = cap is not None and state.accepted_per_class[label] >= cap
         return f"more than {cap} of this class in one step" if is_full else None
 

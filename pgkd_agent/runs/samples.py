@@ -54,10 +54,7 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: It is no run directory, or a damaged one.
     """
-    return _samples(run, read_run(run).meta)
-
-
-def _samples(run: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    meta = read_run(run).meta
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
     accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     rejected = read_lines(run / "rejected.jsonl")
@@ -84,7 +81,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
     if target.exists():
         raise ConfigError(f"{target} exists already; name another one, or remove it")
     stored = read_run(run)
-    rows = _samples(run, stored.meta)
+    rows = samples_of(run)
     if not rows:
         raise ConfigError(f"{run} holds no samples; a run has some once a teacher has answered")
     datasets.disable_progress_bars()
@@ -123,6 +120,7 @@ class ReviewedSamples:
 
     samples: tuple[GeneratedSample, ...]
     model_id: str
+    max_per_class: None = None  # a person chose them
 
     def write(self, request: TeacherRequest) -> TeacherReply:
         return TeacherReply(self.samples, num_requests=0)
@@ -168,7 +166,6 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
             "teacher.prompt": None,
             "teacher.mode": "chain",
             "teacher.ensemble": (),
-            "guardrails.max_per_class": len(examples),
             "guardrails.verify": False,  # a person has
             **{f"budget.{cap}": None for cap in type(stored.config.budget).model_fields},  # no call is made
         }

@@ -18,6 +18,7 @@ from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, Question, ReplyParser
+from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, Sample
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import parse_samples
@@ -191,7 +192,7 @@ class ChainTeacher:
         """Ask; ask again for samples that are missing, for what could not be read, and once after a refusal."""
         num_samples = missing = turn.request.num_samples
         turns: list[Turn] = []
-        for attempt in range(self._model.caller.settings.max_attempts):
+        for attempt in range(MAX_ATTEMPTS):
             turn = replace(turn, call_id=replace(turn.call_id, attempt=attempt))
             try:
                 turn = until_it_fits(self._ask_once, turn, _shorter)

@@ -176,7 +176,7 @@ def _teacher(model: GatedChatModel, template: PromptTemplate, config: PGKDConfig
     return AgentTeacher(
         model,
         planner,
-        lambda request: teacher_tools(request, config.teacher.max_text_chars),
+        teacher_tools,
         ChainTeacher(model, plain, observer.on_request),
         observer.on_transcript,
     )

@@ -13,7 +13,7 @@ from typing import Literal
 from langchain_core.tools import BaseTool, tool
 
 from pgkd_agent.metrics.report import format_report
-from pgkd_agent.text import shorten
+from pgkd_agent.teacher.prompting.tokens import shown
 from pgkd_agent.types import ClassificationReport, Confusion, EvidenceItem, TeacherRequest, WrittenSample, label_names
 
 MOST_ROWS = 20
@@ -22,14 +22,14 @@ MOST_ROWS = 20
 EvidenceKind = Literal["correct", "misclassified", "hard_negatives"]
 
 
-def teacher_tools(request: TeacherRequest, max_text_chars: int = 2000) -> list[BaseTool]:
+def teacher_tools(request: TeacherRequest) -> list[BaseTool]:
     """All tools over what a request knows."""
     names = label_names(request.taxonomy)
     return [
         classification_report_tool(request.report),
         confusions_tool(request.confusions, names),
-        evidence_tool(request.scored, names, max_text_chars),
-        written_samples_tool(request.written, names, max_text_chars),
+        evidence_tool(request.scored, names),
+        written_samples_tool(request.written, names),
     ]
 
 
@@ -66,7 +66,7 @@ def confusions_tool(confusions: Sequence[Confusion], labels: Sequence[str]) -> B
     return get_confusions
 
 
-def evidence_tool(scored: Sequence[EvidenceItem], labels: Sequence[str], max_text_chars: int) -> BaseTool:
+def evidence_tool(scored: Sequence[EvidenceItem], labels: Sequence[str]) -> BaseTool:
     @tool
     def get_evidence(label: str, kind: EvidenceKind = "misclassified") -> str:
         """Training rows of a class, or taken for it, with what the classifier makes of them, most confident first.
@@ -85,7 +85,7 @@ def evidence_tool(scored: Sequence[EvidenceItem], labels: Sequence[str], max_tex
             rows = rows[:half] if kind == "hard_negatives" else rows[half:] or rows
         lines = [
             _json(
-                text=shorten(item.text, max_text_chars),
+                text=shown(item.text),
                 label=item.gold_label,
                 predicted_label=item.predicted_label,
                 confidence=round(item.confidence, 2),
@@ -97,7 +97,7 @@ def evidence_tool(scored: Sequence[EvidenceItem], labels: Sequence[str], max_tex
     return get_evidence
 
 
-def written_samples_tool(written: Sequence[WrittenSample], labels: Sequence[str], max_text_chars: int) -> BaseTool:
+def written_samples_tool(written: Sequence[WrittenSample], labels: Sequence[str]) -> BaseTool:
     @tool
     def get_written_samples(label: str | None = None) -> str:
         """Samples you wrote in earlier steps, and whether the classifier gets them right after training on them.
@@ -111,7 +111,7 @@ def written_samples_tool(written: Sequence[WrittenSample], labels: Sequence[str]
         right = sum(sample.is_right for sample in rows)
         lines = [
             _json(
-                text=shorten(sample.text, max_text_chars),
+                text=shown(sample.text),
                 label=sample.label,
                 predicted_label=sample.predicted_label,
                 step=sample.kd_step,

@@ -19,7 +19,7 @@ from pgkd_agent.teacher.prompting.answer import zero_shot_schema
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import parse_label
 from pgkd_agent.teacher.prompting.templates import load_prompt, zero_shot_values
-from pgkd_agent.text import shorten
+from pgkd_agent.teacher.prompting.tokens import shown
 from pgkd_agent.types import Example, Label, label_names
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class _Row:
 
 
 class ZeroShotClassifier:
-    """Asks a chat model for the label of a text; its settings say how much of a text is shown.
+    """Asks a chat model for the label of a text.
 
     Args:
         few_shot: Labelled rows for the prompt.
@@ -62,8 +62,7 @@ class ZeroShotClassifier:
         self._caller = model.caller
         self._taxonomy = taxonomy
         self._task_description = task_description
-        self._max_chars = model.caller.settings.max_text_chars
-        self._few_shot = [Example(shorten(row.text, self._max_chars), row.label) for row in few_shot]
+        self._few_shot = [Example(shown(row.text), row.label) for row in few_shot]
         self._resolve = LabelResolver(taxonomy)
         template = load_prompt(settings.prompt, "zero_shot", model.caller.settings.prompt_folder)
         self._prompt_hash = template.hash
@@ -105,7 +104,7 @@ class ZeroShotClassifier:
         return until_it_fits(self._ask_once, row, self._shorter)
 
     def _ask_once(self, row: _Row) -> ZeroShotAnswer:
-        text, shots = shorten(row.text, self._max_chars), self._few_shot[:: row.every]
+        text, shots = shown(row.text), self._few_shot[:: row.every]
         values = zero_shot_values(self._taxonomy, self._task_description, text, shots)
         return self.chain.invoke(values, row.call_id.config(self._prompt_hash))
 

@@ -236,7 +236,9 @@ def test_local_teachers_work_as_agents_or_fall_back(
         flags = {
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
-            "teacher.max_tokens": 96,
+            "teacher.max_tokens": 64,
+            "pgkd.pgkd_batch_size": 2,
+            **dict.fromkeys(("evidence.correct", "evidence.misclassified", "evidence.hard_negatives"), 1),
         }
         result = distill(TRAIN, VALIDATION, config=agent_config(tiny_student, **flags), out=run)
         assert result.training.steps[1].num_requests >= 1 and result.training.steps[1].parsed > 0

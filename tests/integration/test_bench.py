@@ -1,8 +1,9 @@
-"""`pgkd bench latency-cost`: figures with their basis, on a small random BERT and a loopback server."""
+"""`pgkd bench latency-cost`: figures and where they come from, on a small random BERT and a loopback server."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from pgkd_agent.config import build_config
 from pgkd_agent.errors import BudgetExceededError, ConfigError, DataError
-from pgkd_agent.experiments.bench import LatencyCost, MachinePrices, StudentOptions, measure_latency_cost
+from pgkd_agent.experiments.bench import Measured, measure_latency_cost
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Example, Label
 from tests.integration.command_line import pgkd
@@ -43,40 +44,36 @@ def fruit(_call: int, _body: dict[str, Any]) -> Answer:
 
 
 def measure(
-    model: Path, server: OpenAIServer | None, answers: Path | None, machine: MachinePrices, **flags: Any
-) -> LatencyCost:
+    model: Path, server: OpenAIServer | None, answers: Path | None, cpu_price: float | None = None, **flags: Any
+) -> list[Measured]:
     base = {} if server is None else {"teacher.spec": "openai:m", "teacher.base_url": server.base_url}
     config = build_config(flags={**base, **flags})
-    return measure_latency_cost(model, ROWS, config, answers, machine, StudentOptions(repeats=3))
+    return measure_latency_cost(model, ROWS, config, answers, cpu_price, repeats=3)
 
 
 def test_what_is_measured_and_what_is_computed(model: Path, tmp_path: Path, prices: Path) -> None:
     with serve(fruit) as server:
-        result = measure(
-            model, server, tmp_path / "answers.jsonl", MachinePrices(cpu=3.6), **{"teacher.prices": prices}
-        )
+        result = measure(model, server, tmp_path / "answers.jsonl", 3.6, **{"teacher.prices": prices})
         assert len(server.requests) == len(ROWS) == 8
-    student, llm = result.results[0], result.results[-1]
-    assert student.name == "student, cpu" and student.seconds.basis == "measured" and student.seconds.value
-    assert student.usd.basis == "computed" and student.usd.value == pytest.approx(student.seconds.value / 1000)
-    assert llm.name == "openai:m" and llm.seconds.basis == "measured" and "8 requests at a time" in llm.seconds.how
-    assert llm.usd.basis == "computed" and llm.usd.value == pytest.approx(8 * (100 * 10 + 20 * 50) / 1e6)
-    assert "800 tokens in and 160 out" in llm.usd.how and "2026-01-02" in llm.usd.how
+    student, llm = result[0], result[-1]
+    assert student.name == "student, cpu" and student.seconds.how.startswith("measured") and student.seconds.value
+    assert student.cost.value == pytest.approx(student.seconds.value / 1000)
+    assert student.cost.how.startswith("computed")
+    assert (
+        llm.name == "openai:m" and llm.seconds.how.startswith("measured") and "8 requests at a time" in llm.seconds.how
+    )
+    assert llm.cost.how.startswith("computed") and llm.cost.value == pytest.approx(8 * (100 * 10 + 20 * 50) / 1e6)
+    assert "800 tokens in and 160 out" in llm.cost.how and "2026-01-02" in llm.cost.how
     assert llm.accuracy == 0.25
-    ratio = result.ratios[0]
-    assert ratio.student == "student, cpu" and ratio.seconds.value and llm.seconds.value
-    assert ratio.seconds.value == pytest.approx(llm.seconds.value / student.seconds.value)
-    assert ratio.usd.basis == "computed" and ratio.usd.value == pytest.approx(llm.usd.value / student.usd.value)
 
 
 def test_what_is_not_known_is_not_zero(model: Path, tmp_path: Path) -> None:
     with serve(fruit) as server:
-        result = measure(model, server, tmp_path / "answers.jsonl", MachinePrices())
-    student, llm = result.results[0], result.results[-1]
-    assert student.usd.value is None and student.usd.basis == "not known"
-    assert "--machine-usd-per-hour" in student.usd.how
-    assert llm.usd.value is None and "no price for openai:m" in llm.usd.how
-    assert result.ratios[0].usd.value is None and result.ratios[0].usd.basis == "not known"
+        result = measure(model, server, tmp_path / "answers.jsonl")
+    student, llm = result[0], result[-1]
+    assert student.cost.value is None and student.cost.how.startswith("not known")
+    assert "--machine-usd-per-hour" in student.cost.how
+    assert llm.cost.value is None and "no price for openai:m" in llm.cost.how
 
 
 def test_a_server_that_reports_no_tokens_is_not_free(model: Path, tmp_path: Path, prices: Path) -> None:
@@ -87,8 +84,8 @@ def test_a_server_that_reports_no_tokens_is_not_free(model: Path, tmp_path: Path
         return answer
 
     with serve(without_usage) as server:
-        result = measure(model, server, tmp_path / "answers.jsonl", MachinePrices(), **{"teacher.prices": prices})
-    assert result.results[-1].usd.value is None and "no tokens" in result.results[-1].usd.how
+        result = measure(model, server, tmp_path / "answers.jsonl", **{"teacher.prices": prices})
+    assert result[-1].cost.value is None and "no tokens" in result[-1].cost.how
 
 
 def test_a_cap_holds_and_what_was_asked_before_is_not_timed_again(model: Path, tmp_path: Path) -> None:
@@ -96,25 +93,22 @@ def test_a_cap_holds_and_what_was_asked_before_is_not_timed_again(model: Path, t
     one_by_one = {"teacher.max_concurrency": 1}
     with serve(fruit) as server:
         with pytest.raises(BudgetExceededError, match="max_calls is 3"):
-            measure(model, server, answers, MachinePrices(), **{"budget.max_calls": 3, **one_by_one})
+            measure(model, server, answers, **{"budget.max_calls": 3, **one_by_one})
         assert len(server.requests) == 3
-        rest = measure(model, server, answers, MachinePrices(), **one_by_one).results[-1]
-        assert rest.seconds.basis == "computed" and "from the 5 rows" in rest.seconds.how
-        again = measure(model, server, answers, MachinePrices(), **one_by_one)
+        rest = measure(model, server, answers, **one_by_one)[-1]
+        assert rest.seconds.how.startswith("computed") and "from the 5 rows" in rest.seconds.how
+        again = measure(model, server, answers, **one_by_one)
         assert len(server.requests) == 8
-    assert again.results[-1].seconds.value is None and "answers were there already" in again.results[-1].seconds.how
-    assert again.ratios[0].seconds.value is None
+    assert again[-1].seconds.value is None and "answers were there already" in again[-1].seconds.how
 
 
 def test_a_label_that_the_model_does_not_know(model: Path) -> None:
     with pytest.raises(
         DataError, match=r"1 of the 1 rows have a label that .* does not know, such as 'fuit' \(it has 4"
     ):
-        measure_latency_cost(
-            model, [Example("an apple", "fuit")], build_config(), None, MachinePrices(), StudentOptions()
-        )
+        measure_latency_cost(model, [Example("an apple", "fuit")], build_config())
     with pytest.raises(ConfigError, match="no model folder"):
-        measure(model / "nowhere", None, None, MachinePrices())
+        measure(model / "nowhere", None, None)
 
 
 def test_the_command(model: Path, tmp_path: Path) -> None:
@@ -130,12 +124,15 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     alone = pgkd(*command, "--rows", "8", "--json")
     assert alone.returncode == 0, alone.stderr
     found = json.loads(alone.stdout)
-    assert found["rows"] == 8 and found["answers"] is None and found["ratios"] == []
-    assert found["results"][0]["seconds"]["basis"] == "measured" and found["results"][0]["usd"]["value"] is None
+    assert found["rows"] == 8 and found["answers"] is None and len(found["results"]) == 1
+    assert found["results"][0]["seconds"]["how"].startswith("measured") and found["results"][0]["cost"]["value"] is None
     with serve(fruit) as server:
         llm = ("--teacher", "openai:m", "--base-url", server.base_url, "--out", tmp_path / "answers.jsonl")
         told = pgkd(*command, "--rows", "8", *llm, "--machine-usd-per-hour", "1")
     assert told.returncode == 0, told.stderr
-    assert "student, cpu: accuracy" in told.stdout and "measured (wall time of 8 calls" in told.stdout
-    assert "not known (no price for openai:m" in told.stdout and "LLM against student, cpu" in told.stdout
+    assert "student, cpu: accuracy" in told.stdout and "measured: wall time of 8 calls" in told.stdout
+    assert "not known: no price for openai:m" in told.stdout and "LLM against student, cpu: " in told.stdout
+    own, llms = map(float, re.findall(r"^  seconds  ([\d.e-]+),", told.stdout, re.MULTILINE))
+    (times,) = re.findall(r"([\d.e+]+) times the seconds", told.stdout)
+    assert float(times) == pytest.approx(llms / own, rel=0.01)
     assert "estimate: 8 calls" in told.stderr

@@ -103,7 +103,7 @@ def test_an_llm_is_asked_with_the_zero_shot_prompt_and_one_failure_stops_nothing
         prompt = str(body["messages"])
         return failure(400, "bad text") if texts.unsure[0] in prompt else completion('{"class_label": "animals"}')
 
-    flags = {"teacher.structured": "text", "teacher.max_attempts": 1}
+    flags = {"teacher.structured": "text"}
     with serve(answer) as server:
         config = build_config(flags={**flags, "teacher.spec": "openai:m", "teacher.base_url": server.base_url})
         with open_llm(TAXONOMY, config, calls=tmp_path / "calls.sqlite") as llm:

@@ -52,7 +52,7 @@ def plan_of(student: Path, server: OpenAIServer | None, **changes: Any) -> Compa
         "pgkd": {"num_kd_steps": 2, "pgkd_batch_size": 2},
         "teacher": {
             "spec": "openai:m", "base_url": server.base_url if server else "http://127.0.0.1:9/v1", "prompt": "paper",
-            "structured": "text", "max_attempts": 1,
+            "structured": "text",
         },
     }  # fmt: skip
     return ComparisonFile.model_validate({**PLAN, "settings": settings, **changes})
@@ -206,7 +206,7 @@ def test_cells_of_other_settings_rows_or_names_lie_side_by_side(tmp_path: Path, 
     fill(plan, data, out)
     train.write_text(whole)
     assert len(cell_files(out, "plain")) == 3 and stored.read_text() == before
-    unused = {"teacher": {"temperature": 0.1}, "pgkd": {"num_kd_steps": 7}, "guardrails": {"max_per_class": 9}}
+    unused = {"teacher": {"temperature": 0.1}, "pgkd": {"num_kd_steps": 7}, "guardrails": {"verify": True}}
     same = fill(plan.model_copy(update={"overrides": unused}), data, out, only_stored=True)
     other_names = {"methods": {"bare": {"method": "plain"}}, "baseline": "bare"}
     renamed = fill(plan_of(tiny_student, None, seeds=[1], **other_names), data, out, only_stored=True)

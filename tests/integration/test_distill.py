@@ -358,9 +358,11 @@ def test_the_embedded_teacher_end_to_end(smollm2: Path, tiny_student: Path, tmp_
         "teacher.spec": f"local:{smollm2}",
         "teacher.prompt": None,
         "teacher.structured": "auto",
-        "teacher.samples_per_request": 2,
-        "teacher.max_tokens": 96,
+        "teacher.samples_per_request": 1,
+        "teacher.max_tokens": 48,
         "teacher.context_tokens": 2048,
+        "pgkd.pgkd_batch_size": 2,
+        **dict.fromkeys(("evidence.correct", "evidence.misclassified", "evidence.hard_negatives"), 1),
         "pgkd.num_kd_steps": 1,
         "data.task_description": "short lists of words",
     }

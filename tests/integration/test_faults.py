@@ -342,8 +342,8 @@ def test_what_happens(fault: Fault, serve: Serve, slept: list[float], caplog: py
 def test_of_a_reply_cut_anywhere_every_whole_sample_is_kept(cut: int, slept: list[float]) -> None:
     ends = [GOOD.index("}", GOOD.index(sample["text"])) for sample in SAMPLES]
     whole = sum(end < cut for end in ends)
-    with openai([openai_server.completion(GOOD[:cut], "length"), "no more"]) as protocol:
-        config = settings(protocol, **{"teacher.max_attempts": 1})
+    with openai([openai_server.completion(GOOD[:cut], "length"), "no more", "no more"]) as protocol:
+        config = settings(protocol)
         with teacher_of(config) as teacher:
             reply = teacher.write(request_of(config))
     kept = [(sample.text, sample.label) for sample in reply.samples]

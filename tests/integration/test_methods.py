@@ -227,21 +227,21 @@ def test_auggpt_says_each_row_in_other_words_and_keeps_its_label(
         prompt = json.dumps(body["messages"])
         row = next(row for row in task.train if row.text in prompt)
         shown.append(row.text)
-        if len(shown) == 1:
+        if row.text == shown[0]:
             return completion("I would rather not.")  # the others go on without it
         texts = [" ".join(reversed(row.text.split())), f"so {row.text}", row.text]
         return completion(json.dumps({"samples": [{"text": text, "label": "anything"} for text in texts]}))
 
     with serve(rephrases) as server:
-        teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
+        teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None}
         changed = config.changed({f"teacher.{name}": value for name, value in teacher.items()})
         outcome = run_in(tmp_path, "auggpt", task, changed, shots=2, steps=10, num_aug=3)
-    assert len(set(shown)) == len(shown) == 8 == outcome.requests  # a row a call
+    assert len(set(shown)) == 8 and len(shown) == 3 * 8 == outcome.requests  # no label that was written is one
     assert outcome.rows == 7 * 3 + 1  # the real one and two others; what only repeats it does not count
 
 
 def asked_of(config: PGKDConfig, server: OpenAIServer, **changes: Any) -> PGKDConfig:
-    teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None, "max_attempts": 1}
+    teacher = {"spec": "openai:m", "base_url": server.base_url, "prompt": None}
     teacher["max_concurrency"] = 1  # which one a cap refuses is no chance
     return config.changed({f"teacher.{name}": value for name, value in {**teacher, **changes}.items()})
 
@@ -303,7 +303,7 @@ class EvoServer:
             )
         if "Say this text" in prompt:
             self.kinds.append("rephrase")
-            return completion(json.dumps({"samples": [{"text": f"said otherwise {call}", "label": "fruit"}]}))
+            return completion(json.dumps({"samples": [{"text": f"said otherwise {call}"}]}))
         if "which kinds" in prompt:
             self.kinds.append("analyse")
             return completion(f"ANALYSIS {call}: it knows fruit.")

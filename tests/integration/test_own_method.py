@@ -23,14 +23,14 @@ class GuessOptions(Options):
 
 
 def guess(setting: Setting, options: GuessOptions) -> Outcome:
-    """One class for the first rows, as many as `guardrails.max_per_class` says, and the first class for the others."""
+    """One class for as many rows as `guardrails.near_duplicate_ratio` says, and the first class for the others."""
     RUNS.append(f"seed {setting.config.seed}")
-    names, most = label_names(setting.task.taxonomy), setting.config.guardrails.max_per_class or 99
+    names, most = label_names(setting.task.taxonomy), setting.config.guardrails.near_duplicate_ratio
     found = [options.nth - 1 if number < most else 0 for number in range(len(setting.task.test))]
     return Outcome(tuple(names[number] for number in found), rows=len(setting.task.train))
 
 
-GUESS = Method("guess", guess, GuessOptions, ("guardrails",), ignores=("guardrails.near_duplicate_ratio",))
+GUESS = Method("guess", guess, GuessOptions, ("guardrails",), ignores=("guardrails.verify",))
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +59,12 @@ def test_it_is_compared_like_any_other_and_its_cells_are_kept_by_what_it_reads(t
     assert first.entry == "first" and second.metrics["accuracy"].mean == pytest.approx(0.25)
     assert {cell.predicted for cell in grid.done if cell.entry == "guess"} == {(1,) * 20}
     assert all(cell.seconds > 0 for cell in grid.done)  # which a method need not measure
-    not_read = "{student: {max_epochs: 2}, guardrails: {near_duplicate_ratio: 80}, teacher: {temperature: 0.1}}"
+    not_read = "{student: {max_epochs: 2}, guardrails: {verify: true}, teacher: {temperature: 0.1}}"
     assert filled(data, out, settings=not_read).done == grid.done and len(RUNS) == 4
     identity = json.loads(next((out / "cells" / "topics" / "guess").glob("1-*.json")).read_text())["identity"]
     assert set(identity["config"]) == {"seed", "data", "guardrails"} and identity["prompt_sha256"] is None
-    assert set(identity["config"]["guardrails"]) == {"max_per_class", "verify"}
-    other = filled(data, out, settings="{guardrails: {max_per_class: 3}}").done
+    assert set(identity["config"]["guardrails"]) == {"near_duplicate_ratio"}
+    other = filled(data, out, settings="{guardrails: {near_duplicate_ratio: 3}}").done
     assert other[1].predicted == (1, 1, 1, *[0] * 17) and len(RUNS) == 8
     assert filled(data, out, "{nth: 3}").done[1].predicted == (2,) * 20 and len(RUNS) == 10
 
@@ -72,10 +72,10 @@ def test_it_is_compared_like_any_other_and_its_cells_are_kept_by_what_it_reads(t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("{nth: 0}", "method 'guess': nth is 0, expected a whole number of at least 1"),
-        ("{nth: 1, nht: 2}", "method 'guess' has no option 'nht'; it has nth, spelling"),
-        ("{}", "method 'guess' needs the option 'nth'"),
-        ("{nth: 1, spelling: 3}", "method 'guess': spelling is 3, expected a valid string"),
+        ("{nth: 0}", "options of method 'guess': nth: input should be greater than or equal to 1, found 0"),
+        ("{nth: 1, nht: 2}", r"options of method 'guess': unknown setting 'nht' \(closest: 'nth'\)"),
+        ("{}", "options of method 'guess': nth: field required"),
+        ("{nth: 1, spelling: 3}", "options of method 'guess': spelling: input should be a valid string, found 3"),
     ],
 )
 def test_its_options_are_checked_by_its_model_before_anything_runs(

@@ -73,24 +73,26 @@ def test_variants_are_compared_by_what_was_written_and_what_students_make_of_it(
     with serve(answers) as server:
         done = evaluate(suite, out, data, server)
         assert done.returncode == 0, done.stderr
-        assert len(server.requests) == 2 + 3  # two runs of one request, and a verification of each accepted sample
+        assert (
+            len(server.requests) == 3 + 3
+        )  # a request, one and what it lacked, and a verification of each accepted sample
         careful, careless = results_of(out)["prompts"]
         teaching = careful["teaching"]
         assert (teaching["asked"], teaching["parsed"], teaching["malformed"], teaching["accepted"]) == (2, 2, 0, 2)
         assert teaching["parse_rate"] == 1 and teaching["evenness"] == 1 and careful["agreement"] == 0.5
         assert 0 < teaching["novelty"] < 1 and teaching["requests"] == 1
         teaching = careless["teaching"]
-        assert (teaching["parsed"], teaching["malformed"], teaching["valid"], teaching["accepted"]) == (2, 1, 1, 1)
-        assert teaching["rejected"] == {"label": 1} and teaching["parse_rate"] == 1
+        assert (teaching["parsed"], teaching["malformed"], teaching["valid"], teaching["accepted"]) == (4, 2, 2, 1)
+        assert teaching["rejected"] == {"label": 2, "duplicate": 1} and teaching["parse_rate"] == 1
         assert careless["agreement"] == 1 and teaching["evenness"] is None
         for result in (careful, careless):
             assert result["students"]["accuracy"]["count"] == 2 and not result["failures"]
             assert result["differences"]["accuracy"]["low"] <= result["differences"]["accuracy"]["high"]
-        assert "### topics" in done.stdout and "| plain student | 0." in done.stdout and "label 1" in done.stdout
-        assert "| control: as many real rows again | 0." in done.stdout
+        assert "### topics" in done.stdout and "| plain student | 0." in done.stdout
+        assert "label 2, duplicate 1" in done.stdout and "| control: as many real rows again | 0." in done.stdout
         before = results_of(out)
         again = evaluate(suite, out, data, server)
-        assert again.returncode == 0 and len(server.requests) == 5 and results_of(out) == before
+        assert again.returncode == 0 and len(server.requests) == 6 and results_of(out) == before
 
     elsewhere = tmp_path / "elsewhere"  # what was recorded: replies and what was accepted; no student, no server
     shutil.copytree(out / "cells" / "topics" / "pgkd", elsewhere / "cells" / "topics" / "pgkd",
@@ -128,19 +130,15 @@ def test_a_reply_that_cannot_be_read_is_counted_and_a_verification_that_fails_co
             return failure(401, "no such key")
         return completion("Sorry, I would rather talk about it.") if call == 0 else answers(call, body)
 
-    patient = tmp_path / "patient.yaml"
-    content = yaml.safe_load(suite.read_text(encoding="utf-8"))
-    content["settings"]["teacher"]["max_attempts"] = 2
-    patient.write_text(yaml.safe_dump(content), encoding="utf-8")
     with serve(mumbles) as server:
-        done = evaluate(patient, tmp_path / "out", data, server, "--variants", "careful")
+        done = evaluate(suite, tmp_path / "out", data, server, "--variants", "careful")
         assert done.returncode == 1
         (careful,) = results_of(tmp_path / "out")["prompts"]
         assert careful["teaching"]["parse_rate"] == 0.5 and careful["teaching"]["accepted"] == 2
         assert careful["agreement"] is None and careful["failures"][0].startswith("verification: ")
         assert careful["students"]["accuracy"]["count"] == 2
         calls = len(server.requests)
-        recorded = evaluate(patient, tmp_path / "out", data, server, "--variants", "careful", "--recorded")
+        recorded = evaluate(suite, tmp_path / "out", data, server, "--variants", "careful", "--recorded")
         assert recorded.returncode == 0 and len(server.requests) == calls  # not asked, so not measured either
         assert "| careful | 2 | 50 %" in recorded.stdout
 

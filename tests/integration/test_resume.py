@@ -73,6 +73,7 @@ def local_config(student: Path, model: Path | str) -> PGKDConfig:
             "teacher.prompt": "per_class",
             "teacher.samples_per_request": 1,
             "teacher.max_tokens": 48,
+            **dict.fromkeys(("evidence.correct", "evidence.misclassified", "evidence.hard_negatives"), 1),
             "pgkd.pgkd_batch_size": REQUESTS_PER_STEP,
             "pgkd.num_kd_steps": LOCAL_STEPS,
         },

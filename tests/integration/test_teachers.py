@@ -15,7 +15,7 @@ import pytest
 from pgkd_agent import distill
 from pgkd_agent.config import BudgetSettings, PGKDConfig
 from pgkd_agent.errors import BudgetExceededError, ConfigError
-from pgkd_agent.pipeline import resume
+from pgkd_agent.pipeline import load_task, resume, run
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.calls.estimates import Estimate
@@ -185,12 +185,13 @@ def test_a_cache_serves_other_runs_without_a_charge(tiny_student: Path, tmp_path
 
 def test_replies_that_runs_share_count_where_methods_are_compared(tiny_student: Path, tmp_path: Path) -> None:
     with serve(write_samples) as server:
-        flags = {"teacher.cache": str(tmp_path / "shared.sqlite"), "teacher.cache_counts": True}
-        first = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags))
-        second = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "b")
+        flags = {"teacher.cache": str(tmp_path / "shared.sqlite")}
+        config, task = config_for(tiny_student, server, **flags), load_task(TRAIN, VALIDATION)
+        first = run(task, config, cache_counts=True)
+        second = run(task, config, out=tmp_path / "b", cache_counts=True)
         assert first.summary.teacher == second.summary.teacher and second.summary.teacher.input_tokens == 1200
         capped = config_for(tiny_student, server, **flags, **{"budget.max_calls": 5, "teacher.max_concurrency": 1})
-        third = distill(TRAIN, VALIDATION, config=capped)
+        third = run(task, capped, cache_counts=True)
     assert len(server.requests) == 12 and third.summary.teacher.requests == 5
     assert "max_calls is 5" in third.summary.stopped_by
 

@@ -40,13 +40,6 @@ def test_the_papers_recipe() -> None:
     assert config.teacher.prompt == "paper"
 
 
-@pytest.mark.parametrize(("asked", "limit"), [(5, 16), (32, 16), (33, 16), (64, 32), (500, 250)])
-def test_a_class_may_have_half_of_a_larger_batch(asked: int, limit: int) -> None:
-    assert build_config(flags={"pgkd.pgkd_batch_size": asked}).step_guardrails.max_per_class == limit
-    named = build_config(flags={"pgkd.pgkd_batch_size": asked, "guardrails.max_per_class": 3})
-    assert named.step_guardrails.max_per_class == 3
-
-
 def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:
     config = build_config(assignments=["seed=7", "teacher.spec=openai:m", "student.learning_rate=1e-5"])
     (tmp_path / "c.yaml").write_text(to_yaml(config), encoding="utf-8")

@@ -226,12 +226,12 @@ class _Work:
 
         It counts in full for each of them. Where the LLM is the classifier it is asked each time, for its latency.
         """
-        if not cell.method.asks_llm:
+        if cell.method.llm_predicts:
+            return cell.config.changed({"teacher.cache": None})
+        if not cell.method.asks_llm or cell.config.teacher.cache is not None:
             return cell.config
-        changes: dict[str, Any] = {"teacher.cache_counts": True}
-        if not cell.method.llm_predicts and cell.config.teacher.cache is None:
-            changes["teacher.cache"] = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
-        return cell.config.changed(changes)
+        cache = self._out / "replies" / f"{_rows_name(cell)}-{cell.seed}.sqlite"
+        return cell.config.changed({"teacher.cache": cache})
 
     def _with_repeated(self, cell: Cell, setting: Setting) -> Setting:
         if cell.of is None:

@@ -18,14 +18,14 @@ from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.rows import take_shots
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, on_test, unselected_student
 from pgkd_agent.loop.evidence import score_rows
-from pgkd_agent.loop.guardrails import Guardrails
+from pgkd_agent.loop.guardrails import Guardrails, class_cap
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import reply_tokens
 from pgkd_agent.teacher.prompting.templates import label_values
-from pgkd_agent.text import shorten
+from pgkd_agent.teacher.prompting.tokens import shown
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
     student = unselected_student(setting, options.passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
-    screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    held_out, most = texts_of((*task.validation, *task.test)), class_cap(config.pgkd.pgkd_batch_size)
+    screener = Guardrails(config.guardrails, task.taxonomy, held_out, max_per_class=most)
     longest = reply_tokens(own_prompts("evokd_writing")[0], task.train, config.teacher, PER_CALL)
-    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    budget = Budget(config.budget, load_prices(config.teacher.prices), cache_counts=True)
     log = setting.folder / "calls.sqlite"
     with open_models(None, [(config.teacher, longest)], config.seed, budget, log) as (model,):
         model.caller.check()
@@ -174,7 +175,7 @@ class _AnalysingTeacher:
         shots = drawn.sample(list(first), min(SHOWN, len(first)))
         values = {
             "classification_report": self._analyses[-1],
-            "few_shot": [{"text": self._cut(row.text), "label": row.label} for row in shots],
+            "few_shot": [{"text": shown(row.text), "label": row.label} for row in shots],
             "num_samples": size,
         }
         form = self._model.sample_form(label_names(self._task.taxonomy), size)
@@ -189,7 +190,7 @@ class _AnalysingTeacher:
         def some(right: bool) -> list[dict[str, str]]:
             items = [item for item in scored if (item.gold_label == item.predicted_label) == right]
             return [
-                {"text": self._cut(item.text), "label": item.gold_label, "predicted_label": item.predicted_label}
+                {"text": shown(item.text), "label": item.gold_label, "predicted_label": item.predicted_label}
                 for item in drawn.sample(items, min(SHOWN, len(items)))
             ]
 
@@ -225,9 +226,6 @@ class _AnalysingTeacher:
     def _count(self, reply: RawReply) -> None:
         self.requests += 1
         self.usage += reply.usage
-
-    def _cut(self, text: str) -> str:
-        return shorten(text, self._config.teacher.max_text_chars)
 
 
 def _with_fewer_rows(values: dict[str, Any]) -> dict[str, Any] | None:

@@ -159,8 +159,7 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     task, config = setting.task, setting.config
     per_request = math.ceil(per_class / math.ceil(per_class / config.teacher.samples_per_request))
     number = math.ceil(per_class / per_request) * per_request * len(task.taxonomy)
-    rules = config.guardrails.changed({"max_per_class": number})
-    screener: Screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
+    screener: Screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
         reply = teacher.write(request)
@@ -200,7 +199,7 @@ def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) 
             "teacher.samples_per_request": at_a_time,
         }
     )
-    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    budget = Budget(config.budget, load_prices(config.teacher.prices), cache_counts=True)
     template, log = teacher_prompt(config.teacher), setting.folder / "calls.sqlite"
     with open_teacher(None, template, setting.task, config, screener, budget, log) as opened:
         opened.check()

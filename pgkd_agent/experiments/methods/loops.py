@@ -9,10 +9,12 @@ from dataclasses import replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 
+from pydantic import StrictBool
+
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Flag, Folder, Method, Options
+from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
 from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Predict, Setting, on_test
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
@@ -36,10 +38,10 @@ def pgkd(setting: Setting, options: Options) -> Outcome:
     """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
     folder = setting.folder / "run"
     if all((folder / name).exists() for name in START_FILES):
-        result = resume(folder)
+        result = resume(folder, cache_counts=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        result = run(setting.task, setting.config, None, folder)
+        result = run(setting.task, setting.config, None, folder, cache_counts=True)
     outcome = _of_steps(setting, result.training, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
 
@@ -56,9 +58,8 @@ def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
 class FrozenOptions(Options):
     samples: Count | None = None
     """Only so many, the first that were accepted; None takes all."""
-    at_once: Flag = False
-    """All in one KD step, which costs one fit: for studies of what a student makes of them. The rule
-    `guardrails.max_per_class` is about that step then, where it is named; else each step kept to its own limit."""
+    at_once: StrictBool = False
+    """All in one KD step, which costs one fit: for studies of what a student makes of them."""
 
 
 def frozen(setting: Setting, options: FrozenOptions) -> Outcome:
@@ -98,7 +99,7 @@ def control(setting: Setting, options: Options) -> Outcome:
 
 
 class WordNetOptions(Options):
-    wordnet: Folder = str(WORDNET)
+    wordnet: str = str(WORDNET)
     """Where its files are."""
 
 

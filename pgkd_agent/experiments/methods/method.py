@@ -7,25 +7,15 @@ from dataclasses import KW_ONLY, dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pgkd_agent.config import PGKDConfig, setting_keys
+from pgkd_agent.config import PGKDConfig, explain, setting_keys
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods.setting import Outcome, Setting
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
 
 ALWAYS_READ = {"seed", "data"}
-HOW_ASKED = {
-    "cache",
-    "cache_counts",
-    "prices",
-    "threads",
-    "timeout",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-}
+HOW_ASKED = {"cache", "prices", "threads", "timeout", "max_concurrency", "requests_per_minute"}
 """Settings of a teacher that do not change what it is asked."""
 
 TEACHER = ("teacher", "zero_shot", "budget")
@@ -40,22 +30,8 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def expected(what: str) -> WrapValidator:
-    """Has an error say in words what is expected."""
-
-    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            raise PydanticCustomError("expected", "{what}", {"what": what}) from error
-
-    return WrapValidator(check)
-
-
-Count = Annotated[int, Field(ge=1, strict=True), expected("a whole number of at least 1")]
-Share = Annotated[float, Field(gt=0, lt=1, strict=True), expected("a number between 0 and 1")]
-Flag = Annotated[bool, Field(strict=True), expected("true or false")]
-Folder = Annotated[str, expected("the path of a folder")]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Share = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Repeated = Literal["counts", "samples"]
@@ -104,15 +80,7 @@ class Method(Generic[OptionsT]):
         try:
             return self.options.model_validate(dict(options))
         except ValidationError as error:
-            first = error.errors()[0]
-            option = ".".join(map(str, first["loc"]))
-            if first["type"] == "missing":
-                raise ConfigError(f"method {self.name!r} needs the option {option!r}") from error
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(self.options.model_fields) or "none"
-                raise ConfigError(f"method {self.name!r} has no option {option!r}; it has {known}") from error
-            wanted = first["msg"].removeprefix("Input should be ")
-            raise ConfigError(f"method {self.name!r}: {option} is {first['input']!r}, expected {wanted}") from error
+            raise ConfigError(f"options of method {self.name!r}: {explain(error, self.options)}") from error
 
     def settings_read(self, config: PGKDConfig) -> dict[str, Any]:
         """Those that matter to it; where rows and replies lie, and how fast it goes, does to none."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgkd_agent.experiments.methods.eda import WORDNET, augment, wordnet_synonyms
-from pgkd_agent.experiments.methods.method import HARD_LABELS, Count, Folder, Method, Options, Share
+from pgkd_agent.experiments.methods.method import HARD_LABELS, Count, Method, Options, Share
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, new_student, on_test, unselected_student
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.metrics.report import evaluate
@@ -38,7 +38,7 @@ class FewRowsOptions(RowOptions):
 class GradualOptions(RowOptions):
     num_aug: Count = 9
     """Variants of each row."""
-    wordnet: Folder = str(WORDNET)
+    wordnet: str = str(WORDNET)
     """Where its files are."""
 
 

@@ -39,12 +39,19 @@ class Budget:
     """What a run has spent, under its caps; may be shared by threads.
 
     Args:
+        cache_counts: Whether a reply from the cache that runs share counts as if it had been sent, against the caps and
+            in what is reported: for comparisons, whose methods share replies.
         clock: Seconds, rising.
     """
 
     def __init__(
-        self, settings: BudgetSettings, prices: PriceTable, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: BudgetSettings,
+        prices: PriceTable,
+        cache_counts: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.cache_counts = cache_counts
         self._caps = settings
         self._prices = prices
         self._clock = clock

@@ -36,8 +36,8 @@ from pgkd_agent.teacher.calls.failures import (
 from pgkd_agent.teacher.calls.pacing import Pace
 from pgkd_agent.teacher.calls.question import CHECK, Question, Settings
 from pgkd_agent.teacher.calls.replies import Replies
-from pgkd_agent.teacher.calls.retrying import call_with_retries, is_worth_another_try
-from pgkd_agent.teacher.prompting.tokens import estimate_tokens, most_tokens
+from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS, call_with_retries, is_worth_another_try
+from pgkd_agent.teacher.prompting.tokens import most_tokens
 from pgkd_agent.teacher.providers.dialect import finish_reason, longest_reply, token_usage
 from pgkd_agent.teacher.providers.factory import with_short_replies
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher
@@ -56,7 +56,7 @@ class Caller:
     """Calls one model; may be shared by threads.
 
     Args:
-        settings: Retries and pace.
+        settings: Pace, and what its callers read of them.
         seed: Of the run.
         stops_at_failure: Whether nothing more is sent after a call that failed for good, as is right for a job; what
             serves others goes on.
@@ -80,7 +80,7 @@ class Caller:
         self._budget = budget
         self._stops_at_failure = stops_at_failure
         self._stopped = threading.Event()
-        self._pace = Pace(settings.requests_per_minute, settings.tokens_per_minute, sleep=self._stopped.wait)
+        self._pace = Pace(settings.requests_per_minute, sleep=self._stopped.wait)
         retries = getattr(chat.model, "max_retries", 0)  # None leaves their number to the client
         budget.check(chat.model_id, longest_reply(chat.model) is not None, retries != 0)
 
@@ -145,7 +145,7 @@ class Caller:
     def _found(self, key: str, meant: Call, shared: RawReply) -> RawReply:
         """A reply that another run paid for: free, or with the same account as if it had been sent now."""
         log = self._replies.log
-        if not self.settings.cache_counts:
+        if not self._budget.cache_counts:
             free = replace(shared, usage=TokenUsage())
             log.add(key, meant, free)
             return free
@@ -173,12 +173,12 @@ class Caller:
             longest = min(LONGEST_RETRYING, self._budget.seconds_left)
             tries = 0
             try:
-                return call_with_retries(attempt, self.settings.max_attempts, longest, self._sleep, self._may_pass)
+                return call_with_retries(attempt, longest, self._sleep, self._may_pass)
             except (PGKDError, CancelledError):
                 raise
             except Exception as error:
                 kind = classify(error)
-                is_untried = tries < self.settings.max_attempts and self._may_pass(error)
+                is_untried = tries < MAX_ATTEMPTS and self._may_pass(error)
                 is_late = kind is Kind.PASSING and self._budget.seconds_left <= (retry_after(error) or 0)
                 if is_late or (is_untried and longest < LONGEST_RETRYING):
                     raise BudgetExceededError(
@@ -207,7 +207,7 @@ class Caller:
         most, log = self._most(call), self._replies.log
         with self._budget.reserved(self.chat.model_id, most) as settle:
             try:
-                self._wait_for_turn(call, most)
+                self._wait_for_turn()
             except BaseException:
                 settle(None)
                 raise
@@ -234,17 +234,15 @@ class Caller:
             log.end(row, ANSWERED, charged, reply)
         return reply
 
-    def _wait_for_turn(self, call: Call, most: TokenUsage) -> None:
+    def _wait_for_turn(self) -> None:
         """
         Raises:
             BudgetExceededError: Its turn comes after the time is over.
             CancelledError: `stop` was called.
         """
-        tokens = estimate_tokens(_sent(call)) + most.output_tokens
-        if not self._pace.wait(tokens, self._budget.seconds_left):
+        if not self._pace.wait(self._budget.seconds_left):
             raise BudgetExceededError(
-                "budget.max_minutes ends before the next request's turn, under teacher.requests_per_minute and "
-                "teacher.tokens_per_minute"
+                "budget.max_minutes ends before the next request's turn, under teacher.requests_per_minute"
             )
         if self._stopped.is_set():
             raise CancelledError

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_ATTEMPTS = 3
+"""Tries of one request, for passing errors; a teacher also asks so often for replies without a readable sample."""
 LONGEST_WAIT = 30.0
 """Seconds between two tries, where the provider does not say how long to wait."""
 LONGEST_RETRY_AFTER = 300.0
@@ -22,7 +24,6 @@ LONGEST_RETRY_AFTER = 300.0
 
 def call_with_retries(
     call: Callable[[], T],
-    max_attempts: int,
     max_seconds: float,
     sleep: Callable[[float], None] = tenacity.sleep,
     is_worth_it: Callable[[BaseException], bool] | None = None,
@@ -39,7 +40,7 @@ def call_with_retries(
     """
     retrying = tenacity.Retrying(
         sleep=sleep,
-        stop=tenacity.stop_after_attempt(max_attempts) | tenacity.stop_before_delay(max_seconds),
+        stop=tenacity.stop_after_attempt(MAX_ATTEMPTS) | tenacity.stop_before_delay(max_seconds),
         wait=_wait,
         retry=tenacity.retry_if_exception(is_worth_it or is_worth_another_try),
         before_sleep=_say,

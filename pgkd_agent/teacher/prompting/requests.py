@@ -13,7 +13,7 @@ from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.prompting.attributes import draw_attributes
 from pgkd_agent.teacher.prompting.planning import PlannedRequest, count_confusions, plan_pairs, plan_requests
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, label_values
-from pgkd_agent.text import shorten
+from pgkd_agent.teacher.prompting.tokens import shown
 from pgkd_agent.types import Confusion, Evidence, EvidenceItem, Example, TeacherRequest, label_names
 
 
@@ -185,19 +185,17 @@ class RequestPlanner:
 
     def _rows(self, few_shot: Iterable[Example], evidence: Evidence) -> dict[str, list[dict[str, str]]]:
         """Few-shot rows and evidence as the template gets them, texts cut; pools that it does not show stay empty."""
-        max_chars = self.teacher.max_text_chars
         pools = {
-            "few_shot": [{"text": shorten(row.text, max_chars), "label": row.label} for row in few_shot],
-            "correct": [_evidence_row(item, max_chars) for item in evidence.correct],
-            "misclassified": [_evidence_row(item, max_chars) for item in evidence.misclassified],
-            "hard_negatives": [_evidence_row(item, max_chars) for item in evidence.hard_negatives],
+            "few_shot": [{"text": shown(row.text), "label": row.label} for row in few_shot],
+            "correct": [_evidence_row(item) for item in evidence.correct],
+            "misclassified": [_evidence_row(item) for item in evidence.misclassified],
+            "hard_negatives": [_evidence_row(item) for item in evidence.hard_negatives],
         }
         return {pool: rows if pool in self.template.variables else [] for pool, rows in pools.items()}
 
 
-def _evidence_row(item: EvidenceItem, max_chars: int) -> dict[str, str]:
-    text = shorten(item.text, max_chars)
-    return {"text": text, "label": item.gold_label, "predicted_label": item.predicted_label}
+def _evidence_row(item: EvidenceItem) -> dict[str, str]:
+    return {"text": shown(item.text), "label": item.gold_label, "predicted_label": item.predicted_label}
 
 
 def _confusions(confusions: Iterable[Confusion]) -> list[dict[str, str | int]]:

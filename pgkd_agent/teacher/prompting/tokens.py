@@ -1,8 +1,12 @@
-"""How many tokens a text is, without the tokenizer of a model: hosted ones are not to be had offline."""
+"""How much of a text a teacher is shown, and how many tokens that is without the tokenizer of a model: hosted ones are
+not to be had offline.
+"""
 
 from __future__ import annotations
 
 import re
+
+from pgkd_agent.text import shorten
 
 _PIECES = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+|[ \t]{2,}|\s*\n")
 _WORD_LETTERS = 8
@@ -33,3 +37,12 @@ def _tokens(piece: str) -> float:
     if piece.isupper() and len(piece) > _CAPITALS:
         return len(piece) / _CAPITALS
     return 1 if len(piece) <= _WORD_LETTERS else len(piece) / 6
+
+
+LONGEST_SHOWN = 2000
+"""Characters of a text that a teacher is shown; about what a student of 512 tokens sees."""
+
+
+def shown(text: str) -> str:
+    """As much of a text as a teacher is shown of it."""
+    return shorten(text, LONGEST_SHOWN)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from pgkd_agent.config import GuardrailSettings
-from pgkd_agent.loop.guardrails import Guardrails, LabelResolver, Screened
+from pgkd_agent.loop.guardrails import Guardrails, LabelResolver, Screened, class_cap
 from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.text import normalize
 from pgkd_agent.types import Example, GeneratedSample, Label
@@ -16,8 +16,10 @@ HISTORY = History.of([Example("My card is not accepted in any shop", "card_not_w
 HELD_OUT = ["The rocket landed on the second attempt"]
 
 
-def screen(*samples: tuple[str, str], shown: frozenset[str] = frozenset(), **settings: int) -> Screened:
-    guardrails = Guardrails(GuardrailSettings(**settings), TAXONOMY, HELD_OUT)
+def screen(
+    *samples: tuple[str, str], shown: frozenset[str] = frozenset(), max_per_class: int | None = None
+) -> Screened:
+    guardrails = Guardrails(GuardrailSettings(), TAXONOMY, HELD_OUT, max_per_class=max_per_class)
     return guardrails.screen([GeneratedSample(*sample) for sample in samples], HISTORY, shown)
 
 
@@ -55,6 +57,11 @@ def test_the_cap_counts_accepted_samples_per_class() -> None:
     assert [item.rule for item in result.rejected] == ["class_cap"]
     assert [item.label for item in result.accepted] == ["sports", "sports", "Sci/Tech"]
     assert len(screen(*((text, "sports") for text in texts)).accepted) == 3  # no limit where none is named
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(5, 16), (32, 16), (33, 16), (64, 32), (500, 250)])
+def test_a_class_may_have_half_of_a_larger_batch(asked: int, limit: int) -> None:
+    assert class_cap(asked) == limit
 
 
 @pytest.mark.parametrize("written", ["Card not working", "card-not-working", "CARD_NOT_WORKING "])

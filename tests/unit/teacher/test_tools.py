@@ -63,8 +63,9 @@ def test_evidence_of_a_class_most_confident_first_its_wrong_half_in_two() -> Non
 
 
 def test_long_texts_are_cut() -> None:
-    evidence = teacher_tools(REQUEST, max_text_chars=8)[2]
-    assert "wrong and unsure" not in str(evidence.invoke({"label": "a"}))
+    long = replace(REQUEST, scored=(replace(REQUEST.scored[0], text="x" * 2001),))
+    found = teacher_tools(long)[2].invoke({"label": long.scored[0].gold_label, "kind": "correct"})
+    assert "x" * 1999 + "…" in found and "x" * 2000 not in found
 
 
 def test_what_was_written_before_and_how_it_went() -> None:
