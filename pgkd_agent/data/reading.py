@@ -88,6 +88,19 @@ def complete_rows(pairs: Iterable[tuple[Any, Any]], where: str, skip_incomplete:
     return rows
 
 
+Texts = Path | str | Iterable[str]
+"""Texts without labels: a file, or strings."""
+
+
+def read_pool(texts: Texts, text_column: str | None = None) -> Iterable[str]:
+    """The texts of a file, or those given.
+
+    Raises:
+        DataError: See `stream_texts`.
+    """
+    return stream_texts(Path(texts), text_column) if isinstance(texts, str | Path) else texts
+
+
 def read_texts(source: Path, text_column: str | None = None) -> list[str]:
     """Read texts without labels; a `.txt` file holds one a line."""
     return list(stream_texts(source, text_column))

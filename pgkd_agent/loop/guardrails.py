@@ -65,6 +65,10 @@ SHORTEST, LONGEST = 3, 4000
 """Of a sample's text, in characters."""
 
 
+OF_WRITTEN_TEXT = {"length", "prompt_copy", "class_cap"}
+"""Rules that say nothing of a text that was there, as people wrote it."""
+
+
 class Guardrails:
     """The rules in order; the first that objects names the rejection.
 
@@ -117,21 +121,27 @@ class Guardrails:
         rejected: list[Rejected] = []
         for sample in samples:
             text, label = normalize(sample.text), self._resolve(sample.label)
-            objection = self._objection(text, label, sample.label, state)
+            objection = self._objection(text, label, sample, state)
             if objection or label is None:
                 rule, reason = objection or ("label", "unknown")
                 rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason))
                 continue
-            accepted.append(HistoryRow(sample.text.strip(), label, kd_step, sample.request_index))
+            accepted.append(
+                HistoryRow(sample.text.strip(), label, kd_step, sample.request_index, sample.source, sample.shares)
+            )
             state.known.append(text)
             state.known_set.add(text)
             state.accepted_per_class[label] += 1
         return Screened(tuple(accepted), tuple(rejected))
 
-    def _objection(self, text: str, label: str | None, written: str, state: ScreenState) -> tuple[str, str] | None:
+    def _objection(
+        self, text: str, label: str | None, sample: GeneratedSample, state: ScreenState
+    ) -> tuple[str, str] | None:
         if label is None:
-            return "label", f"{written!r} is not in the taxonomy"
+            return "label", f"{sample.label!r} is not in the taxonomy"
         for rule, check in self._checks.items():
+            if rule in OF_WRITTEN_TEXT and sample.source == "labelled":
+                continue
             reason = check(text, label, state)
             if reason:
                 return rule, reason
