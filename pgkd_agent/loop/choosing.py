@@ -8,6 +8,8 @@ from pgkd_agent.types import Probabilities
 
 SAME_MEANING = 0.95
 """Cosine of two embeddings from which one label does for both texts."""
+WIDTH = 10
+"""Of so many times the texts wanted those are chosen that mean different things."""
 
 
 def margins(probabilities: Probabilities) -> np.ndarray:
@@ -19,21 +21,20 @@ def margins(probabilities: Probabilities) -> np.ndarray:
 
 
 def choose(probabilities: Probabilities, embeddings: np.ndarray, num: int) -> list[int]:
-    """The rows with the smallest margins, least sure first, without such as mean the same as one before.
+    """The rows with the smallest margins, least sure first; first such as mean nothing that is chosen already.
 
     Args:
         probabilities: Of the student.
         embeddings: Shape (n_rows, width), each with a length of 1.
-        num: How many; fewer where the pool has no more.
+        num: How many; fewer where there are no more.
     """
-    order = np.argsort(margins(probabilities), kind="stable")
+    order = [int(row) for row in np.argsort(margins(probabilities), kind="stable")]
     chosen: list[int] = []
-    for row in order:
-        if len(chosen) == num:
-            break
-        if not chosen or float((embeddings[chosen] @ embeddings[row]).max()) < SAME_MEANING:
-            chosen.append(int(row))
-    return chosen
+    for row in order[: WIDTH * num]:
+        if len(chosen) < num and not (chosen and (embeddings[chosen] @ embeddings[row]).max() >= SAME_MEANING):
+            chosen.append(row)
+    taken = set(chosen)
+    return chosen + [row for row in order if row not in taken][: num - len(chosen)]
 
 
 def nearest(embeddings: np.ndarray, embedding: np.ndarray, num: int) -> list[int]:

@@ -67,7 +67,7 @@ VARIABLES: dict[Purpose, dict[str, str]] = {
     },
     "annotate": {
         "taxonomy": "list of {name, description}: the classes that the student finds likely, likeliest first",
-        "none": "what to answer where none of them fits",
+        "other": "what to answer where none of them fits",
         "task_description": _COMMON["task_description"],
         "text": "the text to label",
         "few_shot": "list of labelled rows {text, label} of these classes that are like the text",
@@ -231,10 +231,10 @@ def zero_shot_values(
 
 
 def annotation_values(
-    labels: Sequence[Label], task_description: str, text: str, few_shot: Sequence[Example], none: str
+    labels: Sequence[Label], task_description: str, text: str, few_shot: Sequence[Example], other: str
 ) -> dict[str, Any]:
     """What an annotation template gets."""
-    return {**zero_shot_values(labels, task_description, text, few_shot), "none": none}
+    return {**zero_shot_values(labels, task_description, text, few_shot), "other": other}
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:
