@@ -77,6 +77,8 @@ def _run(
     teacher = LabellingTeacher(
         SimulatedAnnotator(gold, options.accuracy, seed),
         Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy)),
+        task.train,
+        task.taxonomy,
         seed,
         choose if options.choose == "margin" else _drawn(seed),
         on_gold=lambda check: _say({"gold": asdict(check)}),

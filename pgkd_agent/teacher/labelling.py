@@ -18,6 +18,7 @@ from pgkd_agent.types import (
     Example,
     GeneratedSample,
     GoldCheck,
+    Label,
     Probabilities,
     Shares,
     TeacherReply,
@@ -54,16 +55,34 @@ class Pool:
     class_texts: Sequence[str]
 
 
-@dataclass
-class _Tally:
-    """What the calls of a step came to."""
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text of the pool with its label.
 
+    Attributes:
+        label: The likeliest one by both together.
+        student, teacher: What each of them says by itself.
+        shares: What both think together.
+    """
+
+    text: str
+    label: str
+    student: str
+    teacher: str
+    shares: Shares
+
+
+@dataclass
+class Labelling:
+    """What a step came to; `stopped_by` is the cap that ended it, or empty."""
+
+    rows: list[Labelled] = field(default_factory=list)
     num_requests: int = 0
     num_unreadable: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
     stopped_by: str = ""
 
-    def add(self, answers: Iterable[Answer]) -> None:
+    def count(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
             self.num_requests += 1
             self.num_unreadable += not answer.is_readable
@@ -78,6 +97,7 @@ class LabellingTeacher:
     labels nothing.
 
     Args:
+        train: Rows with labels, for comparison.
         seed: Draws what is looked at of a large pool.
         choose_texts: From probabilities, embeddings and a number to the rows to label.
         on_request: Told the KD step, and how many texts of how many are labelled.
@@ -88,6 +108,8 @@ class LabellingTeacher:
         self,
         annotate: Annotate,
         pool: Pool,
+        train: Sequence[Example],
+        taxonomy: Sequence[Label],
         seed: int,
         choose_texts: Callable[[Probabilities, np.ndarray, int], list[int]] = choose,
         on_request: Callable[[int, int, int], None] | None = None,
@@ -95,6 +117,9 @@ class LabellingTeacher:
     ) -> None:
         self._annotate = annotate
         self._pool = pool
+        self._train = train
+        self._names = label_names(taxonomy)
+        self._labels = np.array([self._names.index(row.label) for row in train])
         self._seed = seed
         self._choose = choose_texts
         self._on_request = on_request or (lambda kd_step, answered, planned: None)
@@ -104,99 +129,110 @@ class LabellingTeacher:
         self._gold: GoldCheck | None = None
 
     def write(self, request: TeacherRequest) -> TeacherReply:
-        """Label `request.num_labels` texts of the pool; where a cap ends it, return what came until then.
+        """Label `request.num_labels` texts of the pool; see `label`."""
+        done = self.label(request.kd_step, request.num_labels)
+        return TeacherReply(
+            samples=tuple(
+                GeneratedSample(row.text, row.label, number, "labelled", row.shares)
+                for number, row in enumerate(done.rows)
+            ),
+            num_requests=done.num_requests,
+            num_malformed=done.num_unreadable,
+            usage=done.usage,
+            teacher=self._annotate.model_id,
+            stopped_by=done.stopped_by,
+        )
 
+    def label(self, kd_step: int, num: int) -> Labelling:
+        """Label so many texts; each text is chosen once. Where a cap ends it, return what came until then.
+
+        Args:
+            kd_step: For the log of calls.
         Raises:
             TeacherUnavailableError: The provider failed for good.
         """
-        tally = _Tally()
-        gold = self._gold or self._checked(request, tally)
-        samples: tuple[GeneratedSample, ...] = ()
-        if not tally.stopped_by:
+        done = Labelling()
+        gold = self._gold or self._checked(kd_step, done)
+        if not done.stopped_by:
             self._gold = gold
-            samples = self._labelled(request, gold.weight, tally) if gold.is_of_use else ()
-        return TeacherReply(
-            samples=samples,
-            num_requests=tally.num_requests,
-            num_malformed=tally.num_unreadable,
-            usage=tally.usage,
-            teacher=self._annotate.model_id,
-            stopped_by=tally.stopped_by,
-        )
+            if gold.is_of_use:
+                self._label(kd_step, num, gold.weight, done)
+        return done
 
-    def _checked(self, request: TeacherRequest, tally: _Tally) -> GoldCheck:
+    def _checked(self, kd_step: int, done: Labelling) -> GoldCheck:
         """On the training rows that the others leave most in doubt."""
-        rows, labels = request.train, self._class_ids(request)
-        prior = left_out(self._embed(texts_of(rows)), labels, self._pool.embed(self._pool.class_texts))
-        doubtful = [int(row) for row in np.argsort(margins(prior), kind="stable")[:GOLD_ROWS]]
+        prior = left_out(self._embed(texts_of(self._train)), self._labels, self._pool.embed(self._pool.class_texts))
+        rows = [int(row) for row in np.argsort(margins(prior), kind="stable")[:GOLD_ROWS]]
         doubts = [
-            self._doubt(request, place, rows[row].text, prior[row], hidden=row) for place, row in enumerate(doubtful)
+            self._doubt(CallId(kd_step, place), self._train[row].text, prior[row], hidden=row)
+            for place, row in enumerate(rows)
         ]
-        answers = self._ask(doubts, request.kd_step, tally)
+        answers = self._ask(doubts, done)
         named = {place: answer.label for place, answer in answers.items() if answer.label is not None}
-        num_right = sum(label == labels[doubtful[place]] for place, label in named.items())
-        accuracy = (num_right + 1) / (len(named) + 2)
+        gold = self._labels[rows]
+        num_right = sum(int(label == gold[place]) for place, label in named.items())
+        weight = (num_right + 1) / (len(named) + 2)
         together = [
-            combined(prior[row], named[place], CANDIDATES, accuracy) if place in named else prior[row]
-            for place, row in enumerate(doubtful)
+            combined(prior[row], named[place], len(doubts[place].candidates), weight) if place in named else prior[row]
+            for place, row in enumerate(rows)
         ]
-        right = labels[doubtful]
         check = GoldCheck(
-            n_rows=len(doubtful),
-            rows_alone=float((prior[doubtful].argmax(1) == right).mean()),
-            teacher=num_right / len(doubtful),
-            together=float((np.argmax(together, axis=1) == right).mean()),
-            weight=accuracy,
+            n_rows=len(rows),
+            rows_alone=float((prior[rows].argmax(axis=1) == gold).mean()),
+            teacher=num_right / len(rows),
+            together=float((np.argmax(together, axis=1) == gold).mean()),
+            weight=weight,
         )
-        if not tally.stopped_by:
+        if not done.stopped_by:
             self._on_gold(check)
         return check
 
-    def _labelled(self, request: TeacherRequest, accuracy: float, tally: _Tally) -> tuple[GeneratedSample, ...]:
+    def _label(self, kd_step: int, num: int, weight: float, done: Labelling) -> None:
         looked_at = self._left
         if len(looked_at) > MOST_LOOKED_AT:
-            looked_at = rng(self._seed, request.kd_step, "pool").sample(looked_at, MOST_LOOKED_AT)
+            looked_at = rng(self._seed, kd_step, "pool").sample(looked_at, MOST_LOOKED_AT)
         texts = [self._pool.texts[number] for number in looked_at]
+        if not texts:
+            return
         prior = self._pool.predict(texts)
-        chosen = self._choose(prior, self._embed(texts), request.num_labels)
+        chosen = self._choose(prior, self._embed(texts), num)
         taken = {looked_at[row] for row in chosen}
         self._left = [number for number in self._left if number not in taken]
-        doubts = [self._doubt(request, place, texts[row], prior[row]) for place, row in enumerate(chosen)]
-        names = label_names(request.taxonomy)
-        samples = []
-        for place, answer in sorted(self._ask(doubts, request.kd_step, tally).items()):
+        doubts = [self._doubt(CallId(kd_step, place), texts[row], prior[row]) for place, row in enumerate(chosen)]
+        for place, answer in sorted(self._ask(doubts, done).items()):
             if answer.label is not None:
-                opinion = combined(prior[chosen[place]], answer.label, len(doubts[place].candidates), accuracy)
-                label = names[int(opinion.argmax())]
-                samples.append(GeneratedSample(doubts[place].text, label, place, "labelled", _shares(opinion, names)))
-        return tuple(samples)
+                own = prior[chosen[place]]
+                opinion = combined(own, answer.label, len(doubts[place].candidates), weight)
+                both, student, teacher = (
+                    self._names[int(label)] for label in (opinion.argmax(), own.argmax(), answer.label)
+                )
+                shares = _shares(opinion, self._names)
+                done.rows.append(Labelled(doubts[place].text, both, student, teacher, shares))
 
-    def _doubt(
-        self, request: TeacherRequest, place: int, text: str, prior: np.ndarray, hidden: int | None = None
-    ) -> Doubt:
+    def _doubt(self, call_id: CallId, text: str, prior: np.ndarray, hidden: int | None = None) -> Doubt:
         """With the rows of each candidate that are nearest to the text.
 
         Args:
             hidden: The training row that the text is, and that is not shown.
         """
         candidates = tuple(int(label) for label in np.argsort(-prior, kind="stable")[:CANDIDATES])
-        vectors, labels, vector = self._embed(texts_of(request.train)), self._class_ids(request), self._embed([text])[0]
+        vectors, vector = self._embed(texts_of(self._train)), self._embed([text])[0]
         rows: list[Example] = []
         for candidate in candidates:
-            own = [int(row) for row in np.flatnonzero(labels == candidate) if row != hidden]
-            rows += [request.train[own[near]] for near in nearest(vectors[own], vector, ROWS_PER_CANDIDATE)]
-        return Doubt(CallId(request.kd_step, place), text, candidates, tuple(rows))
+            own = [int(row) for row in np.flatnonzero(self._labels == candidate) if row != hidden]
+            rows += [self._train[own[near]] for near in nearest(vectors[own], vector, ROWS_PER_CANDIDATE)]
+        return Doubt(call_id, text, candidates, tuple(rows))
 
-    def _ask(self, doubts: Sequence[Doubt], kd_step: int, tally: _Tally) -> dict[int, Answer]:
+    def _ask(self, doubts: Sequence[Doubt], done: Labelling) -> dict[int, Answer]:
         """By the place of the doubt; fewer than there are doubts where a cap is reached."""
         answers: dict[int, Answer] = {}
         try:
             for place, answer in self._annotate.label(doubts):
                 answers[place] = answer
-                self._on_request(kd_step, len(answers), len(doubts))
+                self._on_request(doubts[0].call_id.kd_step, len(answers), len(doubts))
         except BudgetExceededError as error:
-            tally.stopped_by = str(error)
-        tally.add(answers.values())
+            done.stopped_by = str(error)
+        done.count(answers.values())
         return answers
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -205,10 +241,6 @@ class LabellingTeacher:
         if new:
             self._vectors.update(zip(new, self._pool.embed(new), strict=True))
         return np.stack([self._vectors[text] for text in texts])
-
-    def _class_ids(self, request: TeacherRequest) -> np.ndarray:
-        ids = {name: number for number, name in enumerate(label_names(request.taxonomy))}
-        return np.array([ids[row.label] for row in request.train])
 
 
 def _shares(opinion: np.ndarray, names: Sequence[str]) -> Shares:

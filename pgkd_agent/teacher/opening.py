@@ -159,7 +159,15 @@ def _labelling(
 
     template = annotation_prompt(config.teacher)
     annotator = Annotator(model.for_labels(), template, task.taxonomy, task.description)
-    labeller = LabellingTeacher(annotator, pool, config.seed, on_request=observer.on_request, on_gold=observer.on_gold)
+    labeller = LabellingTeacher(
+        annotator,
+        pool,
+        task.train,
+        task.taxonomy,
+        config.seed,
+        on_request=observer.on_request,
+        on_gold=observer.on_gold,
+    )
     if opened.teacher is None or not config.pgkd.pgkd_batch_size:
         return replace(opened, teacher=labeller)
     return replace(opened, teacher=WritingAndLabelling(opened.teacher, labeller))

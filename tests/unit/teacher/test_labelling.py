@@ -71,7 +71,9 @@ def request(num_labels: int, kd_step: int = 1) -> TeacherRequest:
 
 def teacher(annotator: Annotator, checks: list[GoldCheck] | None = None) -> LabellingTeacher:
     pool = Pool(POOL, predict, embed, NAMES)
-    return LabellingTeacher(annotator, pool, seed=1, on_gold=None if checks is None else checks.append)
+    return LabellingTeacher(
+        annotator, pool, TRAIN, TASK.taxonomy, seed=1, on_gold=None if checks is None else checks.append
+    )
 
 
 def test_the_texts_that_the_student_is_least_sure_of_are_labelled_once() -> None:
