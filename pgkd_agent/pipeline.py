@@ -14,9 +14,11 @@ from pgkd_agent.data import (
     Labels,
     Rows,
     Task,
+    Texts,
     load_preset,
     prepare_task,
     read_examples,
+    read_pool,
     read_taxonomy,
     with_splits,
 )
@@ -33,6 +35,7 @@ from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.labelling import Pool
 from pgkd_agent.teacher.opening import members, open_teacher, prompt_variant, teacher_prompt
 from pgkd_agent.types import Example
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from pgkd_agent.student.classifier import StudentClassifier
+    from pgkd_agent.student.student import TorchStudent
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def load_task(
     test: Rows | None = None,
     labels: Labels | None = None,
     config: PGKDConfig | None = None,
+    unlabelled: Texts | None = None,
 ) -> Task:
     """Read rows (files, data frames, datasets, lists) and make a task of them, as `config` says.
 
@@ -97,7 +102,7 @@ def load_task(
         description = description or PRESETS[settings.dataset].task
     else:
         raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
-    return prepare_task(
+    task = prepare_task(
         rows,
         None if validation is None else read(validation),
         held_out,
@@ -108,6 +113,7 @@ def load_task(
         seed=config.seed,
         description=description,
     )
+    return task if unlabelled is None else task.with_unlabelled(read_pool(unlabelled, settings.text_column))
 
 
 def distill(
@@ -124,6 +130,7 @@ def distill(
     out: Path | str | None = None,
     observer: Observer | None = None,
     checks: Mapping[str, Check] | None = None,
+    unlabelled: Texts | None = None,
 ) -> DistillResult:
     """Train a small classifier on labelled rows, and on what an LLM teacher writes for it, step by step.
 
@@ -148,6 +155,8 @@ def distill(
         observer: Is told how the run goes.
         checks: Guardrails of your own, by name, which come after the built-in ones. Each takes the text in normal form,
             its label and what is known (`ScreenState`), and returns the reason for a rejection or None.
+        unlabelled: Texts without labels (a file, or strings). Each step the teacher also labels those that the student
+            is least sure of, `config.pgkd.labels_per_step` of them.
     Returns:
         The best model, and how it came about.
     Raises:
@@ -156,7 +165,7 @@ def distill(
     spec, given = (teacher, None) if isinstance(teacher, str) else (None, teacher)
     named = {"student.name": student, "teacher.spec": spec, "pgkd.num_kd_steps": steps, "seed": seed}
     config = (config or PGKDConfig()).changed({key: value for key, value in named.items() if value is not None})
-    return run(load_task(train, validation, test, labels, config), config, given, out, observer, checks)
+    return run(load_task(train, validation, test, labels, config, unlabelled), config, given, out, observer, checks)
 
 
 def run(
@@ -251,7 +260,8 @@ def _run(
     with recording(out, resumed, student) as recorder:
         told = Observers([recorder, observer, bill, plain])
         log, stored = recorder.calls, recorder.num_stored_steps
-        with open_teacher(teacher, template, task, config, screener, budget, log, told, stored) as opened:
+        pool = _pool(task, config, student)
+        with open_teacher(teacher, template, task, config, screener, budget, log, told, stored, pool) as opened:
             bill.at_start(opened, resumed)
             if not resumed:
                 recorder.begin(config, run_meta(config, task, template, opened, student, checks or {}), task)
@@ -264,6 +274,21 @@ def _run(
         summary = summarize(config, training, test, calibration, seconds, opened.name, prices, bill.estimate)
         told.on_result(summary)
     return DistillResult(student.classifier(calibration.temperature), task, training, summary, recorder.path)
+
+
+def _pool(task: Task, config: PGKDConfig, student: TorchStudent) -> Pool | None:
+    """
+    Raises:
+        ConfigError: Nothing is asked of the teacher.
+    """
+    from pgkd_agent.student.embedding import Embedder
+    from pgkd_agent.student.head_start import class_texts
+
+    if task.unlabelled and config.pgkd.labels_per_step:
+        return Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
+    if not config.pgkd.pgkd_batch_size:
+        raise ConfigError("pgkd.pgkd_batch_size 0 has the teacher label texts alone; give some, with unlabelled=")
+    return None
 
 
 def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +135,7 @@ class TeacherRequest:
     Attributes:
         kd_step: 1 for the first request.
         num_samples: Samples asked for (the paper's PGKD batch size).
+        num_labels: Texts of the pool to label; 0 without a pool.
         report: Of the current student on the validation rows.
         evidence: Pools for the whole step.
         scored: All rows the pools were drawn from, for requests about one class.
@@ -154,13 +156,28 @@ class TeacherRequest:
     train: tuple[Example, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     written: tuple[WrittenSample, ...] = ()
+    num_labels: int = 0
+
+
+Source = Literal["real", "written", "labelled"]
+"""Where a training row is from: given with its label, written by the teacher, or a given text that it labelled."""
+
+Shares = tuple[tuple[str, float], ...]
+"""A distribution over labels, likeliest first, without those that have next to nothing; empty for a label as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSample(Example):
-    """A sample as the teacher wrote it; `request_index` counts the requests of its KD step from 0."""
+    """A sample of the teacher.
+
+    Attributes:
+        request_index: Counts the requests of its KD step from 0.
+        shares: What to train on in place of the label.
+    """
 
     request_index: int = 0
+    source: Source = "written"
+    shares: Shares = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +214,36 @@ class TeacherReply:
     usage: TokenUsage = TokenUsage()
     teacher: str = ""
     stopped_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
+
+    Attributes:
+        rows_alone: Accuracy of what the other rows say, in [0, 1].
+        teacher: Accuracy of the teacher.
+        together: Accuracy of both.
+        weight: The teacher's accuracy where it names a class, as it counts: drawn a little towards one half.
+    """
+
+    n_rows: int
+    rows_alone: float
+    teacher: float
+    together: float
+    weight: float
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether the teacher's word makes the labels better."""
+        return self.together > self.rows_alone
+
+    def __str__(self) -> str:
+        sentence = (
+            f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
+            f"{self.rows_alone:.0%}, both together {self.together:.0%}"
+        )
+        return sentence if self.is_of_use else f"{sentence}: its labels would not help, and it is asked for none"
 
 
 @dataclass(frozen=True, slots=True)

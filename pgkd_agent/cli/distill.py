@@ -22,6 +22,10 @@ class Teaching(Group):
     )
     base_url: str | None = option("Another server that speaks the provider's protocol.")
     steps: int | None = option("Most KD steps.", key="pgkd.num_kd_steps", show_default="10")
+    unlabelled: Path | None = option("Texts without labels, of which the teacher labels those the student needs most.")
+    labels_per_step: int | None = option(
+        "Texts of --unlabelled that the teacher labels in a KD step.", key="pgkd.labels_per_step", show_default="100"
+    )
     prompt: str | None = option("Prompt variant, or a path to a .j2 template.", key="teacher.prompt")
     description: str | None = option("What the texts are; tells the teacher the task.", key="data.task_description")
     cache: Path | None = option("SQLite file with replies that runs share; a hit costs nothing.", key="teacher.cache")
@@ -69,7 +73,7 @@ def distill(
     if dry_run and outlets.push_to_hub is not None:
         raise ConfigError("--push-to-hub is about the model of a run, and --dry-run makes none")
     settings = options.settings_of(data, teaching, reading, sources, caps, more=teaching.teachers())
-    task = data.task(settings)
+    task = data.task(settings, teaching.unlabelled)
     if dry_run:
         show_dry_run(task, settings)
     else:

@@ -46,10 +46,10 @@ class Data(Group):
     labels: Path | None = option("Taxonomy (JSON, YAML or text); else all labels of the rows.")
     rows: int | None = option("Draw this many labelled rows (paper: 1000).", key="data.rows")
 
-    def task(self, settings: PGKDConfig) -> Task:
+    def task(self, settings: PGKDConfig, unlabelled: Path | None = None) -> Task:
         from pgkd_agent.pipeline import load_task
 
-        return load_task(self.train, self.val, self.test, self.labels, settings)
+        return load_task(self.train, self.val, self.test, self.labels, settings, unlabelled)
 
     def run_directory(self, settings: PGKDConfig) -> Path:
         if self.train is None:

@@ -31,7 +31,7 @@ from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members
 from pgkd_agent.teacher.preview import Preview, estimate, preview, refusals
-from pgkd_agent.types import StepRecord
+from pgkd_agent.types import GoldCheck, StepRecord
 
 WINNERS_AND_LOSERS = 5
 """Classes listed at each end of the before/after table."""
@@ -78,6 +78,9 @@ class _Display(Observer):
         is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
         what = "estimate with the first prompts" if is_sharp else "estimate"
         say(self._console, f"{what}: {estimate}")
+
+    def on_gold(self, check: GoldCheck) -> None:
+        say(self._console, str(check))
 
     def on_test(self, n_rows: int) -> None:
         self._show(f"evaluating {n_rows} test rows", 0, 1)
@@ -239,7 +242,7 @@ def show_dry_run(task: Task, config: PGKDConfig) -> None:
     missing = refusals(config)
     shown = preview(task, config)
     console = terminal.results()
-    for message in shown.prompts[0]:
+    for message in (*shown.prompts[:1], shown.labelling)[0]:
         console.print(f"--- {message.role} ---", style="bold")
         say(console, message.content)
     console.print("---", style="bold")

@@ -199,8 +199,10 @@ class PGKDSettings(_Settings):
     """Requests to the teacher; 0 trains the plain student alone. Paper: 10."""
     patience_limit: int = Field(default=5, ge=0)
     """KD steps without a lower validation loss that are tolerated. Paper: 5."""
-    pgkd_batch_size: int = Field(default=32, ge=1)
-    """Samples asked for in a KD step. Paper: 32."""
+    pgkd_batch_size: int = Field(default=32, ge=0)
+    """Samples that the teacher writes in a KD step; 0 only where it labels texts. Paper: 32."""
+    labels_per_step: int = Field(default=100, ge=0)
+    """Texts of `--unlabelled` that the teacher labels in a KD step."""
 
 
 class BudgetSettings(_Settings):

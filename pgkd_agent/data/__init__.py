@@ -3,7 +3,7 @@
 from pgkd_agent.data.containers import Rows, with_splits
 from pgkd_agent.data.formats import read_records
 from pgkd_agent.data.presets import PRESETS, load_preset
-from pgkd_agent.data.reading import read_examples, read_texts, stream_texts
+from pgkd_agent.data.reading import Texts, read_examples, read_pool, read_texts, stream_texts
 from pgkd_agent.data.task import Task, prepare_task
 from pgkd_agent.data.taxonomy import Labels, Taxonomy, read_taxonomy, taxonomy_of
 
@@ -13,9 +13,11 @@ __all__ = [
     "Rows",
     "Task",
     "Taxonomy",
+    "Texts",
     "load_preset",
     "prepare_task",
     "read_examples",
+    "read_pool",
     "read_records",
     "read_taxonomy",
     "read_texts",

@@ -13,6 +13,7 @@ from pgkd_agent.data.formats import Record, stream_records
 from pgkd_agent.data.lines import decoded_lines, existing, text_lines
 from pgkd_agent.data.values import NO_CLASS, Mender, are_ids, as_label, as_text
 from pgkd_agent.errors import DataError
+from pgkd_agent.text import well_formed
 from pgkd_agent.types import Example
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,21 @@ def complete_rows(
     if complaint:
         logger.warning("%s: left out %s", where, complaint)
     return [Example(text, label) for _, text, label in rows if text and label not in none]
+
+
+Texts = Path | str | Iterable[str]
+"""Texts without labels: a file, or strings."""
+
+
+def read_pool(texts: Texts, text_column: str | None = None) -> Iterable[str]:
+    """The texts of a file, or those given.
+
+    Raises:
+        DataError: See `stream_texts`.
+    """
+    if isinstance(texts, str | Path):
+        return stream_texts(texts, text_column)
+    return (well_formed(as_text(text, f"unlabelled text {number}")) for number, text in enumerate(texts, 1))
 
 
 def read_texts(source: str | Path, text_column: str | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pgkd_agent.data.splitting import sample_rows, stratified_split
 from pgkd_agent.data.taxonomy import Taxonomy, check_labels, taxonomy_of
@@ -18,13 +18,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be learned. `test` may be empty; classes of the taxonomy may lack rows."""
+    """What is to be learned. `test` may be empty; classes of the taxonomy may lack rows.
+
+    `unlabelled` has texts that none of the others are, for a teacher to label.
+    """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     taxonomy: Taxonomy
     description: str = ""
+    unlabelled: tuple[str, ...] = ()
+
+    def with_unlabelled(self, texts: Iterable[str]) -> Task:
+        """The same with a pool, of which texts that are a row's, or there before, are left out, aloud."""
+        known = {normalize(row.text) for row in (*self.train, *self.validation, *self.test)}
+        pool: dict[str, str] = {}
+        num_texts = num_known = 0
+        for text in texts:
+            form = normalize(text)
+            num_texts += 1
+            num_known += form in known
+            if form and form not in known:
+                pool.setdefault(form, text)
+        if len(pool) < num_texts:
+            logger.warning(
+                "of %d unlabelled texts %d are labelled rows, and %d empty or there twice: left out",
+                num_texts,
+                num_known,
+                num_texts - num_known - len(pool),
+            )
+        return replace(self, unlabelled=tuple(pool.values()))
 
 
 def prepare_task(

@@ -143,6 +143,7 @@ def build_request(
         train=task.train,
         confusions=evaluation.confusions,
         written=_written(history, scored),
+        num_labels=config.pgkd.labels_per_step if task.unlabelled else 0,
     )
 
 
@@ -207,7 +208,7 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
         reply = asked.reply
         record = replace(
             record,
-            asked=asked.request.num_samples,
+            asked=asked.request.num_samples + asked.request.num_labels,
             parsed=len(reply.samples),
             accepted=len(asked.screened.accepted),
             malformed=reply.num_malformed,

@@ -72,6 +72,10 @@ def class_cap(batch_size: int) -> int:
     return max(LEAST_PER_CLASS, batch_size // 2)
 
 
+OF_WRITTEN_TEXT = {"length", "prompt_copy", "class_cap"}
+"""Rules that say nothing of a text that was there, as people wrote it."""
+
+
 class Guardrails:
     """The rules in order; the first that objects names the rejection.
 
@@ -126,21 +130,27 @@ class Guardrails:
         rejected: list[Rejected] = []
         for sample in samples:
             text, label = normalize(sample.text), self._resolve(sample.label)
-            objection = self._objection(text, label, sample.label, state)
+            objection = self._objection(text, label, sample, state)
             if objection or label is None:
                 rule, reason = objection or ("label", "unknown")
                 rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason))
                 continue
-            accepted.append(HistoryRow(sample.text.strip(), label, kd_step, sample.request_index))
+            accepted.append(
+                HistoryRow(sample.text.strip(), label, kd_step, sample.request_index, sample.source, sample.shares)
+            )
             state.known.append(text)
             state.known_set.add(text)
             state.accepted_per_class[label] += 1
         return Screened(tuple(accepted), tuple(rejected))
 
-    def _objection(self, text: str, label: str | None, written: str, state: ScreenState) -> tuple[str, str] | None:
+    def _objection(
+        self, text: str, label: str | None, sample: GeneratedSample, state: ScreenState
+    ) -> tuple[str, str] | None:
         if label is None:
-            return "label", f"{written!r} is not in the taxonomy"
+            return "label", f"{sample.label!r} is not in the taxonomy"
         for rule, check in self._checks.items():
+            if rule in OF_WRITTEN_TEXT and sample.source == "labelled":
+                continue
             reason = check(text, label, state)
             if reason:
                 return rule, reason

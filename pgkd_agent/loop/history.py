@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pgkd_agent.types import Example
+from pgkd_agent.types import Example, Shares, Source
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow(Example):
-    """A training row; `kd_step` 0 is a real row, else the step whose teacher reply it came from."""
+    """A training row; `kd_step` 0 is a real row, else the step whose teacher reply it came from.
+
+    `shares` is what to train on in place of the label, where the teacher's word alone is not taken for it.
+    """
 
     kd_step: int = 0
     request_index: int = 0
+    source: Source = "real"
+    shares: Shares = ()
 
     @property
     def is_real(self) -> bool:

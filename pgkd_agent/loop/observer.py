@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkd_agent.loop.protocols import Asked
-from pgkd_agent.types import StepRecord
+from pgkd_agent.types import GoldCheck, StepRecord
 
 
 class LoopObserver:
@@ -20,6 +20,9 @@ class LoopObserver:
 
     def on_request(self, kd_step: int, answered: int, planned: int) -> None:
         """After each request to the teacher."""
+
+    def on_gold(self, check: GoldCheck) -> None:
+        """After the teacher labelled training rows whose label is known, before it labels other texts."""
 
     def on_transcript(self, kd_step: int, messages: Sequence[Mapping[str, Any]]) -> None:
         """After each conversation of an agent."""

@@ -43,7 +43,7 @@ class Bill(Observer):
         if not teacher.models or config.teacher.mode == "agent":  # how often it calls is up to the model
             return
         shown = preview(self._task, config)
-        if not resumed:
+        if shown.requests and not resumed:
             teacher.require_room(shown.requests[0])
         self._observer.on_estimate(estimate(shown, self._task, config, teacher.models, self._prices))
 

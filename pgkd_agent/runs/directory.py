@@ -37,7 +37,8 @@ LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
 STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
 """What grows with every step; each row names its `kd_step`."""
-START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
+POOL_FILE = "unlabelled.jsonl"
+START_FILES = (POOL_FILE, "config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
 """What is there before anything is trained."""
 
 
@@ -144,6 +145,8 @@ class RunDirectory:
         rows_of = {"history": History.of(task.train).rows, "validation": task.validation, "test": task.test}
         for name, rows in rows_of.items():
             self._write(f"{name}.jsonl", "".join(as_line(asdict(row)) for row in rows))
+        if task.unlabelled:
+            self._write(POOL_FILE, "".join(as_line({"text": text}) for text in task.unlabelled))
         labels = [asdict(label) for label in task.taxonomy]
         meta = {"format": FORMAT, **meta, "task_description": task.description, "taxonomy": labels}
         self._write_json("meta.json", meta)
@@ -267,7 +270,9 @@ def read_run(path: Path) -> StoredRun:
             for rows in (real, read_lines(path / "validation.jsonl"), read_lines(path / "test.jsonl"))
         )
         taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
-        task = Task(train, validation, test, taxonomy, meta["task_description"])
+        pool = read_lines(path / POOL_FILE) if (path / POOL_FILE).exists() else []
+        texts = tuple(row["text"] for row in pool)
+        task = Task(train, validation, test, taxonomy, meta["task_description"], texts)
         return StoredRun(build_config(file=path / "config.yaml"), task, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error

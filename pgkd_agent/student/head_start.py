@@ -135,7 +135,7 @@ class SentenceStart:
             batch = pad(self._tokenizer, [ids[row] for row in rows], device)
             with watched(dense) as inputs, watched(model.base_model, output=True) as outputs:
                 model(**batch)
-            embeddings = _pooled(outputs[0][0], batch["attention_mask"], self._pooling)
+            embeddings = pooled(outputs[0][0], batch["attention_mask"], self._pooling)
             parts = (inputs[0].float().cpu(), normalize(embeddings.float()).cpu())
             for row, *vectors in zip(rows, *parts, strict=True):
                 read[row] = tuple(vector.clone() for vector in vectors)
@@ -190,7 +190,7 @@ def _set(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
     layer.bias.copy_(bias)
 
 
-def _pooled(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+def pooled(tokens: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """Shape (texts, width), of token vectors with shape (texts, tokens, width)."""
     if pooling == "cls":
         return tokens[:, 0]

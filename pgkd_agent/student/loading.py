@@ -96,11 +96,11 @@ def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.
         dtype=torch.float32,
     )
     if is_classifier(old):
-        model = _for_these_labels(model, old, names, source, name, seed)
+        model = _for_these_labels(model, old, names, name, seed)
     return model.to(device)
 
 
-def _for_these_labels(model: Any, old: Any, names: tuple[str, ...], source: str, name: str, seed: int) -> Any:
+def _for_these_labels(model: Any, old: Any, names: tuple[str, ...], name: str, seed: int) -> Any:
     """Keep the head of a classifier of the same labels; make a fresh one where the labels are others.
 
     A head of another size is fresh already: transformers drops what does not fit.
@@ -112,11 +112,16 @@ def _for_these_labels(model: Any, old: Any, names: tuple[str, ...], source: str,
     logger.info("student %s: a classifier of %d other labels, its head is replaced", name, len(old_names))
     if len(old_names) != len(names):
         return model
-    encoder = _from_pretrained(AutoModel, source, name, dtype=torch.float32)
+    encoder = load_encoder(name)
     torch.manual_seed(seed)
     fresh = AutoModelForSequenceClassification.from_config(model.config)
     fresh.base_model.load_state_dict(encoder.state_dict(), strict=False)
     return fresh
+
+
+def load_encoder(name: str) -> Any:
+    """The encoder alone, in float32 on the CPU."""
+    return _from_pretrained(AutoModel, resolve_source(name), name, dtype=torch.float32)
 
 
 def choose_device(name: str) -> torch.device:

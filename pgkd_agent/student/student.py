@@ -183,18 +183,32 @@ class TorchStudent:
         return result
 
     def _softened(self, rows: Sequence[Example]) -> np.ndarray | None:
-        """The labels with the guide's opinions, shape (n_rows, n_classes); None without a guide."""
-        if self._guide is None:
+        """The labels with the guide's opinions, shape (n_rows, n_classes); None where all are labels as they are.
+
+        A row with shares of its own keeps them: the student's opinion is in them already.
+        """
+        shares = {number: found for number, row in enumerate(rows) if (found := getattr(row, "shares", ()))}
+        if self._guide is None and not shares:
             return None
-        opinions = self._guide.opinions
+        labels = np.eye(len(self._class_ids), dtype=np.float32)[[self._class_ids[row.label] for row in rows]]
+        if self._guide is not None:
+            share = np.float32(self._recipe.soft_labels)
+            labels = np.asarray((1 - share) * labels + share * self._opinions(self._guide, rows), np.float32)
+        for number, found in shares.items():
+            labels[number] = 0
+            for name, probability in found:
+                labels[number, self._class_ids[name]] = probability
+        return labels
+
+    def _opinions(self, guide: Guide, rows: Sequence[Example]) -> np.ndarray:
+        """Of the plain student, shape (n_rows, n_classes)."""
+        opinions = guide.opinions
         if new := list(dict.fromkeys(row.text for row in rows if row.text not in opinions)):
             current = copy_weights(self._model)
-            self._model.load_state_dict(self._guide.weights)
+            self._model.load_state_dict(guide.weights)
             opinions.update(zip(new, self.predict(new).astype(np.float32), strict=True))
             self._model.load_state_dict(current)
-        labels = np.eye(len(self._class_ids), dtype=np.float32)[[self._class_ids[row.label] for row in rows]]
-        share = np.float32(self._recipe.soft_labels)
-        return (1 - share) * labels + share * np.stack([opinions[row.text] for row in rows])
+        return np.stack([opinions[row.text] for row in rows])
 
     @property
     def learning_rate(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
     from pgkd_agent.teacher.calls.gated import GatedChatModel
+    from pgkd_agent.teacher.labelling import Pool
     from pgkd_agent.teacher.prompting.requests import PromptRequest
 
 MAX_REPLY_TOKENS = 4096
@@ -82,6 +83,7 @@ def open_teacher(
     log: Path | None = None,
     observer: LoopObserver | None = None,
     replayed_steps: int = 0,
+    pool: Pool | None = None,
 ) -> Iterator[OpenTeacher]:
     """Build the teachers of the settings, or one around what is given, and close them in the end.
 
@@ -89,6 +91,7 @@ def open_teacher(
         given: A LangChain chat model, or an object with `write`; None takes the settings.
         log: File for all calls; None keeps them for the time of the run.
         replayed_steps: Steps that are stored; their calls are taken from the log, and never sent.
+        pool: Texts to be labelled.
     Raises:
         ConfigError, TeacherUnavailableError: See `build_teacher`; also for settings that do not go together.
         StorageError: Log or cache cannot be opened.
@@ -101,6 +104,8 @@ def open_teacher(
             raise ConfigError("guardrails.verify needs a teacher that is a chat model; this one only has write()")
         if any(cap is not None for cap in config.budget.model_dump().values()):
             raise ConfigError("the budget's caps need a teacher that is a chat model; this one only has write()")
+        if pool:
+            raise ConfigError("unlabelled texts need a teacher that is a chat model; this one only has write()")
         yield OpenTeacher(given, screener, name=getattr(given, "model_id", type(given).__name__))
         return
 
@@ -109,7 +114,8 @@ def open_teacher(
     batch_size = config.pgkd.pgkd_batch_size
     teachers = [(one, reply_tokens(template, task.train, one, batch_size)) for one in members(config.teacher)]
     with open_models(given, teachers, config.seed, budget, log, replayed_steps) as models:
-        yield _working(models, template, task, config, screener, observer or LoopObserver())
+        opened = _working(models, template, task, config, screener, observer or LoopObserver())
+        yield _labelling(opened, models[0], pool, task, config, observer or LoopObserver()) if pool else opened
 
 
 def _working(
@@ -142,6 +148,38 @@ def _working(
         require_room=ChainTeacher(models[0], RequestPlanner.of(template, config)).require_room,
         check=lambda: _check(models),
     )
+
+
+def _labelling(
+    opened: OpenTeacher, model: GatedChatModel, pool: Pool, task: Task, config: PGKDConfig, observer: LoopObserver
+) -> OpenTeacher:
+    """Beside writing, or in its place where no samples are asked for; of an ensemble the first one labels."""
+    from pgkd_agent.teacher.annotation import Annotator
+    from pgkd_agent.teacher.labelling import LabellingTeacher, WritingAndLabelling
+
+    template = annotation_prompt(config.teacher)
+    annotator = Annotator(model.for_labels(), template, task.taxonomy, task.description)
+    labeller = LabellingTeacher(
+        annotator,
+        pool,
+        task.train,
+        task.taxonomy,
+        config.seed,
+        on_request=observer.on_request,
+        on_gold=observer.on_gold,
+    )
+    if opened.teacher is None or not config.pgkd.pgkd_batch_size:
+        return replace(opened, teacher=labeller)
+    return replace(opened, teacher=WritingAndLabelling(opened.teacher, labeller))
+
+
+def annotation_prompt(settings: TeacherSettings) -> PromptTemplate:
+    """What the teacher reads about a text that it labels.
+
+    Raises:
+        PromptError: See `load_prompt`.
+    """
+    return load_prompt("candidates", "annotate", settings.prompt_folder)
 
 
 def members(settings: TeacherSettings) -> list[TeacherSettings]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,17 @@ from pgkd_agent.loop.history import History
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
 from pgkd_agent.teacher.calls.prices import PriceTable
-from pgkd_agent.teacher.opening import members, reply_limit, reply_tokens, teacher_prompt
-from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS
-from pgkd_agent.teacher.prompting.templates import Message, PromptTemplate, load_prompt, prompt_tokens, zero_shot_values
+from pgkd_agent.teacher.labelling import CANDIDATES, GOLD_ROWS, ROWS_PER_CANDIDATE
+from pgkd_agent.teacher.opening import annotation_prompt, members, reply_limit, reply_tokens, teacher_prompt
+from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS, NONE
+from pgkd_agent.teacher.prompting.templates import (
+    Message,
+    PromptTemplate,
+    annotation_values,
+    load_prompt,
+    prompt_tokens,
+    zero_shot_values,
+)
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label, Probabilities
 
@@ -29,14 +38,18 @@ if TYPE_CHECKING:
 
 TOKENS_AROUND_SAMPLE = 14
 """Of a sample in JSON: keys, quotes, label."""
+SHORT_ANSWER = 8
+"""Tokens of a label in JSON."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """`requests` are all those of the first KD step, `prompts` the same as messages."""
+    """`requests` are all those of the first KD step that ask for samples, `prompts` the same as messages."""
 
     template: PromptTemplate
     requests: list[PromptRequest]
+    labelling: list[Message]
+    """About a text of the pool; empty without a pool."""
 
     @cached_property
     def prompts(self) -> list[list[Message]]:
@@ -49,7 +62,7 @@ def preview(task: Task, config: PGKDConfig) -> Preview:
     The stand-in's predictions and report mean nothing; sizes and layout are those of the real prompt.
     """
     template = teacher_prompt(config.teacher)
-    return Preview(template, _requests(task, config, template, mistakes=True))
+    return Preview(template, _requests(task, config, template, mistakes=True), _labelling_prompt(task, config))
 
 
 def refusals(config: PGKDConfig) -> list[str]:
@@ -76,7 +89,7 @@ def estimate(shown: Preview, task: Task, config: PGKDConfig, teachers: Sequence[
         shown: With a student full of mistakes.
         teachers: Names in the price table.
     """
-    without = Preview(shown.template, _requests(task, config, shown.template, mistakes=False))
+    without = replace(shown, requests=_requests(task, config, shown.template, mistakes=False))
     few = [prompt_tokens(messages) for messages in without.prompts]
     many = [prompt_tokens(messages) for messages in shown.prompts]
     return estimate_with(few, many, task, config, teachers, prices)
@@ -104,7 +117,14 @@ def estimate_with(
         verifying = [zero_shot_tokens(task.taxonomy, task.description, config) + round(text_tokens)] * asked
         longest += asked * LABEL_TOKENS
     steps = config.pgkd.num_kd_steps
-    return estimate_run(teachers, steps, least, [*most, *verifying], (shortest, longest), prices)
+    labelling: list[int] = []
+    if task.unlabelled:  # with a step's part of the rows by which the teacher is checked
+        labels = config.pgkd.labels_per_step + math.ceil(GOLD_ROWS / steps)
+        labelling = [prompt_tokens(_labelling_prompt(task, config))] * labels
+        shortest, longest = shortest + labels * SHORT_ANSWER, longest + labels * LABEL_TOKENS
+    return estimate_run(
+        teachers, steps, [*least, *labelling], [*most, *verifying, *labelling], (shortest, longest), prices
+    )
 
 
 def zero_shot_tokens(
@@ -115,9 +135,23 @@ def zero_shot_tokens(
     return prompt_tokens(template.render(zero_shot_values(labels, task_description, "", few_shot)))
 
 
+def _labelling_prompt(task: Task, config: PGKDConfig) -> list[Message]:
+    """With the first classes as candidates, and any rows of theirs."""
+    if not task.unlabelled:
+        return []
+    labels = task.taxonomy[:CANDIDATES]
+    rows = [
+        row for label in labels for row in [row for row in task.train if row.label == label.name][:ROWS_PER_CANDIDATE]
+    ]
+    values = annotation_values(labels, task.description, task.unlabelled[0], rows, NONE)
+    return annotation_prompt(config.teacher).render(values)
+
+
 def _requests(task: Task, config: PGKDConfig, template: PromptTemplate, mistakes: bool) -> list[PromptRequest]:
     from pgkd_agent.teacher.prompting.requests import RequestPlanner
 
+    if not config.pgkd.pgkd_batch_size:
+        return []
     evaluation = evaluate(stand_in(task.validation, task.taxonomy, mistakes), task.validation, task.taxonomy)
     scored = score_rows(task.train, stand_in(task.train, task.taxonomy, mistakes), task.taxonomy)
     request = build_request(task, History.of(task.train), scored, evaluation, config, kd_step=1)

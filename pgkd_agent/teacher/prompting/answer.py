@@ -11,6 +11,8 @@ MAX_ENUM_VALUES = 250
 """OpenAI limits long enums (1,000 values, and 15,000 characters beyond 250); larger taxonomies get a free
 string, which the guardrails check."""
 
+NONE = "none of these"
+"""What a teacher answers where no candidate fits."""
 LABEL_TOKENS = 100
 """Longest reply that names a label in JSON."""
 LABEL_TEMPERATURE = 0.0

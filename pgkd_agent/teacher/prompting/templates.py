@@ -39,7 +39,7 @@ ATTRIBUTES_FILE = "attributes.yaml"
 
 _ROLE_LINE = re.compile(r"^(System|Human|Assistant):[ \t]*$", re.MULTILINE)
 
-Purpose = Literal["pgkd", "zero_shot"]
+Purpose = Literal["pgkd", "zero_shot", "annotate"]
 """A folder of `prompts/`: what a variant is for."""
 
 _COMMON = {
@@ -64,6 +64,13 @@ VARIABLES: dict[Purpose, dict[str, str]] = {
         **_COMMON,
         "text": "the text to classify",
         "few_shot": "list of labelled rows {text, label}; empty where the teacher gets none",
+    },
+    "annotate": {
+        "taxonomy": "list of {name, description}: the classes that the student finds likely, likeliest first",
+        "other": "what to answer where none of them fits",
+        "task_description": _COMMON["task_description"],
+        "text": "the text to label",
+        "few_shot": "list of labelled rows {text, label} of these classes that are like the text",
     },
 }
 """What a template may use, with its meaning."""
@@ -221,6 +228,13 @@ def zero_shot_values(
         "text": text,
         "few_shot": [{"text": row.text, "label": row.label} for row in few_shot],
     }
+
+
+def annotation_values(
+    labels: Sequence[Label], task_description: str, text: str, few_shot: Sequence[Example], other: str
+) -> dict[str, Any]:
+    """What an annotation template gets."""
+    return {**zero_shot_values(labels, task_description, text, few_shot), "other": other}
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:

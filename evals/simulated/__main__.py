@@ -1,0 +1,152 @@
+"""What labels are worth: the loop with a teacher that knows the answers and errs as often as it is told to.
+
+    python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500
+    python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500 --choose drawn
+
+The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
+student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others.
+Prints a line of JSON for each model, judged on further rows of `train.jsonl` that are not in the pool, or with `--test`
+on the test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pgkd_agent import build_config
+from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.loop.choosing import choose
+from pgkd_agent.loop.guardrails import Guardrails
+from pgkd_agent.loop.history import texts_of
+from pgkd_agent.loop.observer import LoopObserver
+from pgkd_agent.metrics.report import evaluate
+from pgkd_agent.student.embedding import Embedder
+from pgkd_agent.student.head_start import class_texts
+from pgkd_agent.student.student import TorchStudent
+from pgkd_agent.teacher.annotation import Answer, Doubt
+from pgkd_agent.teacher.labelling import LabellingTeacher, Pool
+from pgkd_agent.types import Evaluation, Example, Probabilities, StepRecord, label_names
+
+Choice = Callable[[Probabilities, np.ndarray, int], list[int]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl, test.jsonl and labels.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--rows", type=int, default=1000, help="drawn for training and validation")
+    parser.add_argument("--accuracy", type=float, default=0.9, help="how often the teacher is right")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--labels", type=int, default=500, help="a step")
+    parser.add_argument("--choose", choices=["margin", "drawn"], default="margin")
+    parser.add_argument("--judges", type=int, default=1500, help="further rows, at most")
+    parser.add_argument("--test", action="store_true", help="judge by the test rows")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    rows, taxonomy = read_examples(options.data / "train.jsonl"), read_taxonomy(options.data / "labels.json")
+    for seed in options.seeds:
+        task = prepare_task(rows, taxonomy=taxonomy, rows=options.rows, seed=seed)
+        taken = {row.text for row in (*task.train, *task.validation)}
+        further = [row for row in rows if row.text not in taken]
+        random.Random(seed).shuffle(further)
+        judges = read_examples(options.data / "test.jsonl") if options.test else further[: options.judges]
+        pool = further if options.test else further[options.judges :]
+        for line in _run(task, pool, judges, seed, options):
+            _say({"data": options.data.name, "seed": seed, **line})
+
+
+def _run(
+    task: Task, pool: Sequence[Example], judges: Sequence[Example], seed: int, options: argparse.Namespace
+) -> Iterator[dict[str, object]]:
+    names = label_names(task.taxonomy)
+    gold = {row.text: names.index(row.label) for row in (*task.train, *pool)}
+    task = task.with_unlabelled(texts_of(pool))
+    flags = {"seed": seed, "pgkd.num_kd_steps": options.steps, "pgkd.labels_per_step": options.labels}
+    config = build_config(assignments=options.settings, flags=flags)
+    student = TorchStudent(config.student, task.taxonomy, seed)
+    judged = _Judged(student, task, judges)
+    teacher = LabellingTeacher(
+        SimulatedAnnotator(gold, options.accuracy, seed),
+        Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy)),
+        task.train,
+        task.taxonomy,
+        seed,
+        choose if options.choose == "margin" else _drawn(seed),
+        on_gold=lambda check: _say({"gold": asdict(check)}),
+    )
+    screener = Guardrails(config.step_guardrails, task.taxonomy, texts_of((*task.validation, *judges)))
+    result = run_pgkd(task, student, teacher, screener, config, judged)
+    for step, evaluation in zip(result.steps, judged.evaluations, strict=True):
+        labelled = [row for row in result.history.rows if row.kd_step == step.kd_step and not row.is_real]
+        yield {
+            "teacher": options.accuracy,
+            "choice": options.choose,
+            "step": step.kd_step,
+            "returned": step.kd_step == result.best_step,
+            "validation_loss": round(step.validation.loss, 4),
+            "accuracy": round(evaluation.report.accuracy, 4),
+            "macro_f1": round(evaluation.report.macro_f1, 4),
+            "labelled": len(labelled),
+            "right": round(float(np.mean([gold[row.text] == names.index(row.label) for row in labelled])), 4)
+            if labelled
+            else None,
+        }
+
+
+def _say(line: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+class _Judged(LoopObserver):
+    """Evaluates each model on rows that the loop does not know."""
+
+    def __init__(self, student: TorchStudent, task: Task, judges: Sequence[Example]) -> None:
+        self._student = student
+        self._task = task
+        self._judges = judges
+        self.evaluations: list[Evaluation] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        probabilities = self._student.predict(texts_of(self._judges))
+        self.evaluations.append(evaluate(probabilities, self._judges, self._task.taxonomy))
+
+
+class SimulatedAnnotator:
+    """Right with a given probability; else it names one of the three likeliest other candidates.
+
+    Args:
+        gold: Class id of each text.
+    """
+
+    def __init__(self, gold: Mapping[str, int], accuracy: float, seed: int) -> None:
+        self.model_id = f"simulated, right {accuracy:.0%} of the time"
+        self._gold = gold
+        self._accuracy = accuracy
+        self._seed = seed
+
+    def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
+        for number, doubt in enumerate(doubts):
+            draw = random.Random(f"{self._seed} {doubt.text}")  # a text has one answer, whenever it is asked about
+            gold = self._gold[doubt.text]
+            if draw.random() >= self._accuracy:
+                gold = draw.choice([label for label in doubt.candidates if label != gold][:3])
+            yield number, Answer(gold if gold in doubt.candidates else None)
+
+
+def _drawn(seed: int) -> Choice:
+    draw = random.Random(seed)
+    return lambda probabilities, _embeddings, num: draw.sample(range(len(probabilities)), min(num, len(probabilities)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""`distill(unlabelled=...)` with an LLM that knows the answers, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgkd_agent import distill, resume
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import ConfigError, PGKDError
+from pgkd_agent.pipeline import load_task
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.samples import export_samples
+from pgkd_agent.teacher.preview import preview
+from pgkd_agent.types import TeacherReply, TeacherRequest
+from tests.integration.command_line import pgkd
+from tests.integration.conftest import TOPICS, sentences, tiny_config
+from tests.integration.loopback import Answer
+from tests.integration.openai_server import completion, failure, serve
+from tests.integration.test_distill import rows_of
+
+TRAIN, VALIDATION, TEST = sentences(3, 0), sentences(5, 1), sentences(6, 2)
+POOL = [row.text for row in sentences(20, 7)]
+CAPABLE = {"pgkd.num_kd_steps": 2, "pgkd.labels_per_step": 10, "pgkd.pgkd_batch_size": 0}
+
+
+def topic(text: str) -> str:
+    return next(name for name, words in TOPICS.items() if set(words) & set(text.split()))
+
+
+def expert(_call: int, body: dict[str, Any]) -> Answer:
+    """Names the topic of the text in the last line of the prompt."""
+    asked = re.findall(r'\{"text": "([^"]*)"\}', body["messages"][-1]["content"])
+    return completion(json.dumps({"class_label": topic(asked[-1])}))
+
+
+def config_of(student: Path, url: str, **values: Any) -> PGKDConfig:
+    return tiny_config(student).changed(
+        {**CAPABLE, "teacher.spec": "openai:expert", "teacher.base_url": url, "teacher.prompt": "paper", **values}
+    )
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+
+def test_a_pool_becomes_rows_with_labels(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(expert) as server:
+        result = distill(
+            TRAIN,
+            VALIDATION,
+            TEST,
+            config=config_of(tiny_student, server.base_url),
+            unlabelled=POOL,
+            out=tmp_path / "r",
+        )
+        asked = len(server.requests)
+    labelled = [row for row in result.training.history.rows if not row.is_real]
+    assert len(labelled) == 20 and {row.source for row in labelled} == {"labelled"}
+    assert {row.text for row in labelled} <= {*POOL}
+    assert sum(row.label == topic(row.text) for row in labelled) >= 18, "the teacher is always right"
+    assert asked == len(TRAIN) + 20 + 0, "the gold rows, the texts, and a free check"
+    steps = result.training.steps
+    assert [step.asked for step in steps] == [0, 10, 10] and steps[1].num_requests == len(TRAIN) + 10
+    stored = rows_of(tmp_path / "r" / "history.jsonl")[len(TRAIN) :]
+    assert {row["source"] for row in stored} == {"labelled"} and stored[0]["shares"][0][0] == stored[0]["label"]
+    assert read_run(tmp_path / "r").task.unlabelled == tuple(POOL)
+    assert export_samples(tmp_path / "r", tmp_path / "out.csv") == {"accepted": 20}
+
+
+def test_a_stopped_run_goes_on_and_pays_nothing_twice(tiny_student: Path, tmp_path: Path) -> None:
+    config, out = {"teacher.max_concurrency": 1}, tmp_path / "r"
+    with serve(expert) as server:
+        whole = distill(
+            TRAIN, VALIDATION, TEST, config=config_of(tiny_student, server.base_url, **config), unlabelled=POOL
+        )
+        in_all = len(server.requests)
+
+    def breaks(call: int, body: dict[str, Any]) -> Answer:
+        return failure(401, "no such key") if call == len(TRAIN) + 14 else expert(call, body)
+
+    with serve(breaks) as server:
+        settings = config_of(tiny_student, server.base_url, **config)
+        with pytest.raises(PGKDError):
+            distill(TRAIN, VALIDATION, TEST, config=settings, unlabelled=POOL, out=out)
+        stopped_after = len(server.requests)
+        again = resume(out)
+        assert len(server.requests) - stopped_after == in_all - (stopped_after - 1), "what was answered is not asked"
+    assert again.training.history.rows == whole.training.history.rows
+    assert [step.validation.loss for step in again.training.steps] == [
+        step.validation.loss for step in whole.training.steps
+    ]
+
+
+def test_texts_that_are_rows_already_are_left_out_aloud(tiny_student: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = [TEST[0].text.upper(), VALIDATION[0].text, TRAIN[0].text, POOL[0], POOL[0], " "]
+    task = load_task(TRAIN, VALIDATION, TEST, unlabelled=texts, config=tiny_config(tiny_student))
+    assert task.unlabelled == (POOL[0],)
+    assert "of 6 unlabelled texts 3 are labelled rows, and 2 empty or there twice" in caplog.text
+
+
+def test_writing_and_labelling_in_one_step_by_command_line(tiny_student: Path, tmp_path: Path) -> None:
+    def both(call: int, body: dict[str, Any]) -> Answer:
+        if "class_label" in body["messages"][-1]["content"]:
+            return expert(call, body)
+        return completion(json.dumps({"samples": [{"text": "a lemon beside a plum", "label": "fruit"}]}))
+
+    for name, rows in (("train", TRAIN), ("val", VALIDATION), ("test", TEST)):
+        lines = [json.dumps({"text": row.text, "label": row.label}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "pool.txt").write_text("\n".join(POOL), encoding="utf-8")
+    with serve(both) as server:
+        done = pgkd(
+            *("distill", "--train", f"{tmp_path}/train.jsonl", "--val", f"{tmp_path}/val.jsonl"),
+            *("--test", f"{tmp_path}/test.jsonl", "--unlabelled", f"{tmp_path}/pool.txt", "--labels-per-step", "5"),
+            *("--teacher", "openai:expert", "--base-url", server.base_url, "--student", str(tiny_student)),
+            *("--steps", "1", "--set", "student.max_epochs=2", "--out", f"{tmp_path}/run"),
+        )
+    assert done.returncode == 0, done.stderr
+    assert "labelled rows in doubt the teacher names 100% right" in done.stderr
+    sources = [row["source"] for row in rows_of(tmp_path / "run" / "history.jsonl")]
+    assert sources.count("labelled") == 5 and sources.count("written") == 1
+
+
+def test_the_bill_and_the_prompt_are_known_before(tiny_student: Path) -> None:
+    config = config_of(tiny_student, "http://127.0.0.1:9/v1")
+    task = load_task(TRAIN, VALIDATION, unlabelled=POOL, config=config)
+    shown = preview(task, config)
+    assert shown.requests == [] and POOL[0] in shown.labelling[-1].content
+    assert "none of these" in shown.labelling[-1].content and '"label": "fruit"' in shown.labelling[-1].content
+
+
+def test_what_cannot_label_is_refused(tiny_student: Path) -> None:
+    class Writer:
+        def write(self, request: TeacherRequest) -> TeacherReply:
+            raise AssertionError("never asked")
+
+    with pytest.raises(ConfigError, match="unlabelled texts need a teacher that is a chat model"):
+        distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student), unlabelled=POOL)
+    with pytest.raises(ConfigError, match="label texts alone; give some"):
+        distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student).changed(CAPABLE))
