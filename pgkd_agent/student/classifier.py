@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,17 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import read_temperature
 from pgkd_agent.student.batching import encode
-from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, longest_input, resolve_precision
+from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, label_map, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
+from pgkd_agent.student.limits import bind, longest_input
+from pgkd_agent.student.pretrained import model_folder, read_classifier, read_config, read_tokenizer
+from pgkd_agent.text import shorten
 from pgkd_agent.types import Label, Probabilities
+
+logger = logging.getLogger(__name__)
+
+_NO_NAME = re.compile(r"LABEL_\d+")
+"""What transformers calls a class that nobody named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,8 @@ class StudentClassifier(Runnable[str, Prediction]):
         engine: Engine | None = None,
         temperature: float = 1.0,
     ) -> None:
+        if model is not None:
+            bind(tokenizer, model.config)
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._max_length = max_length or longest_input(tokenizer, model.config)
@@ -74,7 +86,7 @@ class StudentClassifier(Runnable[str, Prediction]):
         threads: int | None = None,
         calibrated: bool = True,
     ) -> StudentClassifier:
-        """Load a model folder.
+        """Load a model folder, or the best model of a run directory.
 
         Args:
             batch_size: Most texts of a forward pass; long ones go fewer at a time.
@@ -86,31 +98,24 @@ class StudentClassifier(Runnable[str, Prediction]):
             calibrated: With the temperature that a run left in the folder; without it the probabilities are those
                 that `transformers` alone gives.
         Raises:
-            ConfigError: The folder is missing or holds no sequence classifier, or none for that engine; the device
-                is not there; ONNX Runtime or OpenVINO is missing; its calibration is damaged.
+            ConfigError: The folder is missing or holds no trained classifier that gives a text one label, or none for
+                that engine; its files are damaged, do not fit each other or bring code of their own; the device is not
+                there; ONNX Runtime or OpenVINO is missing.
         """
-        from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoTokenizer
-
-        from pgkd_agent.student.quiet import quiet_transformers
-
-        folder = Path(folder)
+        folder = model_folder(Path(folder))
+        what = f"the model in {folder}"
         chosen = choose_engine(folder, engine)
         if threads:
             torch.set_num_threads(threads)
-        try:
-            with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                loaded = (
-                    _torch_engine(folder, device, precision, tokenizer)
-                    if chosen == "torch"
-                    else _exported_engine(chosen, folder, device, precision, tokenizer, threads)
-                )
-                config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error
-        if tokenizer.pad_token_id is None:
-            raise ConfigError(f"the tokenizer in {folder} has no pad token, so texts cannot be batched")
+        config = read_config(folder, what, local_files_only=True)
+        tokenizer = read_tokenizer(folder, what, local_files_only=True)
+        bind(tokenizer, config, what)
+        _speak_of_names(label_map(config, what), what)
+        loaded = (
+            _torch_engine(folder, what, device, precision, tokenizer)
+            if chosen == "torch"
+            else _exported_engine(chosen, folder, device, precision, tokenizer, threads)
+        )
         max_length = longest_input(tokenizer, config)
         temperature = read_temperature(folder) if calibrated else 1.0
         return cls(
@@ -173,15 +178,20 @@ class StudentClassifier(Runnable[str, Prediction]):
         ]
 
 
-def _torch_engine(folder: Path, device: str, precision: str, tokenizer: Any) -> Engine:
-    """The attention is what transformers takes by itself, `sdpa` where the model has it."""
-    from transformers import AutoModelForSequenceClassification
+def _speak_of_names(labels: tuple[str, ...], what: str) -> None:
+    if all(_NO_NAME.fullmatch(label) for label in labels):
+        logger.warning("%s does not name its classes: they are %s", what, shorten(", ".join(labels), 60))
 
+
+def _torch_engine(folder: Path, what: str, device: str, precision: str, tokenizer: Any) -> Engine:
+    """The attention is what transformers takes by itself, `sdpa` where the model has it."""
     from pgkd_agent.student.loading import choose_device
 
     chosen = choose_device(device)
     bf16 = resolve_precision(precision, chosen)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    model = read_classifier(folder, what, is_trained=True, local_files_only=True)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     return TorchEngine(model.to(chosen), tokenizer, bf16)
 
 

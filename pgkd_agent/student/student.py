@@ -20,12 +20,8 @@ from pgkd_agent.student.batching import Encoded, encode
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.head_start import SentenceStart, class_texts
 from pgkd_agent.student.inference import head_inputs, predict_logits, to_probabilities
-from pgkd_agent.student.loading import (
-    choose_device,
-    load_model,
-    load_tokenizer,
-    use_bf16,
-)
+from pgkd_agent.student.limits import bind, positions
+from pgkd_agent.student.loading import choose_device, load_model, load_tokenizer, use_bf16
 from pgkd_agent.student.recipe import TrainingRecipe, pooling_of, recipe_for
 from pgkd_agent.student.saving import save_classifier
 from pgkd_agent.student.trainer import EncodedRows, OnEpoch, copy_weights, fit
@@ -91,7 +87,8 @@ class TorchStudent:
         )
         self._model = self._load()
         self._is_as_loaded = True
-        self._max_length = _max_length(self._model, settings.max_length)
+        bind(self._tokenizer, self._model.config, f"student {settings.name!r}")
+        self._max_length = min(settings.max_length, positions(self._model.config) or settings.max_length)
         self._encoded: dict[str, list[int]] = {}
         self._start: SentenceStart | None = None
         if self._recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
@@ -252,8 +249,3 @@ class TorchStudent:
         if new:
             self._encoded.update(zip(new, encode(self._tokenizer, new, self._max_length), strict=True))
         return [self._encoded[text] for text in texts]
-
-
-def _max_length(model: Any, wanted: int) -> int:
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    return min(wanted, positions) if positions else wanted
