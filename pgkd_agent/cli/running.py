@@ -167,7 +167,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
     say(
         console,
         f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
-        f"temperature {calibration.temperature:.2f}",
+        f"temperature {calibration.temperature:.2f}" + (f" ({calibration.note})" if calibration.note else ""),
     )
     _print_teaching(console, summary)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
