@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import BeforeValidator
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import read_temperature
@@ -21,6 +22,7 @@ from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engi
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.student.limits import bind, longest_input
 from pgkd_agent.student.pretrained import model_folder, read_classifier, read_config, read_tokenizer
+from pgkd_agent.student.texts import answered, only_texts, text_of
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Label, Probabilities
 
@@ -131,12 +133,17 @@ class StudentClassifier(Runnable[str, Prediction]):
         return tuple(Label(name) for name in self.labels)
 
     def probabilities(self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None) -> Probabilities:
-        """Shape (n_texts, n_labels), columns in the order of `labels`."""
+        """Shape (n_texts, n_labels), columns in the order of `labels`.
+
+        Raises:
+            DataError: One of them is no text.
+        """
+        texts = only_texts(texts)
         encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
         return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:
-        return self._call_with_config(lambda text: self.classify([text])[0], input, config)
+        return self._call_with_config(lambda text: self.classify([text_of(text)])[0], input, config)
 
     def batch(
         self,
@@ -146,8 +153,8 @@ class StudentClassifier(Runnable[str, Prediction]):
         return_exceptions: bool = False,
         **kwargs: Any | None,
     ) -> list[Prediction]:
-        def classify(texts: list[str]) -> list[Exception | Prediction]:
-            return [*self.classify(texts)]
+        def classify(inputs: list[str]) -> list[Exception | Prediction]:
+            return answered(inputs, lambda texts: self.classify([*texts.values()]))
 
         return self._batch_with_config(classify, inputs, config, return_exceptions=return_exceptions)
 
@@ -160,7 +167,7 @@ class StudentClassifier(Runnable[str, Prediction]):
             description: What the agent is told; None names the classes.
         """
 
-        def classify_text(text: str) -> str:
+        def classify_text(text: Annotated[str, BeforeValidator(text_of)]) -> str:
             prediction = self.classify([text])[0]
             found = {"label": prediction.label, "confidence": round(prediction.confidence, 3)}
             return json.dumps(found, ensure_ascii=False)
