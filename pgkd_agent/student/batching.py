@@ -42,6 +42,12 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     return ids
 
 
+def count_cut(tokenizer: Any, texts: Sequence[str], encoded: Encoded, max_length: int) -> int:
+    """How many of the texts have more tokens than `encode` gave of them."""
+    full = [text for text, row in zip(texts, encoded, strict=True) if len(row) >= max_length]
+    return sum(len(row) > max_length for row in encode(tokenizer, full, max_length + 1)) if full else 0
+
+
 def _beginning(text: str, chars: int) -> str:
     """Without a part of a word; the whole text where it has no blank in time."""
     if len(text) <= chars:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import read_temperature
-from pgkd_agent.student.batching import encode
+from pgkd_agent.student.batching import count_cut, encode
 from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, label_map, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.student.limits import bind, longest_input
@@ -73,6 +73,7 @@ class StudentClassifier(Runnable[str, Prediction]):
         self._batch_size = batch_size
         self._max_length = max_length or longest_input(tokenizer, model.config)
         self._engine = engine or TorchEngine(model, tokenizer)
+        self._texts, self._cut = 0, 0
         self.temperature = temperature
         self.labels: tuple[str, ...] = self._engine.labels
 
@@ -128,6 +129,13 @@ class StudentClassifier(Runnable[str, Prediction]):
     """The same, under the name that people expect."""
 
     @property
+    def note(self) -> str:
+        """How many of the texts so far were longer than the model takes; empty where none was."""
+        return (
+            self._cut and f"texts longer than {self._max_length} tokens, cut there: {self._cut} of {self._texts}"
+        ) or ""
+
+    @property
     def taxonomy(self) -> tuple[Label, ...]:
         """The labels in the order of `labels`, without descriptions."""
         return tuple(Label(name) for name in self.labels)
@@ -140,6 +148,8 @@ class StudentClassifier(Runnable[str, Prediction]):
         """
         texts = only_texts(texts)
         encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
+        self._texts += len(texts)
+        self._cut += count_cut(self._tokenizer, texts, encoded, self._max_length)
         return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:

@@ -16,7 +16,7 @@ from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.student.batching import Encoded, encode
+from pgkd_agent.student.batching import Encoded, count_cut, encode
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.head_start import SentenceStart, class_texts
 from pgkd_agent.student.inference import head_inputs, predict_logits, to_probabilities
@@ -161,6 +161,7 @@ class TorchStudent:
         kd_step: int,
         weights: Sequence[float] | None,
     ) -> FitResult:
+        self._encode(texts_of((*rows, *validation)))  # together, so that what is cut is said once
         encoded = replace(self._rows(rows), weights=weights, soft=self._softened(rows))
         if self._start and self._is_as_loaded:
             self._start.apply(encoded.ids, encoded.labels)
@@ -247,5 +248,8 @@ class TorchStudent:
         """Token ids; a text is tokenised once in a run, since the history only grows."""
         new = list({text for text in texts if text not in self._encoded})
         if new:
-            self._encoded.update(zip(new, encode(self._tokenizer, new, self._max_length), strict=True))
+            ids = encode(self._tokenizer, new, self._max_length)
+            self._encoded.update(zip(new, ids, strict=True))
+            if cut := count_cut(self._tokenizer, new, ids, self._max_length):
+                logger.warning("texts longer than %d tokens, cut there: %d of %d", self._max_length, cut, len(new))
         return [self._encoded[text] for text in texts]
