@@ -23,6 +23,7 @@ from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.student.limits import bind, longest_input
 from pgkd_agent.student.pretrained import model_folder, read_classifier, read_config, read_tokenizer
 from pgkd_agent.student.texts import answered, only_texts, text_of
+from pgkd_agent.student.threads import limit_threads
 from pgkd_agent.text import shorten
 from pgkd_agent.types import Label, Probabilities
 
@@ -97,7 +98,7 @@ class StudentClassifier(Runnable[str, Prediction]):
                 there, `onnx` for an export.
             precision: Of torch and OpenVINO. `fp32` is that of a run's own reports; `bf16` is faster on hardware that
                 computes in it, and may label a text between two classes differently; `auto` is `bf16` on such hardware.
-            threads: For the whole process; None leaves them as they are.
+            threads: For the whole process; None leaves them as they are, but for more than there are CPUs.
             calibrated: With the temperature that a run left in the folder; without it the probabilities are those
                 that `transformers` alone gives.
         Raises:
@@ -110,6 +111,8 @@ class StudentClassifier(Runnable[str, Prediction]):
         chosen = choose_engine(folder, engine)
         if threads:
             torch.set_num_threads(threads)
+        else:
+            limit_threads()
         config = read_config(folder, what, local_files_only=True)
         tokenizer = read_tokenizer(folder, what, local_files_only=True)
         bind(tokenizer, config, what)

@@ -24,6 +24,7 @@ from pgkd_agent.student.limits import bind, positions
 from pgkd_agent.student.loading import choose_device, load_model, load_tokenizer, use_bf16
 from pgkd_agent.student.recipe import TrainingRecipe, pooling_of, recipe_for
 from pgkd_agent.student.saving import save_classifier
+from pgkd_agent.student.threads import limit_threads
 from pgkd_agent.student.trainer import EncodedRows, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 
@@ -73,6 +74,7 @@ class TorchStudent:
         on_epoch: OnEpoch | None = None,
         recipe: TrainingRecipe | None = None,
     ) -> None:
+        limit_threads()
         device = choose_device(settings.device)
         self._recipe = recipe or recipe_for(settings)
         self._learning_rate = self._recipe.learning_rates[0]
