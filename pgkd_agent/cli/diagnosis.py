@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgkd_agent import embedded
+from pgkd_agent.cli.terminal import counted
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.teacher.calls.budget import Budget
@@ -120,11 +121,7 @@ def _threads() -> Finding:
     from pgkd_agent.student.threads import allowed_cpus, limit_threads
 
     problem, cpus, threads = limit_threads(warns=False), allowed_cpus(), torch.get_num_threads()
-    return Finding("threads", f"{_counted(threads, 'thread')} on {_counted(cpus, 'CPU')}", problem)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s'[: number != 1]}"
+    return Finding("threads", f"{counted(threads, 'thread')} on {counted(cpus, 'CPU')}", problem)
 
 
 def _student(config: PGKDConfig) -> str:

@@ -49,5 +49,10 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def counted(number: int, what: str) -> str:
+    """Such as `1 epoch` and `2 epochs`."""
+    return f"{number} {what}{'s'[: number != 1]}"
+
+
 def money(cost: float | None, currency: str) -> str:
     return "price not known" if cost is None else f"{cost:.4f} {currency}"
