@@ -116,12 +116,13 @@ class StudentClassifier(Runnable[str, Prediction]):
         config = read_config(folder, what, local_files_only=True)
         tokenizer = read_tokenizer(folder, what, local_files_only=True)
         bind(tokenizer, config, what)
-        _speak_of_names(label_map(config, what), what)
+        label_map(config, what)
         loaded = (
             _torch_engine(folder, what, device, precision, tokenizer)
             if chosen == "torch"
             else _exported_engine(chosen, folder, device, precision, tokenizer, threads)
         )
+        _speak_of_names(loaded.labels, what)
         max_length = longest_input(tokenizer, config)
         temperature = read_temperature(folder) if calibrated else 1.0
         return cls(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from pgkd_agent import embedded
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.quiet import quiet_transformers
 from pgkd_agent.text import shorten
@@ -45,6 +46,10 @@ def model_folder(path: Path) -> Path:
     if path.is_dir():
         raise ConfigError(
             f"{path} is no model folder: expected one with a {CONFIG_FILE} in it, e.g. runs/NAME/models/best"
+        )
+    if str(path) in embedded.MODELS:
+        raise ConfigError(
+            f"{path} is to be trained before it answers: name the folder of a run with it, e.g. runs/NAME"
         )
     raise ConfigError(f"{path}: no such folder; expected one with a model, e.g. runs/NAME/models/best")
 

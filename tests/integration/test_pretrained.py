@@ -18,6 +18,7 @@ from transformers import AutoModel
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.classifier import StudentClassifier
+from pgkd_agent.student.engines.choosing import choose_engine
 from pgkd_agent.student.engines.export import export_classifier
 from pgkd_agent.student.loading import load_tokenizer
 from pgkd_agent.student.student import TorchStudent
@@ -214,6 +215,7 @@ def test_a_run_directory_stands_for_its_best_model(model: Path, tmp_path: Path) 
     expected = StudentClassifier.load(best).probabilities(["my dog"])
     assert (StudentClassifier.load(tmp_path / "run").probabilities(["my dog"]) == expected).all()
     assert said("classify", "run", "texts.txt").stdout == said("classify", best, "texts.txt").stdout
+    assert choose_engine(tmp_path / "run") == "torch"
     assert TorchStudent(StudentSettings(name="run"), TAXONOMY, seed=1).classifier().labels == tuple(TOPICS)
 
 
@@ -230,4 +232,8 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
     Path("rows.jsonl").write_text('{"text": "my dog", "label": "animals"}\n', encoding="utf-8")
     for command in (["classify", "nosuch", "rows.jsonl"], ["evaluate", "nosuch", "rows.jsonl"], ["export", "nosuch"]):
         assert "nosuch: no such folder" in said(*command).stderr
+        assert (
+            "minilm is to be trained before it answers"
+            in said(*[word.replace("nosuch", "minilm") for word in command]).stderr
+        )
         assert "empty is no model folder" in said(*[word.replace("nosuch", "empty") for word in command]).stderr

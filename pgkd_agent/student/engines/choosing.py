@@ -13,7 +13,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded
 from pgkd_agent.student.inference import OnBatch, predict_logits
 from pgkd_agent.student.loading import use_bf16
-from pgkd_agent.student.pretrained import WEIGHT_FILES
+from pgkd_agent.student.pretrained import WEIGHT_FILES, model_folder
 
 ENGINES = ("auto", "torch", "onnx", "openvino")
 EXPORTED = ("onnx", "openvino")
@@ -123,10 +123,11 @@ def choose_engine(folder: Path, wanted: str = "auto") -> str:
     """`torch`, `onnx` or `openvino`; `auto` takes torch where its weights are in the folder, else `onnx`.
 
     Raises:
-        ConfigError: The model is not of the wanted engine, or there is no such engine.
+        ConfigError: No model in the folder, not of the wanted engine, or no such engine.
     """
     if wanted not in ENGINES:
         raise ConfigError(f"engine {wanted!r} is none of {', '.join(ENGINES)}")
+    folder = model_folder(folder)
     is_onnx = (folder / ONNX_FILE).is_file()
     if wanted in EXPORTED and not is_onnx:
         raise ConfigError(f"{folder} holds no {ONNX_FILE}; make a folder that does: pgkd export {folder}")
