@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pgkd_agent import embedded
@@ -23,6 +24,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """In the order in which transformers looks for them."""
+READ = ("*.json", "model*.safetensors", "pytorch_model*.bin")
+"""Files that transformers may have read; a large model has its weights in several."""
 CODE = {"AutoConfig", "AutoModel", "AutoModelForSequenceClassification"}
 """What a model with code of its own says that it has it for."""
 FEW_TOKENS, BLANK = 1000, "\u2581"
@@ -172,16 +175,23 @@ def _reason(error: Exception, folder: Path, factory: Any) -> str:
     reason = shorten(lines[0], MOST_CHARS) if lines else type(error).__name__
     if isinstance(error, UnpicklingError):  # its own message tells how to run what is in there
         reason = "it holds something else than tensors, or is damaged"
-    if factory is AutoModelForSequenceClassification:
+    names = [name for pattern in READ for name in sorted(folder.glob(pattern))]
+    file = next(filter(_is_damaged, names), None)
+    if file is None and factory is AutoModelForSequenceClassification:
         file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    else:
-        file = next((file for file in sorted(folder.glob("*.json")) if not _is_json(file)), None)
     return f"{file}: {reason}" if file and str(file) not in reason else reason
 
 
-def _is_json(file: Path) -> bool:
+def _is_damaged(file: Path) -> bool:
+    """Looked at once something is wrong, to say where."""
     try:
-        json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return True
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        else:
+            torch.load(file, map_location="meta", weights_only=True)
+    except Exception:  # as in `read`
+        return True
+    return False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
@@ -193,6 +193,20 @@ def test_damaged_files_are_named(copy: Path, name: str, damage: str) -> None:
         assert str(copy / name) in str(error.value) and "weights_only" not in str(error.value)
     Path("texts.txt").write_text("my dog\n", encoding="utf-8")
     assert said("classify", copy, "texts.txt").returncode == 2
+
+
+def test_a_damaged_part_of_the_weights_is_named(copy: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    model.save_pretrained(copy, max_shard_size="20KB")
+    parts = sorted(copy.glob("model-*.safetensors"))
+    StudentClassifier.load(copy)
+    parts[1].write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"{parts[1]}: "):
+        StudentClassifier.load(copy)
+    parts[1].unlink()
+    with pytest.raises(ConfigError, match=parts[1].name):
+        StudentClassifier.load(copy)
 
 
 class Bomb:
