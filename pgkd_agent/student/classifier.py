@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
@@ -149,12 +150,16 @@ class StudentClassifier(Runnable[str, Prediction]):
 
         Raises:
             DataError: One of them is no text.
+            ConfigError: The model gives something else than finite numbers.
         """
         texts = only_texts(texts)
         encoded = encode(self._tokenizer, texts, self._max_length) if texts else []
         self._texts += len(texts)
         self._cut += count_cut(self._tokenizer, texts, encoded, self._max_length)
-        return to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
+        found = to_probabilities(self._engine.logits(encoded, self._batch_size, on_batch) / self.temperature)
+        if not np.isfinite(found).all():
+            raise ConfigError("the model gives no finite numbers: its weights are damaged, or of another precision")
+        return found
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Prediction:
         return self._call_with_config(lambda text: self.classify([text_of(text)])[0], input, config)

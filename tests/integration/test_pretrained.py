@@ -132,6 +132,8 @@ OTHER_KINDS: list[tuple[dict[str, Any], str]] = [
     ({"id2label": {str(n): "same" for n in range(4)}, "label2id": {}}, "expected another name for each"),
     ({"id2label": dict(zip("1234", TOPICS, strict=True))}, "expected another name for each, from 0 on"),
     ({"id2label": dict(zip("012", TOPICS, strict=False))}, "classifier.weight is of shape (4, 32), expected (3, 32)"),
+    ({"id2label": dict(zip("0123", [None, "a", "b", "c"], strict=True))}, "id2label"),
+    ({"id2label": dict(zip("abcd", TOPICS, strict=True))}, "invalid literal"),
     ({"auto_map": {"AutoModelForSequenceClassification": "code.Mine"}}, "brings code of its own (auto_map)"),
     ({"auto_map": {"AutoConfig": "code.Mine"}, "model_type": "mine"}, "brings code of its own (auto_map)"),
     ({"model_type": "nothing-known"}, "nothing-known"),
@@ -146,6 +148,17 @@ def test_models_of_another_kind(copy: Path, settings: dict[str, Any], message: s
     with pytest.raises(ConfigError) as error:
         StudentClassifier.load(copy)
     assert message in str(error.value)
+
+
+def test_names_that_are_numbers_are_names(copy: Path) -> None:
+    change_config(copy, id2label={str(n): n for n in range(4)})
+    assert StudentClassifier.load(copy).labels == ("0", "1", "2", "3")
+
+
+def test_weights_that_are_no_numbers_give_no_label(copy: Path) -> None:
+    change_weights(copy, lambda weights: {**weights, "classifier.bias": torch.full((4,), float("nan"))})
+    with pytest.raises(ConfigError, match="no finite numbers"):
+        StudentClassifier.load(copy).invoke("my dog")
 
 
 def test_a_model_of_another_kind_is_a_student_still(copy: Path, tmp_path: Path) -> None:

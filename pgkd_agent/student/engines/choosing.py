@@ -72,11 +72,11 @@ def label_map(config: Any, what: str = "the model") -> tuple[str, ...]:
     if kind != SINGLE_LABEL or function != "softmax" or config.num_labels < 2:
         found = kind if kind != SINGLE_LABEL else function if function != "softmax" else f"{config.num_labels} output"
         raise ConfigError(f"{what} is not one that gives a text one label of several ({found}); no other is known here")
-    names = config.id2label
-    if sorted(names) != [*range(config.num_labels)] or len({*names.values()}) < len(names):
+    names = {index: "" if name is None else str(name) for index, name in config.id2label.items()}
+    if sorted(names) != [*range(config.num_labels)] or len({*names.values()} - {""}) < len(names):
         raise ConfigError(
-            f"{what} has {config.num_labels} outputs named {names}; expected another name for each, from 0 on: mend "
-            "id2label in its config.json"
+            f"{what} has {config.num_labels} outputs named {config.id2label}; expected another name for each, from 0 "
+            "on: mend id2label in its config.json"
         )
     return tuple(names[index] for index in range(config.num_labels))
 
