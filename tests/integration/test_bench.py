@@ -113,7 +113,7 @@ def test_a_label_that_the_model_does_not_know(model: Path) -> None:
         measure_latency_cost(
             model, [Example("an apple", "fuit")], build_config(), None, MachinePrices(), StudentOptions()
         )
-    with pytest.raises(ConfigError, match="no model folder"):
+    with pytest.raises(ConfigError, match="no such folder"):
         measure(model / "nowhere", None, None, MachinePrices())
 
 
