@@ -29,6 +29,7 @@ from pgkd_agent.errors import (
 from pgkd_agent.files import lock_beside
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
+from pgkd_agent.student.texts import answered, only_texts
 from pgkd_agent.teacher.calls.budget import Budget, Spent
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.standalone import open_zero_shot
@@ -142,15 +143,15 @@ class Cascade(Runnable[str, Routed]):
         **kwargs: Any | None,
     ) -> list[Routed]:
         def classify(
-            texts: list[str], run_manager: list[CallbackManagerForChainRun], config: list[RunnableConfig]
+            inputs: list[str], run_manager: list[CallbackManagerForChainRun], config: list[RunnableConfig]
         ) -> list[Exception | Routed]:
-            return [*self._classify(texts, config)]
+            return answered(inputs, lambda texts: self._classify([*texts.values()], [config[each] for each in texts]))
 
         return self._batch_with_config(classify, inputs, config, return_exceptions=return_exceptions)
 
     def classify(self, texts: Sequence[str]) -> list[Routed]:
         """In the order of the texts; the same as `batch`, without callbacks."""
-        return self._classify(texts, get_config_list(None, len(texts)))
+        return self._classify(only_texts(texts), get_config_list(None, len(texts)))
 
     def _classify(self, texts: Sequence[str], configs: Sequence[RunnableConfig]) -> list[Routed]:
         routed = [Routed(prediction.label, "student", prediction) for prediction in self._student.classify(texts)]

@@ -75,6 +75,7 @@ def classify(
     classifier = inference.load(model)
     if teacher is None:
         _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
+        terminal.warn(classifier.note)
         return
     settings = options.settings_of(zero_shot, caps, sources, more={"teacher.spec": teacher})
     _print_cascade(texts, classifier, min_confidence or 0.0, settings, labels, calls)
@@ -146,6 +147,7 @@ def _print_cascade(
         try:
             _print_rows(texts, CASCADE_CHUNK, classify)
         finally:
+            terminal.warn(classifier.note)
             stats, spent = cascade.stats, llm.spent
             terminal.say(
                 terminal.notes(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgkd_agent import embedded
+from pgkd_agent.cli.terminal import counted
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.teacher.calls.budget import Budget
@@ -57,6 +57,7 @@ def diagnose(config: PGKDConfig) -> Iterator[Finding]:
     yield _extras()
     yield _embedded()
     yield _tried("device", lambda: _device(config))
+    yield _threads()
     yield _tried("student", lambda: _student(config))
     for settings in members(config.teacher):
         yield _tried(f"teacher {settings.spec}", lambda settings=settings: _teacher(config, settings))  # type: ignore[misc]
@@ -107,14 +108,20 @@ def _embedded() -> Finding:
 
 
 def _device(config: PGKDConfig) -> str:
-    import torch
-
     from pgkd_agent.student.loading import choose_device, use_bf16
 
     device = choose_device(config.student.device)
     precision = "bf16" if use_bf16(config.student.bf16, device) else "float32"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{device}, training computes in {precision}, {torch.get_num_threads()} threads on {cores} cores"
+    return f"{device}, training computes in {precision}"
+
+
+def _threads() -> Finding:
+    import torch
+
+    from pgkd_agent.student.threads import allowed_cpus, limit_threads
+
+    problem, cpus, threads = limit_threads(warns=False), allowed_cpus(), torch.get_num_threads()
+    return Finding("threads", f"{counted(threads, 'thread')} on {counted(cpus, 'CPU')}", problem)
 
 
 def _student(config: PGKDConfig) -> str:

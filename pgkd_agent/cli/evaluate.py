@@ -78,6 +78,7 @@ def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: s
 
     check_labels(rows, classifier.taxonomy, where)
     probabilities, temperature = classifier.probabilities([row.text for row in rows]), classifier.temperature
+    terminal.warn(classifier.note)
     calibrated_loss = float(row_losses(probabilities, rows, classifier.taxonomy).mean())
     evaluation = evaluate_rows(with_temperature(probabilities, 1 / temperature), rows, classifier.taxonomy)
     gold = class_ids(rows, classifier.taxonomy)

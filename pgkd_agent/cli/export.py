@@ -34,8 +34,9 @@ def export(
     """Export a model for ONNX Runtime and OpenVINO, checked against the original; needs the extra 'onnx'."""
     from pgkd_agent.data import stream_texts
     from pgkd_agent.student.engines.export import export_classifier
+    from pgkd_agent.student.pretrained import model_folder
 
-    folder = model.resolve()
+    folder = model_folder(model).resolve()
     source = check or _validation_rows(folder)
     texts = list(islice(stream_texts(source, text_column if check else None), CHECKED_ROWS))
     out = out or folder.with_name(f"{folder.name}-{format}")

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pgkd_agent.cli import terminal
 from pgkd_agent.cli.options import Outlets
-from pgkd_agent.cli.terminal import money, say
+from pgkd_agent.cli.terminal import counted, money, say
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import TeacherError
@@ -83,7 +83,7 @@ class _Display(Observer):
         say(self._console, str(check))
 
     def on_test(self, n_rows: int) -> None:
-        self._show(f"evaluating {n_rows} test rows", 0, 1)
+        self._show(f"evaluating {counted(n_rows, 'test row')}", 0, 1)
 
     def on_step(self, record: StepRecord) -> None:
         report = record.validation.report
@@ -97,8 +97,8 @@ class _Display(Observer):
             self._console,
             f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
             f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
-            f"{record.epochs} epochs, rate {record.learning_rate:g}   teacher {record.teacher_seconds:.0f} s, "
-            f"student {record.student_seconds:.0f} s{samples}",
+            f"{counted(record.epochs, 'epoch')}, rate {record.learning_rate:g}   "
+            f"teacher {record.teacher_seconds:.0f} s, student {record.student_seconds:.0f} s{samples}",
         )
 
 
@@ -155,7 +155,7 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
 def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
     with_rows = len({row.label for row in task.train})
     return (
-        f"{len(task.train)} training, {len(task.validation)} validation, {len(task.test)} test rows; "
+        f"{len(task.train)} training, {len(task.validation)} validation, {counted(len(task.test), 'test row')}; "
         f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
         f"student {config.student.name}"
         + (f", {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
@@ -176,7 +176,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
     say(
         console,
         f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
-        f"temperature {calibration.temperature:.2f}",
+        f"temperature {calibration.temperature:.2f}" + (f" ({calibration.note})" if calibration.note else ""),
     )
     _print_teaching(console, summary)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
@@ -207,7 +207,7 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
 
 
 def _before_after(test: BeforeAfter) -> Table:
-    table = Table(title=f"{test.before.report.n_rows} test rows", title_justify="left")
+    table = Table(title=counted(test.before.report.n_rows, "test row"), title_justify="left")
     for column in ("", "plain student", "returned model", "change", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     for name in HEADLINE:
@@ -217,6 +217,8 @@ def _before_after(test: BeforeAfter) -> Table:
         table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
     old, new = test.before.loss, test.after.loss
     table.add_row("loss", f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
+    if not test.gain:  # they are one model
+        table.columns = table.columns[:2]
     return table
 
 

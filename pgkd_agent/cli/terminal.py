@@ -72,9 +72,20 @@ def notes() -> Console:
     return Console(stderr=True, emoji=False, quiet=_is_quiet)
 
 
+def warn(text: str) -> None:
+    """Of what a person has to know, where there is something: whatever --quiet says."""
+    if text:
+        say(errors(), text)
+
+
 def say(console: Console, text: str) -> None:
     """As it is: on lines as long as they are, without colours and markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def counted(number: int, what: str) -> str:
+    """Such as `1 epoch` and `2 epochs`."""
+    return f"{number} {what}{'s'[: number != 1]}"
 
 
 def money(cost: float | None, currency: str) -> str:

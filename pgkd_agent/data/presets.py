@@ -181,7 +181,7 @@ def _hub_rows(chosen: Preset, source: HubSource, split: str) -> list[Example]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source.id, split=split)
+        rows = datasets.load_dataset(source.id, split=split, trust_remote_code=False)
     except Exception as error:  # the hub client has no base class for what can go wrong on the way
         raise DataError(
             f"{chosen.name} cannot be had from the model hub ({source.id}: {type(error).__name__}: "

@@ -16,8 +16,9 @@ CALIBRATION_FILE = "calibration.json"
 BINS = 15
 """Of the expected calibration error, as in Guo et al."""
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-LOG_TEMPERATURES = (-3.0, 3.0)
-"""Searched between; the prior keeps any sensible fit well inside."""
+TEMPERATURES = (0.25, 20.0)
+"""Searched between. After a short fit logits are small, and validation rows that are all right ask for ever lower
+temperatures, until each confidence is 1.0: some dozens of rows cannot say that. Above, a confidence says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,18 @@ class Calibration:
     validation: Errors
     test: Errors | None = None
 
+    @property
+    def note(self) -> str:
+        """What is to be said of a temperature at a bound of the search; else empty."""
+        if self.temperature not in TEMPERATURES:
+            return ""
+        is_low = self.temperature == TEMPERATURES[0]
+        reason = "was trained too little for more" if is_low else "is mostly wrong where it is sure"
+        return f"the {'lowest' if is_low else 'highest'} that is fitted, the model {reason}"
+
 
 def fit_temperature(probabilities: Probabilities, gold: np.ndarray) -> float:
-    """The temperature with the lowest log loss.
+    """The temperature with the lowest log loss, within `TEMPERATURES`.
 
     A normal prior on its logarithm (mean 0, deviation 1) weighs as much as one row or so: it decides only where the
     rows cannot, as when all of them are classified right and any lower temperature would seem better.
@@ -65,8 +75,9 @@ def fit_temperature(probabilities: Probabilities, gold: np.ndarray) -> float:
         scaled = with_temperature(probabilities, float(np.exp(log_temperature)))[rows, gold]
         return float(-np.log(np.maximum(scaled, np.finfo(float).tiny)).sum() + log_temperature**2 / 2)
 
-    found = minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-4})
+    temperature = float(np.exp(found.x))
+    return next((bound for bound in TEMPERATURES if np.isclose(temperature, bound, rtol=1e-3)), temperature)
 
 
 def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:

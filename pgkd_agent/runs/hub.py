@@ -40,7 +40,7 @@ def push(model: Path, repo: str, public: bool = False) -> str:
     """Upload all files of a saved model, its card included, as one commit.
 
     Args:
-        model: A folder such as `models/best` of a run.
+        model: A folder such as `models/best` of a run, or the run's own.
         repo: `OWNER/NAME`; made where it is not there yet, and what it holds under other names stays.
         public: Whether everybody may see it: a new repository is made so, and one that is there stays as it is.
     Returns:
@@ -51,8 +51,9 @@ def push(model: Path, repo: str, public: bool = False) -> str:
     """
     from huggingface_hub import HfApi
 
-    if not (model / "config.json").is_file():
-        raise ConfigError(f"{model} is no saved model: it has no config.json; expected e.g. runs/NAME/models/best")
+    from pgkd_agent.student.pretrained import model_folder
+
+    model = model_folder(model)
     check_hub(repo, public)
     try:
         made = HfApi().create_repo(repo, private=not public, exist_ok=True)

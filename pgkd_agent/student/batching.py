@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     return ids
 
 
+def count_cut(tokenizer: Any, texts: Sequence[str], encoded: Encoded, max_length: int) -> int:
+    """How many of the texts have more tokens than `encode` gave of them."""
+    full = [text for text, row in zip(texts, encoded, strict=True) if len(row) >= max_length]
+    return sum(len(row) > max_length for row in encode(tokenizer, full, max_length + 1)) if full else 0
+
+
 def _beginning(text: str, chars: int) -> str:
     """Without a part of a word; the whole text where it has no blank in time."""
     if len(text) <= chars:
@@ -68,7 +75,7 @@ for every shape they have seen: with any length allowed, fits on long texts grew
 
 
 def pad(tokenizer: Any, rows: Sequence[list[int]], device: torch.device) -> dict[str, torch.Tensor]:
-    """Pad to a common length: `input_ids` and `attention_mask`, shape (rows, length).
+    """Pad to a common length: `input_ids` and `attention_mask`, shape (rows, length); `token_type_ids` where not all 0.
 
     The length is the longest row's, rounded up by `padded_length` where the student takes as much.
     """
@@ -81,10 +88,20 @@ def pad(tokenizer: Any, rows: Sequence[list[int]], device: torch.device) -> dict
     if tokenizer.padding_side == "left":
         mask = mask[:, ::-1]
     ids[mask] = np.concatenate(rows)
-    return {
-        "input_ids": torch.from_numpy(ids).to(device),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)).to(device),
-    }
+    arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    if segments := _segments(tokenizer):
+        arrays["token_type_ids"] = sum((ids == token) * segment for token, segment in segments.items())
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+@lru_cache(maxsize=4)
+def _segments(tokenizer: Any) -> dict[int, int]:
+    """Segments other than 0 by special token, of one text: XLNet's classifier reads a token with one of its own."""
+    if "token_type_ids" not in tokenizer.model_input_names:
+        return {}
+    found = tokenizer("a", return_token_type_ids=True)
+    pairs = zip(found["input_ids"], found["token_type_ids"], strict=True)
+    return {token: segment for token, segment in pairs if segment and token in tokenizer.all_special_ids}
 
 
 def padded_length(length: int) -> int:

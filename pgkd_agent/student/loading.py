@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
 from pgkd_agent import embedded
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.fetching import ask_hub, is_cached, is_on_hub
-from pgkd_agent.student.quiet import quiet_transformers
+from pgkd_agent.student.pretrained import model_folder, read_classifier, read_config, read_encoder, read_tokenizer
 from pgkd_agent.types import Label, label_names
 
 logger = logging.getLogger(__name__)
 
+_HUB_ID = re.compile(r"(?![.~])[\w.-]+(/[\w.-]+)?")
+
 
 def resolve_source(name: str) -> str:
-    """Return what transformers can load: a folder of the embedded model, a local folder, or a hub id.
+    """Return what transformers can load: a folder of the embedded model, a local one (a run's best model), or a hub id.
 
     An embedded model that is not on this machine is taken from the hub, where there is one.
 
@@ -38,9 +36,13 @@ def resolve_source(name: str) -> str:
         if embedded.path_of(name) is None and hub_name and is_on_hub(hub_name):
             return hub_name
         return str(embedded.require(name))
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ConfigError(f"student {name!r}: no such folder")
-    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(model_folder(path))
+    if path.exists() or _HUB_ID.fullmatch(name) is None:
+        found = "is a file, expected a folder" if path.exists() else "no such folder"
+        raise ConfigError(f"student {name!r}: {found}; a name on the model hub has the form NAME or OWNER/NAME")
+    return name
 
 
 def load_config(name: str) -> Any:
@@ -49,7 +51,7 @@ def load_config(name: str) -> Any:
     Raises:
         ConfigError: Not found in either, no configuration of a model, or of one that does not classify texts.
     """
-    config = _from_pretrained(AutoConfig, resolve_source(name), name)
+    config = _from_pretrained(read_config, name)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ConfigError(
             f"student {name!r} is a {config.model_type} model, which has no sequence classifier; take an "
@@ -64,13 +66,11 @@ def is_classifier(config: Any) -> bool:
 
 
 def load_tokenizer(name: str) -> Any:
-    tokenizer = _from_pretrained(AutoTokenizer, resolve_source(name), name)
-    if tokenizer.pad_token_id is None:
-        raise ConfigError(
-            f"student {name!r} has no pad token, so texts cannot be batched; take an encoder such as "
-            "bert-base-uncased or minilm"
-        )
-    return tokenizer
+    """
+    Raises:
+        ConfigError: It cannot be had, or knows no word or no padding.
+    """
+    return _from_pretrained(read_tokenizer, name)
 
 
 def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.device) -> Any:
@@ -79,22 +79,24 @@ def load_model(name: str, taxonomy: tuple[Label, ...], seed: int, device: torch.
     Only a head that was trained for exactly these labels, in this order, is kept. The attention is `eager` on the
     CPU: the backward pass of the fused kernel is slow on short texts there. The label map goes into the model's
     config, so that `transformers` alone can use it.
+
+    Raises:
+        ConfigError: It cannot be had, or the encoder's own weights are not those of its configuration.
     """
     names = label_names(taxonomy)
     torch.manual_seed(seed)
-    source, old = resolve_source(name), load_config(name)
+    old = load_config(name)
     model = _from_pretrained(
-        AutoModelForSequenceClassification,
-        source,
+        read_classifier,
         name,
+        is_trained=False,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={label: index for index, label in enumerate(names)},
         problem_type="single_label_classification",
-        ignore_mismatched_sizes=True,
-        attn_implementation="eager" if device.type == "cpu" else "sdpa",
-        dtype=torch.float32,
+        attn_implementation="eager" if device.type == "cpu" else None,
     )
+    model.config.__dict__.pop("function_to_apply", None)  # of what it was before
     if is_classifier(old):
         model = _for_these_labels(model, old, names, name, seed)
     return model.to(device)
@@ -112,16 +114,19 @@ def _for_these_labels(model: Any, old: Any, names: tuple[str, ...], name: str, s
     logger.info("student %s: a classifier of %d other labels, its head is replaced", name, len(old_names))
     if len(old_names) != len(names):
         return model
-    encoder = load_encoder(name)
     torch.manual_seed(seed)
     fresh = AutoModelForSequenceClassification.from_config(model.config)
-    fresh.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    fresh.base_model.load_state_dict(model.base_model.state_dict())
     return fresh
 
 
 def load_encoder(name: str) -> Any:
-    """The encoder alone, in float32 on the CPU."""
-    return _from_pretrained(AutoModel, resolve_source(name), name, dtype=torch.float32)
+    """The encoder alone, in float32 on the CPU.
+
+    Raises:
+        ConfigError: See `load_model`.
+    """
+    return _from_pretrained(read_encoder, name)
 
 
 def choose_device(name: str) -> torch.device:
@@ -152,24 +157,22 @@ def use_bf16(setting: str, device: torch.device) -> bool:
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _from_pretrained(factory: Any, source: str, name: str, **kwargs: Any) -> Any:
+def _from_pretrained(read: Callable[..., Any], name: str, **kwargs: Any) -> Any:
     """Load from disk when possible; the network is asked only for a hub id that is not cached."""
+    source, what = resolve_source(name), f"student {name!r}"
+    if Path(source).is_dir():
+        return read(source, what, local_files_only=True, **kwargs)
     try:
-        with quiet_transformers():
-            is_folder = Path(source).is_dir()
-            if is_folder or is_cached(source):
-                try:
-                    return factory.from_pretrained(source, local_files_only=True, **kwargs)
-                except (OSError, ValueError, SafetensorError):
-                    if is_folder:
-                        raise
-            ask_hub(source)
-            logger.info("fetching student %s from the model hub", name)
-            return factory.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if is_cached(source):
+            with suppress(OSError):
+                return read(source, what, local_files_only=True, **kwargs)
+        ask_hub(source)
+        logger.info("fetching %s from the model hub", what)
+        return read(source, what, **kwargs)
+    except (OSError, ValueError) as error:
         students = [model.name for model in embedded.MODELS.values() if model.kind == "student"]
         raise ConfigError(
-            f"student {name!r} cannot be loaded: it is neither a usable local folder nor to be had from the "
+            f"{what} cannot be loaded: it is neither a usable local folder nor to be had from the "
             f"model hub ({str(error).splitlines()[0]}); without a hub take a folder or --student "
             f"{' or '.join(students)} (`pgkd models get {students[0]}`)"
         ) from error

@@ -16,18 +16,15 @@ from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.seeding import derive_seed
-from pgkd_agent.student.batching import Encoded, encode
+from pgkd_agent.student.batching import Encoded, count_cut, encode
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.head_start import SentenceStart, class_texts
 from pgkd_agent.student.inference import head_inputs, predict_logits, to_probabilities
-from pgkd_agent.student.loading import (
-    choose_device,
-    load_model,
-    load_tokenizer,
-    use_bf16,
-)
+from pgkd_agent.student.limits import bind, positions
+from pgkd_agent.student.loading import choose_device, load_model, load_tokenizer, use_bf16
 from pgkd_agent.student.recipe import TrainingRecipe, pooling_of, recipe_for
 from pgkd_agent.student.saving import save_classifier
+from pgkd_agent.student.threads import limit_threads
 from pgkd_agent.student.trainer import EncodedRows, OnEpoch, copy_weights, fit
 from pgkd_agent.types import Example, FitResult, Label, Probabilities, label_names
 
@@ -77,6 +74,7 @@ class TorchStudent:
         on_epoch: OnEpoch | None = None,
         recipe: TrainingRecipe | None = None,
     ) -> None:
+        limit_threads()
         device = choose_device(settings.device)
         self._recipe = recipe or recipe_for(settings)
         self._learning_rate = self._recipe.learning_rates[0]
@@ -91,7 +89,8 @@ class TorchStudent:
         )
         self._model = self._load()
         self._is_as_loaded = True
-        self._max_length = _max_length(self._model, settings.max_length)
+        bind(self._tokenizer, self._model.config, f"student {settings.name!r}")
+        self._max_length = min(settings.max_length, positions(self._model.config) or settings.max_length)
         self._encoded: dict[str, list[int]] = {}
         self._start: SentenceStart | None = None
         if self._recipe.head_init == "centroids" and (pooling := pooling_of(settings.name)):
@@ -164,6 +163,7 @@ class TorchStudent:
         kd_step: int,
         weights: Sequence[float] | None,
     ) -> FitResult:
+        self._encode(texts_of((*rows, *validation)))  # together, so that what is cut is said once
         encoded = replace(self._rows(rows), weights=weights, soft=self._softened(rows))
         if self._start and self._is_as_loaded:
             self._start.apply(encoded.ids, encoded.labels)
@@ -264,10 +264,8 @@ class TorchStudent:
         """Token ids; a text is tokenised once in a run, since the history only grows."""
         new = list({text for text in texts if text not in self._encoded})
         if new:
-            self._encoded.update(zip(new, encode(self._tokenizer, new, self._max_length), strict=True))
+            ids = encode(self._tokenizer, new, self._max_length)
+            self._encoded.update(zip(new, ids, strict=True))
+            if cut := count_cut(self._tokenizer, new, ids, self._max_length):
+                logger.warning("texts longer than %d tokens, cut there: %d of %d", self._max_length, cut, len(new))
         return [self._encoded[text] for text in texts]
-
-
-def _max_length(model: Any, wanted: int) -> int:
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    return min(wanted, positions) if positions else wanted

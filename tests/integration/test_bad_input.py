@@ -150,7 +150,7 @@ BAD_ARGUMENTS: list[tuple[str, int, str]] = [
     ("--train good.jsonl --set student.device=cuda:99", 2, "device 'cuda:99' is not usable here"),
     ("--train good.jsonl --set teacher.prices=few.json", 2, "few.json holds a list, expected a mapping"),
     ("--train good.jsonl --student ./nowhere", 2, "student './nowhere': no such folder"),
-    ("--train good.jsonl --student run", 2, "student 'run' cannot be loaded"),
+    ("--train good.jsonl --student run", 2, "run is no model folder"),
     ("--train good.jsonl --student nobody/no-model", 2, "nor to be had from the model hub"),
     ("--train good.jsonl --student minilm", 2, "run `pgkd models get minilm`"),
     ("--train good.jsonl --student students/no-pad", 2, "has no pad token, so texts cannot be batched"),

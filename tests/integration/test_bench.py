@@ -107,7 +107,7 @@ def test_a_label_that_the_model_does_not_know(model: Path) -> None:
         DataError, match=r"1 of the 1 rows have a label that .* does not know, such as 'fuit' \(it has 4"
     ):
         measure_latency_cost(model, [Example("an apple", "fuit")], build_config())
-    with pytest.raises(ConfigError, match="no model folder"):
+    with pytest.raises(ConfigError, match="no such folder"):
         measure(model / "nowhere", None, None)
 
 

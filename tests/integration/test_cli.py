@@ -154,6 +154,16 @@ def test_train_needs_no_teacher(files: Path, tiny_student: Path) -> None:
     assert "no teacher" in done.stdout and (files / "run" / "models" / "best" / "config.json").is_file()
 
 
+def test_one_model_is_compared_with_nothing_and_one_epoch_is_one(files: Path, tiny_student: Path) -> None:
+    rows = ("--train", files / "train.jsonl", "--test", files / "test.jsonl")
+    done = pgkd("train", *rows, "--out", files / "run", *quick(tiny_student), "--set", "student.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "plain student" in done.stdout and "macro f1" in done.stdout
+    for comparison in ("returned model", "change", "95 % interval", "+0.000"):
+        assert comparison not in done.stdout
+    assert "   1 epoch, rate" in done.stderr
+
+
 def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: Path) -> None:
     done = pgkd(
         "distill", "--train", files / "train.jsonl", "--teacher", "openai:m", "--base-url", "http://127.0.0.1:9",

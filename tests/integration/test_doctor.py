@@ -34,7 +34,16 @@ def test_all_is_well(tiny_student: Path) -> None:
     assert shown.exit_code == as_json.exit_code == 0, shown.output
     assert "ok  teacher openai:some: answers" in shown.output and "ok  student" in shown.output
     found = findings(as_json)
-    assert {"versions", "disk", "extras", "embedded models", "device", "student", "teacher openai:some"} <= set(found)
+    assert {
+        "versions",
+        "disk",
+        "extras",
+        "embedded models",
+        "device",
+        "threads",
+        "student",
+        "teacher openai:some",
+    } <= set(found)
     assert not any(finding["problem"] for name, finding in found.items() if name != "disk")
 
 

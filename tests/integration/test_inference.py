@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -303,8 +304,11 @@ def test_export_and_use_from_the_command_line(model: Path) -> None:
 def test_where_an_export_goes_and_what_it_is_checked_on(model: Path, onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         export_classifier(model, onnx, TEXTS, "the tests")
+    lone = shutil.copytree(model, tmp_path / "models" / "best")
     with pytest.raises(ConfigError, match="--check FILE"):
-        export(tmp_path / "models" / "best")
+        export(lone)
+    with pytest.raises(ConfigError, match="nosuch: no such folder"):
+        export(tmp_path / "nosuch")
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ConfigError, match="no texts to check"):
         export(model, out=tmp_path / "out", check=tmp_path / "empty.txt")

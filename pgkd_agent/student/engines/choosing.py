@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,20 +13,18 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded
 from pgkd_agent.student.inference import OnBatch, predict_logits
 from pgkd_agent.student.loading import use_bf16
+from pgkd_agent.student.pretrained import WEIGHT_FILES, model_folder
 
 ENGINES = ("auto", "torch", "onnx", "openvino")
 EXPORTED = ("onnx", "openvino")
 """Those for a folder that `pgkd export` wrote."""
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
-"""Types of models that count positions from behind their pad token."""
-DEFAULT_LONGEST = 512
-"""Tokens, of a model with relative positions whose tokenizer knows no limit either."""
 PRECISIONS = ("auto", "fp32", "bf16")
 ONNX_FILE = "model.onnx"
 INPUTS = {"input_ids", "attention_mask"}
 """Of an exported model; its first output are the logits."""
 REPORT_FILE = "export.json"
-TORCH_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+SINGLE_LABEL = "single_label_classification"
+"""What a model that names no `problem_type` is taken for."""
 
 
 class Engine(Protocol):
@@ -63,16 +61,24 @@ class TorchEngine:
             return predict_logits(self._model, self._tokenizer, encoded, batch_size, on_batch)
 
 
-def longest_input(tokenizer: Any, config: Any) -> int:
-    """Tokens a text is cut at: what both take; a tokenizer without a limit says a huge number."""
-    positions: int | None = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in OFFSET_POSITIONS:
-        positions -= (config.pad_token_id or 0) + 1
-    return int(min(tokenizer.model_max_length, positions or DEFAULT_LONGEST))
+def label_map(config: Any, what: str = "the model") -> tuple[str, ...]:
+    """The labels in the order of the outputs.
 
-
-def label_map(config: Any) -> tuple[str, ...]:
-    return tuple(config.id2label[index] for index in range(config.num_labels))
+    Raises:
+        ConfigError: It does not give a text one label of several, or not each output a name of its own.
+    """
+    kind = config.problem_type or SINGLE_LABEL
+    function = getattr(config, "function_to_apply", None) or "softmax"
+    if kind != SINGLE_LABEL or function != "softmax" or config.num_labels < 2:
+        found = kind if kind != SINGLE_LABEL else function if function != "softmax" else f"{config.num_labels} output"
+        raise ConfigError(f"{what} is not one that gives a text one label of several ({found}); no other is known here")
+    names = {index: "" if name is None else str(name) for index, name in config.id2label.items()}
+    if sorted(names) != [*range(config.num_labels)] or len({*names.values()} - {""}) < len(names):
+        raise ConfigError(
+            f"{what} has {config.num_labels} outputs named {config.id2label}; expected another name for each, from 0 "
+            "on: mend id2label in its config.json"
+        )
+    return tuple(names[index] for index in range(config.num_labels))
 
 
 def is_int8(folder: Path) -> bool:
@@ -102,6 +108,17 @@ def check_inputs(file: Path, names: Iterable[str]) -> None:
         )
 
 
+def check_outputs(file: Path, shape: Sequence[Any], labels: Sequence[str]) -> None:
+    """
+    Args:
+        shape: Of the logits, texts first; what is free is no integer.
+    Raises:
+        ConfigError: An exported model that has more or fewer outputs than labels.
+    """
+    if isinstance(shape[-1], int) and shape[-1] != len(labels):
+        raise ConfigError(f"{file} has {shape[-1]} outputs, and its config.json names {len(labels)}; export it anew")
+
+
 def choose_engine(folder: Path, wanted: str = "auto") -> str:
     """`torch`, `onnx` or `openvino`; `auto` takes torch where its weights are in the folder, else `onnx`.
 
@@ -110,12 +127,11 @@ def choose_engine(folder: Path, wanted: str = "auto") -> str:
     """
     if wanted not in ENGINES:
         raise ConfigError(f"engine {wanted!r} is none of {', '.join(ENGINES)}")
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} is no model folder: expected one with a config.json in it")
+    folder = model_folder(folder)
     is_onnx = (folder / ONNX_FILE).is_file()
     if wanted in EXPORTED and not is_onnx:
         raise ConfigError(f"{folder} holds no {ONNX_FILE}; make a folder that does: pgkd export {folder}")
-    has_torch = any((folder / name).is_file() for name in TORCH_FILES)
+    has_torch = any((folder / name).is_file() for name in WEIGHT_FILES)
     if wanted == "torch" and is_onnx and not has_torch:
         raise ConfigError(f"{folder} was exported and holds no weights for torch; take the folder it was made from")
     return wanted if wanted != "auto" else "onnx" if is_onnx and not has_torch else "torch"

@@ -20,6 +20,7 @@ from pgkd_agent.metrics.calibration import CALIBRATION_FILE
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.engines.choosing import ONNX_FILE, REPORT_FILE
 from pgkd_agent.student.engines.onnx import require
+from pgkd_agent.student.pretrained import model_folder, read_classifier, read_tokenizer
 from pgkd_agent.student.quiet import quiet_transformers
 from pgkd_agent.types import Probabilities
 
@@ -63,6 +64,7 @@ def export_classifier(
             are those of the original.
         StorageError: The disk is full or refuses.
     """
+    model = model_folder(model)
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is none of {', '.join(FORMATS)}")
     if out.exists():
@@ -97,14 +99,11 @@ def export_classifier(
 
 
 def _write(model: Path, folder: Path, format: str) -> None:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+    what = f"the model in {model}"
+    classifier = read_classifier(model, what, is_trained=True, local_files_only=True)
     with quiet_transformers():
-        classifier = AutoModelForSequenceClassification.from_pretrained(
-            model, local_files_only=True, dtype=torch.float32
-        )
         classifier.config.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(model, local_files_only=True).save_pretrained(folder)
+        read_tokenizer(model, what, local_files_only=True).save_pretrained(folder)
     if (model / CALIBRATION_FILE).is_file():
         shutil.copy(model / CALIBRATION_FILE, folder)
     if format == "onnx":

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded
-from pgkd_agent.student.engines.choosing import ONNX_FILE, check_inputs, label_map
+from pgkd_agent.student.engines.choosing import ONNX_FILE, check_inputs, check_outputs, label_map
 from pgkd_agent.student.inference import OnBatch
+from pgkd_agent.student.pretrained import read_config
 
 
 class OnnxEngine:
@@ -40,7 +40,8 @@ class OnnxEngine:
         self._sessions: dict[int, Any] = {}
         self._opening = Lock()
         check_inputs(self._file, (one.name for one in self._session(self._threads).get_inputs()))
-        self.labels = label_map(AutoConfig.from_pretrained(folder, local_files_only=True))
+        self.labels = label_map(read_config(folder, f"the model in {folder}", local_files_only=True))
+        check_outputs(self._file, self._session(self._threads).get_outputs()[0].shape, self.labels)
 
     def logits(self, encoded: Encoded, batch_size: int, on_batch: OnBatch | None = None) -> torch.Tensor:
         """As `Engine` says; `batch_size` is without meaning here."""

@@ -12,13 +12,13 @@ from threading import Lock
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.batching import Encoded, inference_batches, pad
-from pgkd_agent.student.engines.choosing import ONNX_FILE, check_inputs, is_int8, label_map
+from pgkd_agent.student.engines.choosing import ONNX_FILE, check_inputs, check_outputs, is_int8, label_map
 from pgkd_agent.student.engines.onnx import require
 from pgkd_agent.student.inference import OnBatch, max_tokens
+from pgkd_agent.student.pretrained import read_config
 
 TELEMETRY = "openvino_telemetry"
 CPU = torch.device("cpu")
@@ -51,7 +51,9 @@ class OpenVinoEngine:
         self._threads = threads or torch.get_num_threads()
         self._compiled: dict[int, Any] = {}
         self._compiling = Lock()
-        self.labels = label_map(AutoConfig.from_pretrained(folder, local_files_only=True))
+        self.labels = label_map(read_config(folder, f"the model in {folder}", local_files_only=True))
+        width = self._model.output(0).partial_shape[-1]
+        check_outputs(self._file, [width.get_length() if width.is_static else None], self.labels)
 
     def logits(self, encoded: Encoded, batch_size: int, on_batch: OnBatch | None = None) -> torch.Tensor:
         """As `Engine` says."""

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import (
     CALIBRATION_FILE,
+    TEMPERATURES,
+    Calibration,
     calibration_error,
     errors_of,
     fit_temperature,
@@ -50,6 +52,23 @@ def test_rows_that_are_all_right_do_not_make_it_sure_of_everything() -> None:
     temperature = fit_temperature(probabilities, np.arange(20) % 4)
     assert 0.1 < temperature < 1.0
     assert with_temperature(probabilities, temperature).max() < 1.0
+
+
+@pytest.mark.parametrize("certainty", [0.26, 0.3, 0.5])
+@pytest.mark.parametrize("rows", [20, 200, 2000])
+def test_after_a_short_fit_confidences_stay_below_1(certainty: float, rows: int) -> None:
+    gold = np.arange(rows) % 4
+    probabilities = np.full((rows, 4), (1 - certainty) / 3)
+    probabilities[np.arange(rows), gold] = certainty
+    temperature = fit_temperature(probabilities, gold)
+    assert temperature == TEMPERATURES[0]
+    assert with_temperature(probabilities, temperature).max() < 0.97
+
+
+def test_a_temperature_at_a_bound_is_spoken_of() -> None:
+    errors = errors_of(np.array([[0.7, 0.3]]), np.array([0]), 1.0)
+    notes = [Calibration(temperature, 20, errors).note for temperature in (*TEMPERATURES, 1.0)]
+    assert ["trained too little" in notes[0], "mostly wrong" in notes[1], notes[2]] == [True, True, ""]
 
 
 def test_a_row_that_is_impossible_ends_in_no_infinity() -> None:
