@@ -222,7 +222,8 @@ def _run(
     prices = load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch, recipe)
-    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)), checks)
+    held_out, most = texts_of((*task.validation, *task.test)), config.pgkd.pgkd_batch_size
+    screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks, most)
     bill = Bill(task, config, prices, budget, observer)
     plain = PlainPredictions(task, student, observer)
     with recording(out, resumed, student) as recorder:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pgkd_agent.text import well_formed, without_controls
+
 Probabilities = NDArray[np.floating]
 """Shape (n_rows, n_classes); rows sum to 1; columns in the order of the taxonomy."""
 
@@ -158,9 +160,16 @@ class TeacherRequest:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSample(Example):
-    """A sample as the teacher wrote it; `request_index` counts the requests of its KD step from 0."""
+    """A sample as a teacher wrote it; `request_index` counts the requests of its KD step from 0.
+
+    Text and label are without control characters, whoever made it: they go to terminals, reports and exports.
+    """
 
     request_index: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("text", "label"):
+            object.__setattr__(self, name, well_formed(without_controls(getattr(self, name))))
 
 
 @dataclass(frozen=True, slots=True)

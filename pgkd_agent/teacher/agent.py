@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherRejectedError
+from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, reply_of
@@ -177,11 +178,12 @@ class AgentTeacher:
         tools = list(self._make_tools(request))
         agent: Any = create_agent(self._model, tools=tools, response_format=form, middleware=[talk, *limits])
         state = agent.invoke({"messages": [*messages]}, CallId(request.kd_step).config(self._planner.template.hash))
+        resolve = LabelResolver(request.taxonomy)
         if (answer := state.get("structured_response")) is not None:
-            return parse_samples(json.dumps(answer))
+            return parse_samples(json.dumps(answer), resolve=resolve)
         # Some models write the answer as text, and one that is cut off calls the tool with half of it.
         last = next(message for message in reversed(talk.transcript) if isinstance(message, AIMessage))
-        return parse_samples(reply_text(last))
+        return parse_samples(reply_text(last), resolve=resolve)
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, Question, ReplyParser
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, Sample
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
-from pgkd_agent.teacher.prompting.parsing import parse_samples
+from pgkd_agent.teacher.prompting.parsing import Resolve, parse_samples
 from pgkd_agent.teacher.prompting.requests import PromptRequest, RequestPlanner, shrunk
 from pgkd_agent.teacher.prompting.templates import prompt_tokens
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
+from pgkd_agent.types import GeneratedSample, Label, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class WrittenSamples:
     reply: RawReply
 
 
-def read_samples(reply: RawReply, target: str | None = None) -> WrittenSamples:
+def read_samples(reply: RawReply, resolve: Resolve, target: str | None = None) -> WrittenSamples:
     """Read each sample on its own; see `parse_samples`."""
-    parsed = parse_samples(reply.text, target)
+    parsed = parse_samples(reply.text, target, resolve)
     return WrittenSamples(parsed.samples, parsed.num_malformed, reply)
 
 
@@ -71,7 +71,8 @@ def sample_chain(
         target: Label of a sample that has none.
     """
     form = model.sample_form(labels, num_samples)
-    return model.bind(**form) | ReplyParser(read=partial(read_samples, target=target))
+    resolve = LabelResolver([Label(name) for name in labels])
+    return model.bind(**form) | ReplyParser(read=partial(read_samples, resolve=resolve, target=target))
 
 
 @dataclass(frozen=True, slots=True)

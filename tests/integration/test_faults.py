@@ -43,7 +43,8 @@ TASK = prepare_task(TRAIN, VALIDATION, ())
 
 SAMPLES = [
     {
-        "text": " ".join(FILLER[(number * step + 3 * number) % len(FILLER)] for step in range(1, 9)) + f" №{number}",
+        "text": " ".join(FILLER[(number + step * (1 + number % 5)) % len(FILLER)] for step in range(1, 9))
+        + f" №{number}",
         "label": list(TOPICS)[number % len(TOPICS)],
     }
     for number in range(ASKED)

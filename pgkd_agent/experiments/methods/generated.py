@@ -160,7 +160,7 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     per_request = math.ceil(per_class / math.ceil(per_class / config.teacher.samples_per_request))
     number = math.ceil(per_class / per_request) * per_request * len(task.taxonomy)
     rules = config.guardrails.changed({"max_per_class": number})
-    screener: Screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)))
+    screener: Screener = Guardrails(rules, task.taxonomy, texts_of((*task.validation, *task.test)), most=number)
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
         reply = teacher.write(request)
