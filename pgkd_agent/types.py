@@ -174,13 +174,34 @@ class GeneratedSample(Example):
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as the provider reports them; 0 where it reports none."""
+    """Tokens as the provider reports them.
+
+    Attributes:
+        estimated_calls: Calls whose provider reports none: their tokens are an estimate, or not known at all.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
+    estimated_calls: int = 0
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        return TokenUsage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+        return TokenUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.estimated_calls + other.estimated_calls,
+        )
+
+    def __str__(self) -> str:
+        if not self.is_known:
+            return "tokens not known"
+        calls = "one call" if self.estimated_calls == 1 else f"{self.estimated_calls} calls"
+        how = f" (estimated for {calls}: the provider reports none)" if self.estimated_calls else ""
+        return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}"
+
+    @property
+    def is_known(self) -> bool:
+        """At least as an estimate."""
+        return not self.estimated_calls or (self.input_tokens, self.output_tokens) != (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +214,7 @@ class TeacherReply:
         num_malformed: Pieces of replies that were not a sample.
         num_refused: Replies in which model or filter declined to answer.
         shown_texts: Every text that stood in a prompt, for the guardrail against copies.
-        usage: Sum over the calls.
+        usage: Sum over the calls; without it, their tokens are not known.
         teacher: Which one wrote; empty for a teacher without a name.
         stopped_by: The cap that left no room for a request, in words; then this step is the last one.
     """
@@ -203,7 +224,7 @@ class TeacherReply:
     num_malformed: int = 0
     num_refused: int = 0
     shown_texts: frozenset[str] = frozenset()
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = TokenUsage(estimated_calls=1)
     teacher: str = ""
     stopped_by: str = ""
 

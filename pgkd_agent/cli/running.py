@@ -185,8 +185,7 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
     if usage.requests:
         say(
             console,
-            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
-            f"{money(usage.cost, usage.currency)}",
+            f"teacher: {usage.requests} requests, {usage.usage}, {money(usage.cost, usage.currency)}",
         )
     for share in summary.teachers:
         say(

@@ -216,8 +216,8 @@ def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
     cost = prices.cost(spec, usage)
     if cost is None:
         return _unknown(f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
-    tokens = f"{usage.input_tokens} tokens in and {usage.output_tokens} out"
-    return Figure(cost, "computed", f"{tokens}, as reported, at the prices of {prices.as_of}")
+    how = "" if usage.estimated_calls else ", as reported"
+    return Figure(cost, "computed", f"{usage}{how}, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:

@@ -219,7 +219,7 @@ _DECORATED = re.compile(
     |[*_]*(?:label|class|category|intent|topic|class_label)[*_]*\s*[:=\uff1a][*_]*(.+)    # label: refund
     |(?:\#+|[-*+•>])\s+(.+)    # - refund
     |\(?\d+[.):]\s*(?=[^\W\d]|\s)(.+)    # 2. refund
-    |(.+?)[.,;:!。*]+)""",
+    |(.+?)(?:[.,;:!。]+|\*+))""",
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
 

@@ -54,8 +54,8 @@ class Teaching:
     accepted: int
     rejected: Mapping[str, int]
     requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost: float | None
     seconds: float
     novelty: float | None

@@ -86,6 +86,7 @@ def test_a_check_of_ones_own() -> None:
         "card\u2011not\u2011working", "card_not_\u200bworking", '"card_not_working"', "\u201ccard not working\u201d",
         "card_not_working.",
         "2. card_not_working", "3) Card not working", "**card_not_working**", "`card_not_working`.",
+        "**card_not_working**.",
         "- card_not_working", "label: card_not_working", "**Label:** card_not_working", "**Label: card_not_working**.",
         "[card_not_working]", "\u300ccard_not_working\u300d", "\ufeffcard_not_working\x07",
     ],
