@@ -28,9 +28,18 @@ from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel
-from pgkd_agent.types import Example, FitResult, Label, StepRecord, TokenUsage
+from pgkd_agent.types import (
+    Example,
+    FitResult,
+    GeneratedSample,
+    Label,
+    StepRecord,
+    TeacherReply,
+    TeacherRequest,
+    TokenUsage,
+)
 from tests.integration import bedrock_server
-from tests.integration.conftest import sentences
+from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, failure, serve
 from tests.integration.test_distill import FIRST, SECOND, rows_of
@@ -121,6 +130,31 @@ def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path,
         assert len(server.requests) == 5 and again.training.history == capped.training.history
         more = resume(run, budget=BudgetSettings(max_calls=7))
         assert len(server.requests) == 7 and "max_calls is 7" in more.summary.stopped_by
+
+
+class OwnTeacher:
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        samples = json.loads(FIRST if request.kd_step == 1 else SECOND)["samples"]
+        return TeacherReply(tuple(GeneratedSample(one["text"], one["label"]) for one in samples))
+
+
+def test_tokens_that_nobody_reports_are_not_known_instead_of_none(tiny_student: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_student, **{"pgkd.num_kd_steps": 1})
+    used = distill(TRAIN, VALIDATION, teacher=OwnTeacher(), config=config, out=tmp_path / "run").summary.teacher
+    assert (used.requests, used.input_tokens, used.output_tokens, used.cost) == (1, None, None, None)
+    assert str(used.usage) == "tokens not known"
+    assert "1 requests, tokens not known," in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_cap_counts_an_estimate_of_what_is_not_reported(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(lambda call, body: without_usage(write_samples(call, body))) as server:
+        flags = {"teacher.max_concurrency": 1, "budget.max_tokens": 6000}
+        result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
+    calls, tokens = charged(tmp_path / "run" / "calls.sqlite")
+    used = result.summary.teacher
+    assert "budget.max_tokens is 6000" in result.summary.stopped_by and calls == len(server.requests) > 2
+    assert (used.input_tokens, used.output_tokens) == (tokens.input_tokens, tokens.output_tokens)
+    assert used.estimated_calls == calls and 0 < tokens.input_tokens + tokens.output_tokens <= 6000
 
 
 def test_what_was_under_way_when_the_process_died_counts_in_full(tiny_student: Path, tmp_path: Path) -> None:
