@@ -180,7 +180,8 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
         say(
             console,
             f"samples: {samples.asked} asked for, {samples.parsed} read, {samples.accepted} accepted; "
-            f"rejected: {_by_rule(samples.rejected) or 'none'}",
+            f"rejected: {_by_rule(samples.rejected) or 'none'}"
+            f"{f'; not readable: {samples.malformed}' if samples.malformed else ''}",
         )
     if usage.requests:
         say(
