@@ -24,7 +24,7 @@ from pgkd_agent.data import (
 )
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
-from pgkd_agent.loop.guardrails import Check, Guardrails, class_cap
+from pgkd_agent.loop.guardrails import Check, Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
@@ -253,7 +253,7 @@ def _run(
     budget = Budget(config.budget, prices, cache_counts)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch, recipe)
     held_out = texts_of((*task.validation, *task.test))
-    most = getattr(teacher, "max_per_class", class_cap(config.pgkd.pgkd_batch_size))
+    most = getattr(teacher, "most_samples", config.pgkd.pgkd_batch_size)
     screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks, most)
     bill = Bill(task, config, prices, budget, observer)
     plain = PlainPredictions(task, student, observer)

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pgkd_agent.text import well_formed, without_controls
+
 Probabilities = NDArray[np.floating]
 """Shape (n_rows, n_classes); rows sum to 1; columns in the order of the taxonomy."""
 
@@ -168,7 +170,9 @@ Shares = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSample(Example):
-    """A sample of the teacher.
+    """A sample of a teacher.
+
+    Text and label are without control characters, whoever made it: they go to terminals, reports and exports.
 
     Attributes:
         request_index: Counts the requests of its KD step from 0.
@@ -179,16 +183,41 @@ class GeneratedSample(Example):
     source: Source = "written"
     shares: Shares = ()
 
+    def __post_init__(self) -> None:
+        for name in ("text", "label"):
+            object.__setattr__(self, name, well_formed(without_controls(getattr(self, name))))
+
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as the provider reports them; 0 where it reports none."""
+    """Tokens as the provider reports them.
+
+    Attributes:
+        estimated_calls: Calls whose provider reports none: their tokens are an estimate, or not known at all.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
+    estimated_calls: int = 0
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        return TokenUsage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+        return TokenUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.estimated_calls + other.estimated_calls,
+        )
+
+    def __str__(self) -> str:
+        if not self.is_known:
+            return "tokens not known"
+        calls = "one call" if self.estimated_calls == 1 else f"{self.estimated_calls} calls"
+        how = f" (estimated for {calls}: the provider reports none)" if self.estimated_calls else ""
+        return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}"
+
+    @property
+    def is_known(self) -> bool:
+        """At least as an estimate."""
+        return not self.estimated_calls or (self.input_tokens, self.output_tokens) != (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +230,7 @@ class TeacherReply:
         num_malformed: Pieces of replies that were not a sample.
         num_refused: Replies in which model or filter declined to answer.
         shown_texts: Every text that stood in a prompt, for the guardrail against copies.
-        usage: Sum over the calls.
+        usage: Sum over the calls; without it, their tokens are not known.
         teacher: Which one wrote; empty for a teacher without a name.
         stopped_by: The cap that left no room for a request, in words; then this step is the last one.
     """
@@ -211,7 +240,7 @@ class TeacherReply:
     num_malformed: int = 0
     num_refused: int = 0
     shown_texts: frozenset[str] = frozenset()
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = TokenUsage(estimated_calls=1)
     teacher: str = ""
     stopped_by: str = ""
 

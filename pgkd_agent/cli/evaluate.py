@@ -144,5 +144,5 @@ def _evaluate_teacher(
     typer.echo(
         f"{format_report(result.report)}\n"
         f"unresolved answers, counted as wrong: {len(result.unresolved)} of {len(rows)}\n"
-        f"teacher: {result.usage.input_tokens} tokens in, {result.usage.output_tokens} out; {seconds}"
+        f"teacher: {result.usage}; {seconds}"
     )

@@ -189,13 +189,13 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
         say(
             console,
             f"samples: {samples.asked} asked for, {samples.parsed} read, {samples.accepted} accepted; "
-            f"rejected: {_by_rule(samples.rejected) or 'none'}",
+            f"rejected: {_by_rule(samples.rejected) or 'none'}"
+            f"{f'; not readable: {samples.malformed}' if samples.malformed else ''}",
         )
     if usage.requests:
         say(
             console,
-            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
-            f"{money(usage.cost, usage.currency)}",
+            f"teacher: {usage.requests} requests, {usage.usage}, {money(usage.cost, usage.currency)}",
         )
     for share in summary.teachers:
         say(

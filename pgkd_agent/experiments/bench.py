@@ -142,8 +142,8 @@ def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
     cost = prices.cost(spec, usage)
     if cost is None:
         return Figure(None, f"not known: no price for {spec} in the price table; --set teacher.prices=FILE names one")
-    tokens = f"{usage.input_tokens} tokens in and {usage.output_tokens} out"
-    return Figure(cost, f"computed from {tokens}, as reported, at the prices of {prices.as_of}")
+    how = "" if usage.estimated_calls else ", as reported"
+    return Figure(cost, f"computed from {usage}{how}, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:

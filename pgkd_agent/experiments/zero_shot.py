@@ -97,7 +97,7 @@ def evaluate_zero_shot(
         report=classification_report([index[row.label] for row in rows], class_ids, taxonomy),
         predicted=tuple(row["predicted"] for row in answered),
         unresolved=tuple(sorted(store.unresolved)),
-        usage=sum((TokenUsage(row["input_tokens"], row["output_tokens"]) for row in answered), TokenUsage()),
+        usage=sum(map(_usage, answered), TokenUsage()),
         seconds=seconds,
         asked=len(left),
     )
@@ -145,8 +145,13 @@ def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
         "reply": reply.text,
         "input_tokens": reply.usage.input_tokens,
         "output_tokens": reply.usage.output_tokens,
+        "estimated_calls": reply.usage.estimated_calls,
         "seconds": round(reply.seconds, 3),
     }
+
+
+def _usage(row: Mapping[str, Any]) -> TokenUsage:
+    return TokenUsage(row["input_tokens"], row["output_tokens"], row.get("estimated_calls", 0))
 
 
 def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Estimate:

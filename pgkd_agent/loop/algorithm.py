@@ -20,7 +20,7 @@ from pgkd_agent.loop.scoring import score_history
 from pgkd_agent.loop.training import fit_history
 from pgkd_agent.metrics.report import evaluate, row_losses
 from pgkd_agent.seeding import rng
-from pgkd_agent.types import Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest, WrittenSample
+from pgkd_agent.types import Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest, TokenUsage, WrittenSample
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
             refused=reply.num_refused,
             rejected=asked.screened.rejected_by_rule,
             num_requests=reply.num_requests + asked.screened.num_requests,
-            usage=reply.usage + asked.screened.usage,
+            usage=(reply.usage if reply.num_requests else TokenUsage()) + asked.screened.usage,
             teacher_seconds=asked.seconds,
             evidence_seconds=asked.evidence_seconds,
             teacher=reply.teacher,

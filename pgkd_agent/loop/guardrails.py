@@ -14,9 +14,10 @@ from rapidfuzz import fuzz, process
 
 from pgkd_agent.config import GuardrailSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.loop.degenerate import Leaks, repetition
 from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.loop.likeness import TextIndex
-from pgkd_agent.text import normalize
+from pgkd_agent.text import label_key, normalize
 from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
 
 
@@ -61,6 +62,7 @@ Check = Callable[[str, str, ScreenState], str | None]
 """(normalised text, resolved label, state) -> the reason for a rejection, or None."""
 
 
+MORE_THAN_ASKED = "more_than_asked"
 SHORTEST, LONGEST = 3, 4000
 """Of a sample's text, in characters."""
 LEAST_PER_CLASS = 16
@@ -72,15 +74,16 @@ def class_cap(batch_size: int) -> int:
     return max(LEAST_PER_CLASS, batch_size // 2)
 
 
-OF_WRITTEN_TEXT = {"length", "prompt_copy", "class_cap"}
+OF_WRITTEN_TEXT = {"length", "prompt_copy", "class_cap", "label_leak", "repetition"}
 """Rules that say nothing of a text that was there, as people wrote it."""
 
 
 class Guardrails:
     """The rules in order; the first that objects names the rejection.
 
-    `label` (not in the taxonomy), `empty`, `length`, `prompt_copy`, `duplicate`, `near_duplicate`,
-    `held_out` (equals or nearly equals a validation or test text), `class_cap`.
+    `label` (not in the taxonomy), `empty`, `length`, `label_leak` and `repetition` (see `degenerate`), `prompt_copy`,
+    `duplicate`, `near_duplicate`, `held_out` (equals or nearly equals a validation or test text), `class_cap`,
+    `more_than_asked`.
 
     Between steps the texts of the history are kept in normal form with an index over them, so that a step pays for
     the rows that are new. Memory a row: its text once more, and about 70 bytes.
@@ -88,7 +91,8 @@ class Guardrails:
     Args:
         held_out: Validation and test texts; they are compared with, never shown to the teacher.
         extra: Further checks by name, run after the built-in ones.
-        max_per_class: Most accepted samples of one class in one KD step (`class_cap`); None is no limit.
+        most: Samples that a step asks for, and so the most that it keeps, the first of each request, of one class
+            `class_cap`; None is no limit.
     Raises:
         ConfigError: One of them has the name of a built-in one.
     """
@@ -99,23 +103,26 @@ class Guardrails:
         taxonomy: Sequence[Label],
         held_out: Iterable[str] = (),
         extra: Mapping[str, Check] | None = None,
-        max_per_class: int | None = None,
+        most: int | None = None,
     ) -> None:
         self._settings = settings
-        self._max_per_class = max_per_class
+        self._most = most
         self._resolve = LabelResolver(taxonomy)
+        self._leaks = Leaks(label_names(taxonomy), self._resolve)
         self._held_out = TextIndex(sorted({normalize(text) for text in held_out}))
-        self._known = _KnownTexts()
+        self._known = _KnownTexts(self._leaks)
         self._checks: dict[str, Check] = {
             "empty": lambda text, _label, _state: None if text else "no text",
             "length": self._length,
+            "label_leak": lambda text, label, _state: self._leaks.find(text, label),
+            "repetition": lambda text, _label, _state: repetition(text),
             "prompt_copy": lambda text, _label, state: "repeats a text of the prompt" if text in state.shown else None,
             "duplicate": lambda text, _label, state: "already in the history" if text in state.known_set else None,
             "near_duplicate": self._near_duplicate,
             "held_out": lambda text, _label, _state: self._near(text, self._candidates(text, self._held_out)),
             "class_cap": self._class_cap,
         }
-        if taken := sorted({*self._checks, "label", "verification"} & (extra or {}).keys()):
+        if taken := sorted({*self._checks, "label", "verification", MORE_THAN_ASKED} & (extra or {}).keys()):
             raise ConfigError(
                 f"checks of your own are named {', '.join(taken)} as built-in ones are; name them otherwise"
             )
@@ -128,6 +135,7 @@ class Guardrails:
         state = ScreenState(frozenset(map(normalize, shown_texts)), list(self._known.texts), set(self._known.texts))
         accepted: list[HistoryRow] = []
         rejected: list[Rejected] = []
+        written: list[str] = []
         for sample in samples:
             text, label = normalize(sample.text), self._resolve(sample.label)
             objection = self._objection(text, label, sample, state)
@@ -138,10 +146,18 @@ class Guardrails:
             accepted.append(
                 HistoryRow(sample.text.strip(), label, kd_step, sample.request_index, sample.source, sample.shares)
             )
+            written.append(sample.label)
             state.known.append(text)
             state.known_set.add(text)
             state.accepted_per_class[label] += 1
-        return Screened(tuple(accepted), tuple(rejected))
+        over = _over(accepted, self._most)
+        reason = f"more than the {self._most} that the step asked for"
+        rejected += [
+            Rejected(row.text, label, row.request_index, MORE_THAN_ASKED, reason)
+            for number, (row, label) in enumerate(zip(accepted, written, strict=True))
+            if number in over
+        ]
+        return Screened(tuple(row for number, row in enumerate(accepted) if number not in over), tuple(rejected))
 
     def _objection(
         self, text: str, label: str | None, sample: GeneratedSample, state: ScreenState
@@ -172,7 +188,7 @@ class Guardrails:
         return f"{match[1]:.0f} % alike to another row" if match else None
 
     def _class_cap(self, _text: str, label: str, state: ScreenState) -> str | None:
-        cap = self._max_per_class
+        cap = None if self._most is None else class_cap(self._most)
         is_full = cap is not None and state.accepted_per_class[label] >= cap
         return f"more than {cap} of this class in one step" if is_full else None
 
@@ -180,7 +196,8 @@ class Guardrails:
 class _KnownTexts:
     """The texts of a history in normal form, in its order, and an index over them."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaks: Leaks) -> None:
+        self._leaks = leaks
         self._rows: tuple[HistoryRow, ...] = ()
         self.texts: list[str] = []
         self.index = TextIndex()
@@ -189,26 +206,75 @@ class _KnownTexts:
         """Add the rows that are new; another history than the one before starts anew."""
         if history.rows[: len(self._rows)] != self._rows:
             self.texts, self.index, self._rows = [], TextIndex(), ()
-        new = [normalize(row.text) for row in history.rows[len(self._rows) :]]
+            self._leaks.forget()
+        added = history.rows[len(self._rows) :]
+        new = [normalize(row.text) for row in added]
+        for row, text in zip(added, new, strict=True):
+            if row.is_real:
+                self._leaks.learn(text, row.label)
         self.texts += new
         self.index.extend(new)
         self._rows = history.rows
 
 
+def _over(accepted: Sequence[HistoryRow], most: int | None) -> set[int]:
+    """Numbers of the written rows beyond `most`: the last of their requests."""
+    if most is None:
+        return set()
+    seen: Counter[int] = Counter()
+    ranks: list[tuple[int, int]] = []
+    for number, row in enumerate(accepted):
+        if row.source == "labelled":
+            continue
+        ranks.append((seen[row.request_index], number))
+        seen[row.request_index] += 1
+    return {number for _, number in sorted(ranks)[most:]}
+
+
+_QUOTES = "\"'`*_~\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f"
+_DECORATED = re.compile(
+    rf"""(?:[{_QUOTES}]+(.+?)[{_QUOTES}]+    # "refund"
+    |\[(.+)\]|\((.+)\)|<(.+)>|\{{(.+)\}}|【(.+)】
+    |[*_]*(?:label|class|category|intent|topic|class_label)[*_]*\s*[:=\uff1a][*_]*(.+)    # label: refund
+    |(?:\#+|[-*+•>])\s+(.+)    # - refund
+    |\(?\d+[.):]\s*(?=[^\W\d]|\s)(.+)    # 2. refund
+    |(.+?)(?:[.,;:!。]+|\*+))""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
+)
+
+
 class LabelResolver:
     """Map a written label to the taxonomy where that is unambiguous, else to None.
 
-    Case, white space and separators (`_ - / & ,`) do not matter; nothing is guessed beyond that.
+    Case, white space, separators (`_ - / & ,`), typographic signs and invisible characters do not matter. Nor does what
+    is put around a label, of which one layer after the other is taken off: quotes, brackets, Markdown, a number or the
+    word "label" before it, a full stop after it; but not where two labels would then be the same.
     """
 
     def __init__(self, taxonomy: Sequence[Label]) -> None:
         self._exact = set(label_names(taxonomy))
         keys = Counter(map(_label_key, self._exact))
         self._by_key = {_label_key(name): name for name in self._exact if keys[_label_key(name)] == 1}
+        bare = Counter(_label_key(_layers(name)[-1]) for name in self._exact)
+        self._alone = {name for name in self._exact if bare[_label_key(_layers(name)[-1])] == 1}
 
     def __call__(self, written: str) -> str | None:
+        whole, *inner = _layers(written)
+        if found := self._find(whole):
+            return found
+        return next((name for name in map(self._find, inner) if name in self._alone), None)
+
+    def _find(self, written: str) -> str | None:
         return written if written in self._exact else self._by_key.get(_label_key(written))
 
 
+def _layers(written: str) -> list[str]:
+    """A label as it is written, and then with one decoration after the other taken off."""
+    layers = [written]
+    while layers[-1] and (found := _DECORATED.fullmatch(layers[-1].strip())):
+        layers.append(next(filter(None, found.groups())))
+    return layers
+
+
 def _label_key(label: str) -> str:
-    return " ".join(re.sub(r"[_\-/&,]+", " ", normalize(label)).split())
+    return " ".join(re.sub(r"[_\-/&,]+", " ", label_key(label)).split())

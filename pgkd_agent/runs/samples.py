@@ -120,7 +120,7 @@ class ReviewedSamples:
 
     samples: tuple[GeneratedSample, ...]
     model_id: str
-    max_per_class: None = None  # a person chose them
+    most_samples: None = None  # a person chose them
 
     def write(self, request: TeacherRequest) -> TeacherReply:
         return TeacherReply(self.samples, num_requests=0)

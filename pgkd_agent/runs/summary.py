@@ -52,13 +52,21 @@ class SampleCounts:
 
 @dataclass(frozen=True, slots=True)
 class TeacherUsage:
-    """Calls and tokens; `cost` in the price table's currency, None where the price is not known."""
+    """Calls and tokens, None where nobody reports them; of `estimated_calls`, which are not reported, estimated.
+
+    `cost` is in the price table's currency, None where price or tokens are not known.
+    """
 
     requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost: float | None
     currency: str
+    estimated_calls: int = 0
+
+    @property
+    def usage(self) -> TokenUsage:
+        return TokenUsage(self.input_tokens or 0, self.output_tokens or 0, self.estimated_calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +165,11 @@ def summarize(
         ),
         teacher=TeacherUsage(
             requests=sum(record.num_requests for record in steps),
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            input_tokens=usage.input_tokens if usage.is_known else None,
+            output_tokens=usage.output_tokens if usage.is_known else None,
             cost=_total(costs),
             currency=prices.currency,
+            estimated_calls=usage.estimated_calls,
         ),
         teachers=shares(steps, prices),
         estimate=estimate,

@@ -16,7 +16,7 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, RunResult
-from pgkd_agent.types import StepRecord
+from pgkd_agent.types import StepRecord, TokenUsage
 
 PROJECT = "pgkd_agent"
 """Experiment of MLflow and project of Weights & Biases, where none is named."""
@@ -170,12 +170,17 @@ def figures_of(record: StepRecord) -> dict[str, float]:
         "samples/asked": record.asked,
         "samples/accepted": record.accepted,
         **{f"rejected/{rule}": count for rule, count in record.rejected.items()},
-        "teacher/input_tokens": record.usage.input_tokens,
-        "teacher/output_tokens": record.usage.output_tokens,
+        **_tokens(record.usage),
         "seconds/teacher": record.teacher_seconds,
         "seconds/student": record.student_seconds,
         "seconds/evidence": record.evidence_seconds,
     }
+
+
+def _tokens(usage: TokenUsage) -> dict[str, float]:
+    """Nothing where they are not known."""
+    counts = {"teacher/input_tokens": usage.input_tokens, "teacher/output_tokens": usage.output_tokens}
+    return {**counts, "teacher/estimated_calls": usage.estimated_calls} if usage.is_known else {}
 
 
 def outcome_of(result: RunResult) -> dict[str, float]:

@@ -11,16 +11,19 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     AgentMiddleware,
+    AgentState,
     ModelCallLimitMiddleware,
     ModelRequest,
     ModelResponse,
     ToolCallLimitMiddleware,
+    hook_config,
 )
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
 from pgkd_agent.errors import BudgetExceededError, TeacherContextError, TeacherRejectedError
+from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, reply_of
@@ -35,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 MAX_TOOL_CALLS = 12
 """Tool calls of an agent in one KD step; then it has to write."""
+
+ANSWER = "Samples"
+"""The tool that takes an agent's answer."""
 
 ANSWER_CALLS = 4
 """Model calls beyond those for tools: to write, and to mend what was written."""
@@ -74,6 +80,19 @@ class Conversation(AgentMiddleware):
         self.usage += reply.usage
         self.transcript = [*request.messages, answer]
         return response
+
+    @hook_config(can_jump_to=["model"])
+    def after_model(self, state: AgentState[Any], runtime: Any) -> dict[str, Any] | None:
+        """Tell the model of calls whose arguments are no JSON; samples among them are read by `AgentTeacher`."""
+        answer = state["messages"][-1]
+        if not isinstance(answer, AIMessage):  # what stands after an answer in due form
+            return None
+        broken = answer.invalid_tool_calls
+        if not broken or any(call["name"] == ANSWER for call in broken):
+            return None
+        fault = "The arguments are no JSON object; call it again."
+        told = [ToolMessage(fault, tool_call_id=call["id"] or "", name=call["name"]) for call in broken]
+        return {"messages": told, **({} if answer.tool_calls else {"jump_to": "model"})}
 
 
 class AgentTeacher:
@@ -165,7 +184,7 @@ class AgentTeacher:
     def _run(self, talk: Conversation, request: TeacherRequest, messages: Sequence[BaseMessage]) -> ParsedReply:
         # A schema instead of a pydantic model: samples are checked one by one, so that a bad one costs no other.
         schema = {
-            "title": "Samples",
+            "title": ANSWER,
             "description": "The new training samples.",
             **answer_schema(label_names(request.taxonomy)),
         }
@@ -177,11 +196,12 @@ class AgentTeacher:
         tools = list(self._make_tools(request))
         agent: Any = create_agent(self._model, tools=tools, response_format=form, middleware=[talk, *limits])
         state = agent.invoke({"messages": [*messages]}, CallId(request.kd_step).config(self._planner.template.hash))
+        resolve = LabelResolver(request.taxonomy)
         if (answer := state.get("structured_response")) is not None:
-            return parse_samples(json.dumps(answer))
+            return parse_samples(json.dumps(answer), resolve=resolve)
         # Some models write the answer as text, and one that is cut off calls the tool with half of it.
         last = next(message for message in reversed(talk.transcript) if isinstance(message, AIMessage))
-        return parse_samples(reply_text(last))
+        return parse_samples(reply_text(last), resolve=resolve)
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from pgkd_agent.teacher.calls.question import CallId, Question, ReplyParser
 from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, Sample
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
-from pgkd_agent.teacher.prompting.parsing import parse_samples
+from pgkd_agent.teacher.prompting.parsing import Resolve, parse_samples
 from pgkd_agent.teacher.prompting.requests import PromptRequest, RequestPlanner, shrunk
 from pgkd_agent.teacher.prompting.templates import prompt_tokens
-from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
+from pgkd_agent.types import GeneratedSample, Label, TeacherReply, TeacherRequest, TokenUsage
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ class WrittenSamples:
     reply: RawReply
 
 
-def read_samples(reply: RawReply, target: str | None = None) -> WrittenSamples:
+def read_samples(reply: RawReply, resolve: Resolve, target: str | None = None) -> WrittenSamples:
     """Read each sample on its own; see `parse_samples`."""
-    parsed = parse_samples(reply.text, target)
+    parsed = parse_samples(reply.text, target, resolve)
     return WrittenSamples(parsed.samples, parsed.num_malformed, reply)
 
 
@@ -72,7 +72,8 @@ def sample_chain(
         target: Label of a sample that has none.
     """
     form = model.sample_form(labels, num_samples)
-    return model.bind(**form) | ReplyParser(read=partial(read_samples, target=target))
+    resolve = LabelResolver([Label(name) for name in labels])
+    return model.bind(**form) | ReplyParser(read=partial(read_samples, resolve=resolve, target=target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,8 @@ class ChainTeacher:
         written = chain.invoke(turn.talk, which) if turn.talk else (self._prompt | chain).invoke(request.values, which)
         if written.reply.is_cut_off:
             logger.info("%s: reply cut off, its whole samples are kept", turn)
+        elif written.num_malformed and written.samples:
+            logger.info("%s: left out %d pieces that could not be read as samples", turn, written.num_malformed)
         return replace(turn, written=written)
 
     def _follow_up(self, turn: Turn, missing: int) -> Turn:
@@ -228,7 +231,7 @@ class ChainTeacher:
             plea = f"Write {missing} more of the same kind, all different from those above. {_form(request)}"
         else:
             problem = "no label of the taxonomy" if turn.written.samples else "no sample to read"
-            logger.warning("%s: %s", turn, problem)
+            logger.warning("%s: %s%s", turn, problem, f" ({turn.reply.note})" if turn.reply.note else "")
             quote, plea = turn.reply.text.strip()[:LONGEST_QUOTE] or "(empty)", _complaint(turn)
         return replace(turn, request=request, talk=(*talk, AIMessage(quote), HumanMessage(plea)))
 
@@ -239,10 +242,21 @@ class ChainTeacher:
         declined = f" ({reply.num_refused} refused for their content)" if reply.num_refused else ""
         raise TeacherOutputError(
             f"teacher {self._model.model_id} gave no readable sample in {len(turns)} replies{declined}; expected "
-            f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply.text[:200]!r}; '
-            "try another model, --prompt per_class, or --set teacher.structured=json_schema",
+            f'{{"samples": [{{"text", "label"}}]}}, {_beginning(turns[0].reply)}; {self._advice(turns)}',
             tuple(turn.reply.text for turn in turns),
         )
+
+    def _advice(self, turns: Sequence[Turn]) -> str:
+        """What was not tried yet."""
+        settings, advice = self._model.caller.settings, ["try another model"]
+        if any(turn.reply.is_cut_off or "in the field" in turn.reply.note for turn in turns):
+            advice.append("have it think less, or give it room with a larger teacher.max_tokens")
+        elif not any(turn.reply.note for turn in turns):
+            if not self._planner.template.is_per_class:
+                advice.append("the prompt per_class (teacher.prompt)")
+            if settings.structured == "auto" and self._model.caller.chat.dialect.level == "text":
+                advice.append("teacher.structured=json_schema")
+        return ", or ".join(advice)
 
 
 def _shorter(turn: Turn) -> Turn | None:
@@ -253,6 +267,13 @@ def _shorter(turn: Turn) -> Turn | None:
     request, dropped = smaller
     logger.warning("%s: prompt too long for the teacher, left out %s", turn, dropped)
     return replace(turn, request=request, talk=())
+
+
+def _beginning(reply: RawReply) -> str:
+    if not reply.note:
+        return f"the first reply began {reply.text[:200]!r}"
+    limit = f": the limit of its length, {reply.usage.output_tokens} tokens, was reached" if reply.is_cut_off else ""
+    return f"the first reply was empty ({reply.note}{limit})"
 
 
 def _form(request: PromptRequest) -> str:

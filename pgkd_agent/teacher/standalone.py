@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.errors import PromptError
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.models import open_models
 from pgkd_agent.teacher.calls.prices import load_prices
@@ -38,9 +40,9 @@ def open_chain(
 
     Args:
         labels: What the samples may be labelled with.
-        config: `teacher` (the first one, as a chain), `budget` and `seed` count; a request is for
-            `pgkd.pgkd_batch_size` samples, or for `teacher.samples_per_request` where the prompt is about one class.
-            None takes the defaults.
+        config: `teacher` (the first one, as a chain), `budget` and `seed` count; a request is for `num_samples` of the
+            values; where that is not among them, for `pgkd.pgkd_batch_size`, or `teacher.samples_per_request` where
+            the prompt is about one class. None takes the defaults.
         model: Instead of the one that the settings name.
         calls: SQLite file for all prompts and replies; what is in it is not asked again, and counts against the caps.
             None keeps none.
@@ -55,9 +57,19 @@ def open_chain(
     teachers = [(settings, settings.max_tokens or reply_limit(settings))]
     budget = Budget(config.budget, load_prices(settings.prices))
     with open_models(model, teachers, config.seed, budget, calls) as (gated,):
-        num_samples = samples_asked(template, settings, config.pgkd.pgkd_batch_size)
-        chain = ChatPrompt(template) | sample_chain(gated, labels, num_samples)
+        usual = samples_asked(template, settings, config.pgkd.pgkd_batch_size)
+        chain = RunnableLambda(partial(_with_number, usual)) | RunnableLambda(
+            lambda values: ChatPrompt(template) | sample_chain(gated, labels, values["num_samples"])
+        )
         yield chain.with_config(metadata={"prompt_hash": template.hash})
+
+
+def _with_number(usual: int, values: dict[str, Any]) -> dict[str, Any]:
+    """Prompt and schema ask for one number of samples: that of the values, where it is among them."""
+    number = values.get("num_samples", usual)
+    if not isinstance(number, int) or number < 1:
+        raise PromptError(f"num_samples is {number!r}; expected a whole number of samples, at least 1")
+    return {**values, "num_samples": number}
 
 
 @contextmanager

@@ -12,9 +12,18 @@ from typing import Literal
 
 from langchain_core.tools import BaseTool, tool
 
+from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.metrics.report import format_report
 from pgkd_agent.teacher.prompting.tokens import shown
-from pgkd_agent.types import ClassificationReport, Confusion, EvidenceItem, TeacherRequest, WrittenSample, label_names
+from pgkd_agent.types import (
+    ClassificationReport,
+    Confusion,
+    EvidenceItem,
+    Label,
+    TeacherRequest,
+    WrittenSample,
+    label_names,
+)
 
 MOST_ROWS = 20
 """Rows in one answer of a tool."""
@@ -42,7 +51,8 @@ def classification_report_tool(report: ClassificationReport) -> BaseTool:
             worst: Only this many classes, those with the lowest F1.
             label: Only this class.
         """
-        if label is not None and (objection := _unknown(label, [row.label for row in report.classes])):
+        label, objection = _class(label, [row.label for row in report.classes])
+        if objection:
             return objection
         return format_report(report, worst=worst, label=label)
 
@@ -57,7 +67,8 @@ def confusions_tool(confusions: Sequence[Confusion], labels: Sequence[str]) -> B
         Args:
             label: Only pairs with this class.
         """
-        if label is not None and (objection := _unknown(label, labels)):
+        label, objection = _class(label, labels)
+        if objection:
             return objection
         pairs = [pair for pair in confusions if label in (None, pair.gold_label, pair.predicted_label)]
         lines = [f"{pair.count} of {pair.gold_label!r} taken for {pair.predicted_label!r}" for pair in pairs]
@@ -75,9 +86,10 @@ def evidence_tool(scored: Sequence[EvidenceItem], labels: Sequence[str]) -> Base
             label: The class.
             kind: Rows it gets right, rows it gets wrong, or hard negatives: those it is most confident and wrong about.
         """
-        if objection := _unknown(label, labels):
+        name, objection = _class(label, labels)
+        if objection:
             return objection
-        rows = [item for item in scored if label in (item.gold_label, item.predicted_label)]
+        rows = [item for item in scored if name in (item.gold_label, item.predicted_label)]
         rows = [item for item in rows if (item.gold_label == item.predicted_label) == (kind == "correct")]
         rows.sort(key=lambda item: -item.confidence)
         if kind != "correct":  # the less confident half is what the paper calls misclassified
@@ -105,7 +117,8 @@ def written_samples_tool(written: Sequence[WrittenSample], labels: Sequence[str]
         Args:
             label: Only samples of this class.
         """
-        if label is not None and (objection := _unknown(label, labels)):
+        label, objection = _class(label, labels)
+        if objection:
             return objection
         rows = [sample for sample in written if label in (None, sample.label)]
         right = sum(sample.is_right for sample in rows)
@@ -123,12 +136,13 @@ def written_samples_tool(written: Sequence[WrittenSample], labels: Sequence[str]
     return get_written_samples
 
 
-def _unknown(label: str, labels: Sequence[str]) -> str:
-    """What to tell a teacher that names a class that is not there; empty where it is."""
-    if label in labels:
-        return ""
-    closest = difflib.get_close_matches(label, labels, n=1, cutoff=0.0)[0]
-    return f"There is no class {label!r}; the closest is {closest!r}."
+def _class(written: str | None, labels: Sequence[str]) -> tuple[str | None, str]:
+    """The class that a teacher means, and what to tell it where there is none of that name; else empty."""
+    name = None if written is None else LabelResolver([Label(label) for label in labels])(written)
+    if written is None or name:
+        return name, ""
+    closest = difflib.get_close_matches(written, labels, n=1, cutoff=0.0)[0]
+    return None, f"There is no class {written!r}; the closest is {closest!r}."
 
 
 def _json(**fields: object) -> str:

@@ -19,17 +19,27 @@ from pgkd_agent.errors import (
     BudgetExceededError,
     ConfigError,
     StorageError,
+    TeacherOutputError,
     TeacherUnavailableError,
 )
 from pgkd_agent.experiments.zero_shot import calls_beside, evaluate_zero_shot
 from pgkd_agent.pipeline import resume
 from pgkd_agent.runs.observer import Observer
-from pgkd_agent.teacher.calls.call_log import Call, CallLog
+from pgkd_agent.teacher.calls.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
 from pgkd_agent.testing import ScriptedChatModel
-from pgkd_agent.types import Example, FitResult, Label, StepRecord, TokenUsage
+from pgkd_agent.types import (
+    Example,
+    FitResult,
+    GeneratedSample,
+    Label,
+    StepRecord,
+    TeacherReply,
+    TeacherRequest,
+    TokenUsage,
+)
 from tests.integration import bedrock_server
-from tests.integration.conftest import sentences
+from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, failure, serve
 from tests.integration.test_distill import FIRST, SECOND, rows_of
@@ -54,6 +64,14 @@ def charged(log: Path) -> tuple[int, TokenUsage]:
     rows = list(calls.charged())
     calls.close()
     return sum(number for _, number, _ in rows), sum((usage for _, _, usage in rows), TokenUsage())
+
+
+def replies_of(run: Path) -> list[RawReply]:
+    """All that were paid for, as they are taken from the log again."""
+    log = CallLog(run / "calls.sqlite")
+    found = [log.find(row["key"]) for row in log if row["outcome"] == "answered"]
+    log.close()
+    return [reply for reply in found if reply]
 
 
 def outcomes(log: Path) -> list[str]:
@@ -84,7 +102,7 @@ def without_usage(answer: Answer) -> Answer:
 
 
 def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path, tmp_path: Path) -> None:
-    """Timed out: perhaps billed, so in full. Refused with a status: nothing. Without usage: in full."""
+    """Timed out: perhaps billed, so in full. Refused with a status: nothing. Without usage: an estimate."""
 
     def answers(call: int, body: dict[str, Any]) -> Answer:
         if call == 0:
@@ -100,12 +118,43 @@ def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path,
         assert len(server.requests) == 5 and "max_calls is 5" in capped.summary.stopped_by
         assert outcomes(run / "calls.sqlite") == ["PASSING", "PASSING", "answered", "answered", "answered"]
         calls, tokens = charged(run / "calls.sqlite")
-        assert calls == 5 and tokens.output_tokens == 2 * 60 + 2 * 20 and tokens.input_tokens > 2 * OVERHEAD_TOKENS
+        (estimated,) = (reply for reply in replies_of(run) if reply.usage.estimated_calls)
+        assert 0 < estimated.usage.output_tokens < 60 and estimated.usage.input_tokens > 50
+        assert calls == 5 and tokens.output_tokens == 60 + 2 * 20 + estimated.usage.output_tokens
+        assert tokens.input_tokens > OVERHEAD_TOKENS + estimated.usage.input_tokens
+        used = capped.summary.teacher
+        assert used.estimated_calls == 1 and used.output_tokens == 2 * 20 + estimated.usage.output_tokens
+        assert "(estimated for one call: the provider reports none)" in str(used.usage)
 
         again = resume(run)  # under the same cap: what was charged is not forgotten
         assert len(server.requests) == 5 and again.training.history == capped.training.history
         more = resume(run, budget=BudgetSettings(max_calls=7))
         assert len(server.requests) == 7 and "max_calls is 7" in more.summary.stopped_by
+
+
+class OwnTeacher:
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        samples = json.loads(FIRST if request.kd_step == 1 else SECOND)["samples"]
+        return TeacherReply(tuple(GeneratedSample(one["text"], one["label"]) for one in samples))
+
+
+def test_tokens_that_nobody_reports_are_not_known_instead_of_none(tiny_student: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_student, **{"pgkd.num_kd_steps": 1})
+    used = distill(TRAIN, VALIDATION, teacher=OwnTeacher(), config=config, out=tmp_path / "run").summary.teacher
+    assert (used.requests, used.input_tokens, used.output_tokens, used.cost) == (1, None, None, None)
+    assert str(used.usage) == "tokens not known"
+    assert "1 requests, tokens not known," in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_cap_counts_an_estimate_of_what_is_not_reported(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(lambda call, body: without_usage(write_samples(call, body))) as server:
+        flags = {"teacher.max_concurrency": 1, "budget.max_tokens": 6000}
+        result = distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags), out=tmp_path / "run")
+    calls, tokens = charged(tmp_path / "run" / "calls.sqlite")
+    used = result.summary.teacher
+    assert "budget.max_tokens is 6000" in result.summary.stopped_by and calls == len(server.requests) > 2
+    assert (used.input_tokens, used.output_tokens) == (tokens.input_tokens, tokens.output_tokens)
+    assert used.estimated_calls == calls and 0 < tokens.input_tokens + tokens.output_tokens <= 6000
 
 
 def test_what_was_under_way_when_the_process_died_counts_in_full(tiny_student: Path, tmp_path: Path) -> None:
@@ -145,7 +194,7 @@ def test_an_answer_that_was_no_answer_of_the_api_is_charged(tiny_student: Path, 
     ids=["cut", "empty", "without choices"],
 )
 def test_a_broken_answer_with_status_200_is_charged_in_full(tiny_student: Path, tmp_path: Path, broken: Answer) -> None:
-    with serve(lambda _call, _body: broken) as server, pytest.raises(TeacherUnavailableError):
+    with serve(lambda _call, _body: broken) as server, pytest.raises(TeacherOutputError, match="reply was empty"):
         distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **PAPER), out=tmp_path / "run")
     calls, tokens = charged(tmp_path / "run" / "calls.sqlite")
     assert calls >= 1 and tokens.output_tokens == 60 * calls

@@ -126,6 +126,54 @@ def test_over_openais_protocol(tiny_student: Path, tmp_path: Path) -> None:
     assert rows == [(number, "tool_calls", 100) for number in range(5)]
 
 
+BROKEN: list[Any] = [
+    [{"type": "function", "function": {"name": "get_confusions", "arguments": "{}"}}],  # no id
+    [{"id": 7, "type": "function", "function": {"name": "get_confusions", "arguments": None}}],
+    [{"id": "a", "type": "function", "function": {"name": "get_confusions", "arguments": "label is tools"}}],
+    [{"id": "b", "type": "function", "function": {"name": "get_confusions", "arguments": "[1, 2]"}}],
+    [{"id": "c", "type": "function", "function": {"name": "get_confusions", "arguments": {"label": "tools"}}}],
+    [{"id": "d", "type": "function", "function": {"name": "look_it_up", "arguments": "{}"}}],
+    [{"id": "e", "type": "function", "function": {"name": None, "arguments": "{'label': 'tools'}"}}],
+    [
+        None,
+        {"id": "f"},
+        {"id": "g", "function": {"name": "get_evidence", "arguments": '{"label": 5, "kind": "worst"}'}},
+    ],
+]
+
+
+def test_whatever_tools_are_called_with_the_agent_is_told(tiny_student: Path) -> None:
+    def answer(call: int, _body: dict[str, Any]) -> Answer:
+        if call == len(BROKEN):
+            return openai_call("Samples", WRITTEN)
+        reply = openai_call("x", {})
+        assert isinstance(reply.content, dict)
+        reply.content["choices"][0]["message"]["tool_calls"] = BROKEN[call]
+        return reply
+
+    with openai_server.serve(answer) as server:
+        config = agent_config(tiny_student, **{"teacher.spec": "openai:m", "teacher.base_url": server.base_url})
+        result = distill(TRAIN, VALIDATION, config=config)
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == len(BROKEN) + 1
+    told = [message for message in server.requests[-1]["messages"] if message["role"] == "tool"]
+    assert len(told) == sum(call is not None for calls in BROKEN for call in calls)
+    calls = [call for message in server.requests[-1]["messages"] for call in message.get("tool_calls") or []]
+    assert [call["id"] for call in calls] == [message["tool_call_id"] for message in told]
+    assert sum("The arguments are no JSON object" in message["content"] for message in told) == 2
+    assert "look_it_up is not a valid tool" in told[5]["content"]
+
+
+def test_an_agent_without_a_message_is_asked_without_tools(tiny_student: Path) -> None:
+    nothing = openai_server.completion("")
+    assert isinstance(nothing.content, dict)
+    nothing.content["choices"] = []
+    answers = [nothing, openai_server.completion(FIRST)]
+    with openai_server.serve(lambda call, _body: answers[call]) as server:
+        config = agent_config(tiny_student, **{"teacher.spec": "openai:m", "teacher.base_url": server.base_url})
+        result = distill(TRAIN, VALIDATION, config=config)
+    assert result.training.steps[1].accepted == 2 and result.training.steps[1].num_requests == 2
+
+
 def test_over_bedrocks_protocol(tiny_student: Path, credentials: None) -> None:
     replies = [bedrock_server.converse("ok"), *(bedrock_server.tool_use(*step) for step in LOOKS_UP)]
     with bedrock_server.serve(lambda number, _body: replies[number]) as server:

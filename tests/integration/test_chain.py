@@ -123,6 +123,19 @@ def test_a_chain_by_itself_asks_a_call_once(tmp_path: Path) -> None:
         assert chain.invoke(values(), {"metadata": {"kd_step": 2}}) == second
 
 
+def test_prompt_and_schema_ask_for_one_number_of_samples() -> None:
+    with serve(lambda _call, _body: completion(FIRST)) as server:
+        server_of = {"teacher.spec": "openai:m", "teacher.base_url": server.base_url, "pgkd.pgkd_batch_size": 7}
+        with open_chain([*TOPICS], chain_config(**server_of)) as chain:
+            chain.invoke(values())
+            chain.invoke({name: value for name, value in values().items() if name != "num_samples"})
+            with pytest.raises(PromptError, match="num_samples is 0; expected a whole number"):
+                chain.invoke({**values(), "num_samples": 0})
+    for body, number in zip(server.requests, (2, 7), strict=True):
+        asked = body["messages"][-1]["content"]
+        assert f"Write exactly {number}," in asked and "32" not in asked
+
+
 def test_a_chain_by_itself_keeps_caps_and_says_what_is_missing() -> None:
     config = chain_config(**{"budget.max_calls": 1})
     with ScriptedChatModel([json.dumps({"samples": []})]) as model, open_chain([*TOPICS], config, model) as chain:

@@ -43,12 +43,14 @@ TASK = prepare_task(TRAIN, VALIDATION, ())
 
 SAMPLES = [
     {
-        "text": " ".join(FILLER[(number * step + 3 * number) % len(FILLER)] for step in range(1, 9)) + f" №{number}",
+        "text": " ".join(FILLER[(number + step * (1 + number % 5)) % len(FILLER)] for step in range(1, 9))
+        + f" №{number}",
         "label": list(TOPICS)[number % len(TOPICS)],
     }
     for number in range(ASKED)
 ]
 GOOD = json.dumps({"samples": SAMPLES}, ensure_ascii=False)
+MORE = [{"text": f"{sample['text']} once more", "label": sample["label"]} for sample in SAMPLES[:16]]
 LINES = "\n".join(json.dumps(sample, ensure_ascii=False) for sample in SAMPLES)
 HALVES = [json.dumps(SAMPLES[:16], ensure_ascii=False), json.dumps(SAMPLES[16:], ensure_ascii=False)]
 CUT = GOOD[: GOOD.index(SAMPLES[20]["text"]) + 5]
@@ -91,6 +93,35 @@ def refusing() -> Answer:
     assert isinstance(answer.content, dict)
     answer.content["choices"][0]["message"] |= {"content": None, "refusal": "I cannot help with that."}
     return answer
+
+
+def message_of(**fields: Any) -> Answer:
+    answer = openai_server.completion("")
+    assert isinstance(answer.content, dict)
+    answer.content["choices"][0]["message"] |= fields
+    return answer
+
+
+def instead(answer: Answer, **parts: Any) -> Answer:
+    """The answer with other parts; None leaves one out."""
+    assert isinstance(answer.content, dict)
+    content = {name: part for name, part in {**answer.content, **parts}.items() if part is not None}
+    return replace(answer, content=content)
+
+
+def choice_of(**parts: Any) -> Answer:
+    answer = openai_server.completion("")
+    assert isinstance(answer.content, dict)
+    return instead(answer, choices=[{**answer.content["choices"][0], **parts}])
+
+
+def blocks_of(*blocks: Any) -> Answer:
+    return instead(bedrock_server.converse(""), output={"message": {"role": "assistant", "content": [*blocks]}})
+
+
+def empty(name: str, openai: Answer, bedrock: Answer, sees: str = "") -> Fault:
+    """An answer without a text: counted, said, and asked again."""
+    return mended(name, openai, bedrock, f"no sample to read ({sees}")
 
 
 def failing(name: str, sees: str, openai: Answer, bedrock: Answer, requests: int = 1) -> Fault:
@@ -220,7 +251,55 @@ FAULTS = [
     ),
     said("a few short of what was asked", json.dumps({"samples": SAMPLES[:28]}), read=28, accepted=28),
     said("half of what was asked", json.dumps(SAMPLES[:16]), 2, "16 samples are missing", 16 + ASKED, ASKED),
-    said("empty", "", 2, "no sample to read"),
+    said("empty", "", 2, "no sample to read (there is no text, finish reason "),
+    empty("no choices", instead(openai_server.completion(""), choices=[]), blocks_of()),
+    empty("choices null", Answer(200, b'{"id": "1", "choices": null}'), blocks_of({})),
+    empty("a choice of nothing", instead(openai_server.completion(""), choices=[None]), blocks_of({"text": None})),
+    empty("no message", choice_of(message=None), instead(bedrock_server.converse(""), output={})),
+    empty("no output", choice_of(message={}), instead(bedrock_server.converse(""), output=None)),
+    empty("null", Answer(200, b"null"), Answer(200, b"null")),
+    empty("a list", Answer(200, b"[]"), Answer(200, b"[]")),
+    empty("nothing", Answer(200, b""), blocks_of(None)),
+    empty(
+        "finish reason error",
+        choice_of(finish_reason="error", error={"message": "upstream"}),
+        bedrock_server.converse("", "error"),
+    ),
+    empty(
+        "all in a field of reasoning",
+        message_of(content=None, reasoning_content=GOOD),
+        blocks_of({"reasoningContent": {"reasoningText": {"text": GOOD}}}),
+        "all that came is in the field 'reasoning_content', finish reason ",
+    ),
+    Fault(
+        "all of the length for reasoning",
+        [openai_server.completion("", "length")],
+        [bedrock_server.converse("", "max_tokens")],
+        3,
+        "0 tokens, was reached); try another model, or have it think less, or give it room with a larger teacher.max_",
+        error=TeacherOutputError,
+    ),
+    Fault(
+        "text in parts",
+        [message_of(content=[{"type": "text", "text": HALVES[0]}, {"text": HALVES[1]}, None])],
+        [blocks_of({"text": HALVES[0]}, {"text": HALVES[1]})],
+        1,
+        read=ASKED,
+        accepted=ASKED,
+    ),
+    Fault(
+        "no usage",
+        [instead(openai_server.completion(GOOD), usage=None)],
+        [instead(bedrock_server.converse(GOOD), usage=None)],
+        1,
+        read=ASKED,
+        accepted=ASKED,
+    ),
+    said("a draft before a closing tag", f'Draft: {{"text": "x", "label": "fruit"}}</think>{GOOD}'),
+    said("samples as text", json.dumps({"samples": json.dumps(SAMPLES)})),
+    said("one key more", json.dumps({"title": "Samples", "samples": SAMPLES})),
+    said("more than was asked", json.dumps(SAMPLES + MORE), read=48, accepted=48),
+    said("decorated labels", json.dumps([{**one, "label": f"**{one['label']}**."} for one in SAMPLES])),
     said("another schema", '{"rows": [{"id": 1, "value": "x"}]}', 2, "no sample to read"),
     said("no JSON", "Sure! Which classes do you mean?", 2, "no sample to read"),
     said("prose around it", f"Sure, here are {{some}} samples:\n{GOOD}\nGood luck with [training]!"),
@@ -294,7 +373,7 @@ def request_of(config: PGKDConfig, kd_step: int = 1) -> TeacherRequest:
 
 def accepted(reply: TeacherReply, config: PGKDConfig) -> int:
     screened = Guardrails(config.guardrails, TASK.taxonomy).screen(reply.samples, History.of(TRAIN), reply.shown_texts)
-    written = {(sample["text"], sample["label"]) for sample in SAMPLES}
+    written = {(sample["text"], sample["label"]) for sample in (*SAMPLES, *MORE)}
     assert all((item.text, item.label) in written for item in screened.accepted)
     return len(screened.accepted)
 

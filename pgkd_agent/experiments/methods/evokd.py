@@ -18,7 +18,7 @@ from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.rows import take_shots
 from pgkd_agent.experiments.methods.setting import Outcome, Setting, batches, on_test, unselected_student
 from pgkd_agent.loop.evidence import score_rows
-from pgkd_agent.loop.guardrails import Guardrails, class_cap
+from pgkd_agent.loop.guardrails import Guardrails, LabelResolver
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.calls.budget import Budget
@@ -87,8 +87,8 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
     student = unselected_student(setting, options.passes)
     student.restore(before.snapshot())
     newest, seen = rows, student.predict(texts_of(rows))
-    held_out, most = texts_of((*task.validation, *task.test)), class_cap(config.pgkd.pgkd_batch_size)
-    screener = Guardrails(config.guardrails, task.taxonomy, held_out, max_per_class=most)
+    held_out, most = texts_of((*task.validation, *task.test)), config.pgkd.pgkd_batch_size
+    screener = Guardrails(config.guardrails, task.taxonomy, held_out, most=most)
     longest = reply_tokens(own_prompts("evokd_writing")[0], task.train, config.teacher, PER_CALL)
     budget = Budget(config.budget, load_prices(config.teacher.prices), cache_counts=True)
     log = setting.folder / "calls.sqlite"
@@ -180,10 +180,13 @@ class _AnalysingTeacher:
         }
         form = self._model.sample_form(label_names(self._task.taxonomy), size)
         reply = self._ask(kd_step, index, "evokd_writing", values, form)
-        return [sample.text for sample in parse_samples(reply.text).samples[:size]]
+        return [
+            sample.text
+            for sample in parse_samples(reply.text, resolve=LabelResolver(self._task.taxonomy)).samples[:size]
+        ]
 
     def _analysis(self, kd_step: int, scored: Sequence[EvidenceItem]) -> str:
-        from pgkd_agent.teacher.prompting.parsing import without_thinking
+        from pgkd_agent.teacher.prompting.json_reading import without_thinking
 
         drawn = rng(self._config.seed, kd_step, "evokd/analysis")
 

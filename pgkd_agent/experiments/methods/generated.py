@@ -159,7 +159,8 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     task, config = setting.task, setting.config
     per_request = math.ceil(per_class / math.ceil(per_class / config.teacher.samples_per_request))
     number = math.ceil(per_class / per_request) * per_request * len(task.taxonomy)
-    screener: Screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *task.test)))
+    held_out = texts_of((*task.validation, *task.test))
+    screener: Screener = Guardrails(config.guardrails, task.taxonomy, held_out, most=number)
     request = _request(setting, 1, number, task.taxonomy, ())
     with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
         reply = teacher.write(request)

@@ -66,7 +66,7 @@ def _teaching(result: PromptResult) -> list[str]:
         _number(done.evenness, ".2f"),
         _number(done.aim, "+.2f"),
         _percent(result.agreement),
-        f"{done.input_tokens:,} / {done.output_tokens:,}",
+        "not known" if done.input_tokens is None else f"{done.input_tokens:,} / {done.output_tokens:,}",
         cost_text(done.cost),
         _number(done.seconds / done.requests if done.requests else None, ".1f"),
     ]

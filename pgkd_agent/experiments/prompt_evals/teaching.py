@@ -14,12 +14,13 @@ from rapidfuzz import fuzz, process
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
+from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.summary import RunResult
 from pgkd_agent.teacher.prompting.parsing import parse_samples
 from pgkd_agent.teacher.prompting.planning import shrunk_f1
 from pgkd_agent.text import normalize
-from pgkd_agent.types import ClassMetrics
+from pgkd_agent.types import ClassMetrics, Label
 
 INVALID = ("label", "empty", "length")
 """Rules about a sample by itself."""
@@ -53,8 +54,8 @@ class Teaching:
     accepted: int
     rejected: Mapping[str, int]
     requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost: float | None
     seconds: float
     novelty: float | None
@@ -90,13 +91,13 @@ def read_teaching(run: Path) -> Teaching:
     except (OSError, ValueError, KeyError, TypeError, IndexError, ValidationError) as error:
         raise StorageError(f"{run} holds no finished run: {type(error).__name__}: {error}") from error
     samples, used = result.samples, result.teacher
-    replies = _replies(run)
+    replies, resolve = _replies(run), LabelResolver([Label(row.label) for row in classes])
     history = read_lines(run / "history.jsonl")
     accepted = [row for row in history if row["kd_step"] > 0]
     return Teaching(
         **asdict(samples),
         replies=len(replies),
-        readable_replies=sum(bool(parse_samples(reply).samples) for reply in replies),
+        readable_replies=sum(bool(parse_samples(reply, resolve=resolve).samples) for reply in replies),
         valid=samples.parsed - sum(samples.rejected.get(rule, 0) for rule in INVALID),
         requests=used.requests,
         input_tokens=used.input_tokens,

@@ -62,12 +62,13 @@ REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_interven
 
 @dataclass(frozen=True, slots=True)
 class RawReply:
-    """What came back, as it came."""
+    """What came back, as it came; `note` says what came instead of a text, where there is none."""
 
     text: str
     finish_reason: str
     usage: TokenUsage
     seconds: float
+    note: str = ""
 
     @property
     def is_cut_off(self) -> bool:
@@ -138,7 +139,7 @@ class CallLog:
             outcome: `ANSWERED`, or the kind of failure.
             charged: What counts against the caps.
         """
-        fields = {"outcome": outcome, "error": error, **_charge(charged), **(_fields(reply) if reply else {})}
+        fields = {"outcome": outcome, "error": error, **(_fields(reply) if reply else {}), **_charge(charged)}
         marks = ", ".join(f"{name} = :{name}" for name in fields)
         with self._session() as connection:
             connection.execute(f"UPDATE calls SET {marks} WHERE id = :id", {**fields, "id": row})
@@ -149,12 +150,15 @@ class CallLog:
 
     def find(self, key: str) -> RawReply | None:
         """The reply to the call with this key, or None where there is none."""
-        columns = "reply, finish_reason, input_tokens, output_tokens, seconds"
+        columns = "reply, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, error"
         row = self._newest(f"SELECT {columns} FROM calls WHERE key = ? AND outcome IN (?, ?)", key, ANSWERED, FOUND)
         if row is None:
             return None
-        text, finish_reason, input_tokens, output_tokens, seconds = row
-        return RawReply(text, finish_reason, TokenUsage(input_tokens, output_tokens), seconds)
+        text, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, note = row
+        usage = TokenUsage(input_tokens, output_tokens)
+        if usage == TokenUsage() and (charged_input or charged_output):
+            usage = TokenUsage(charged_input, charged_output, 1)
+        return RawReply(text, finish_reason, usage, seconds, note)
 
     def find_failure(self, key: str) -> tuple[str, str] | None:
         """How the last try of a call ended that brought no reply: kind and error; None where it was not made."""
@@ -260,9 +264,13 @@ def _charge(usage: TokenUsage) -> dict[str, int]:
 
 
 def _fields(reply: RawReply) -> dict[str, Any]:
+    """Tokens as the provider reported them; an estimate is in the charge alone."""
+    reported = TokenUsage() if reply.usage.estimated_calls else reply.usage
     return {
         "reply": reply.text,
         "finish_reason": reply.finish_reason,
-        **asdict(reply.usage),
+        "input_tokens": reported.input_tokens,
+        "output_tokens": reported.output_tokens,
         "seconds": reply.seconds,
+        "error": reply.note,
     }

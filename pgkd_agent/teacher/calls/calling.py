@@ -30,6 +30,7 @@ from pgkd_agent.teacher.calls.failures import (
     classify,
     is_timeout,
     may_be_billed,
+    redacted,
     retry_after,
     unavailable,
 )
@@ -37,8 +38,8 @@ from pgkd_agent.teacher.calls.pacing import Pace
 from pgkd_agent.teacher.calls.question import CHECK, Question, Settings
 from pgkd_agent.teacher.calls.replies import Replies
 from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS, call_with_retries, is_worth_another_try
-from pgkd_agent.teacher.prompting.tokens import most_tokens
-from pgkd_agent.teacher.providers.dialect import finish_reason, longest_reply, token_usage
+from pgkd_agent.teacher.prompting.tokens import estimate_tokens, most_tokens
+from pgkd_agent.teacher.providers.dialect import emptiness, finish_reason, longest_reply, reply_text, token_usage
 from pgkd_agent.teacher.providers.factory import with_short_replies
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher
 from pgkd_agent.text import well_formed
@@ -152,9 +153,9 @@ class Caller:
         most = self._most(meant)
         with self._budget.reserved(self.chat.model_id, most) as settle:
             row = log.begin(key, meant, most)
-            charged = most if shared.usage == TokenUsage() else shared.usage
-            settle(charged)
-            log.end(row, ANSWERED, charged, shared)
+            shared = replace(shared, usage=_known(shared.usage, meant, shared.text, most))
+            settle(shared.usage)
+            log.end(row, ANSWERED, shared.usage, shared)
         return shared
 
     def _persist(self, key: str, question: Question, wanted: Settings) -> tuple[Call, RawReply]:
@@ -202,7 +203,8 @@ class Caller:
     def _try(self, key: str, call: Call, question: Question, settings: Settings) -> RawReply:
         """One try, under budget and pace; on disk before it is sent, and again when it has ended.
 
-        Where the call may have been billed and no usage is known, it counts with the most that it could take.
+        A call that failed and may have been billed counts with the most that it could take; one that was answered
+        without usage, with an estimate.
         """
         most, log = self._most(call), self._replies.log
         with self._budget.reserved(self.chat.model_id, most) as settle:
@@ -216,19 +218,19 @@ class Caller:
             failure: Exception | None = None
             try:
                 model = self.chat.dialect.bind(self.chat.model, settings)
-                seconds = min(self.settings.timeout, self._budget.seconds_left)
+                most_seconds = min(self.settings.timeout, self._budget.seconds_left)
                 if self.chat.is_embedded:  # it computes until its client hangs up, and its end is waited for
-                    model = model.bind(timeout=seconds)
-                answer = within(seconds, lambda: _unseen(lambda: question.send(model, settings)))
-                text, usage = well_formed(question.text_of(answer)), token_usage(answer)
-                reply = RawReply(text, finish_reason(answer), usage, time.perf_counter() - started)
-                charged = most if reply.usage == TokenUsage() else reply.usage
+                    model = model.bind(timeout=most_seconds)
+                answer = within(most_seconds, lambda: _unseen(lambda: question.send(model, settings)))
+                seconds, text = time.perf_counter() - started, well_formed(question.text_of(answer))
+                charged = _known(token_usage(answer), call, reply_text(answer), most)
+                reply = RawReply(text, finish_reason(answer), charged, seconds, emptiness(answer))
             except Exception as error:
                 failure = error
                 charged = most if may_be_billed(error) else TokenUsage()
-                reply = RawReply("", "content_filter", TokenUsage(), time.perf_counter() - started)
+                reply = _reply_of(error, charged, time.perf_counter() - started)
             settle(charged)
-            if failure is not None and classify(failure) is not Kind.REFUSED:
+            if failure is not None and classify(failure) not in (Kind.REFUSED, Kind.EMPTY):
                 log.end(row, classify(failure).name, charged, error=str(self._unavailable(failure)))
                 raise failure
             log.end(row, ANSWERED, charged, reply)
@@ -250,6 +252,23 @@ class Caller:
     def _most(self, call: Call) -> TokenUsage:
         """Upper bounds for a call: a token is a byte at least. Where replies have no limit, tokens have no cap."""
         return TokenUsage(most_tokens(_sent(call)) + OVERHEAD_TOKENS, longest_reply(self.chat.model) or 0)
+
+
+def _known(reported: TokenUsage, call: Call, text: str, most: TokenUsage) -> TokenUsage:
+    """What a call took; estimated where its provider does not say so, in full where there is nothing to go by."""
+    if reported.input_tokens and (reported.output_tokens or not text):
+        return reported
+    tokens_in = reported.input_tokens or estimate_tokens(_sent(call))
+    tokens_out = reported.output_tokens or estimate_tokens(text) or most.output_tokens
+    return TokenUsage(tokens_in, tokens_out, 1)
+
+
+def _reply_of(error: Exception, charged: TokenUsage, seconds: float) -> RawReply:
+    """The reply that an error stands for: a filter that stood in for the model, or an answer without a message."""
+    if classify(error) is not Kind.EMPTY:
+        return RawReply("", "content_filter", TokenUsage(), seconds)
+    note = f"{type(error).__name__}: {redacted((str(error).splitlines() or [''])[0])[:200]}"
+    return RawReply("", "", replace(charged, estimated_calls=1), seconds, note)
 
 
 def _sent(call: Call) -> str:

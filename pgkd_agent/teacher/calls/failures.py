@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError
+from pydantic import ValidationError
 
 from pgkd_agent.config import provider_of
 from pgkd_agent.errors import TeacherContextError, TeacherRejectedError, TeacherUnavailableError
@@ -28,6 +29,8 @@ SURVIVABLE: dict[Kind, type[TeacherUnavailableError]] = {
 }
 """Failures that a run can go on after, with a shorter prompt or without tools; each with its error."""
 
+_TEXT_FOR_AN_ANSWER = re.compile(r"^'str' object (has no|does not|is not|cannot)|^string indices must be")
+"""What Python says where a client takes a page of HTML for an answer."""
 _BROKE_OFF = -1
 """Status that Ollama's client gives an error in the middle of a reply."""
 _STATUSES: Mapping[Kind, Collection[int]] = {
@@ -40,8 +43,8 @@ _STATUSES: Mapping[Kind, Collection[int]] = {
 _CLASSES: Mapping[Kind, tuple[type[BaseException], ...]] = {
     Kind.CONTEXT: (ContextOverflowError,),
     Kind.PASSING: (ConnectionError, TimeoutError),
-    # What clients raise that take any answer with status 200 for one of the API.
-    Kind.NOT_API: (json.JSONDecodeError, AttributeError, TypeError, LookupError),
+    # What clients raise that take any answer with status 200 for one with a message in it.
+    Kind.EMPTY: (json.JSONDecodeError, AttributeError, TypeError, LookupError, ValidationError),
 }
 _PASSING_TYPES = re.compile(r"(Timeout|(Connect|Connection|Timeout|Protocol|Read|Write|Close|Proxy|SSL)Error)$")
 """Names of classes: HTTP clients share no base class."""
@@ -63,17 +66,25 @@ def classify(error: BaseException) -> Kind:
     said = f"{name} {code} {error}"
     behind = _said(error)
     for kind in Kind:
-        if kind is Kind.NOT_API and (status is not None or code is not None):
+        if kind in (Kind.NOT_API, Kind.EMPTY) and (status is not None or code is not None):
             continue
         if (
             status in _STATUSES.get(kind, ())
             or isinstance(error, _CLASSES.get(kind, ()))
             or (kind is Kind.PASSING and _PASSING_TYPES.search(name))
             or (kind is Kind.NOT_SET_UP and status is None and re.search(NOT_SET_UP, behind))
+            or (kind is Kind.NOT_API and _is_of_a_page(error))
             or any(re.search(provider.errors[kind], said) for provider in registered() if kind in provider.errors)
         ):
             return kind
     return Kind.REJECTED
+
+
+def _is_of_a_page(error: BaseException) -> bool:
+    """Whether a client took a page of HTML for an answer."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.doc.lstrip().startswith("<")
+    return isinstance(error, AttributeError | TypeError) and _TEXT_FOR_AN_ANSWER.search(str(error)) is not None
 
 
 def may_be_billed(error: BaseException) -> bool:
@@ -128,6 +139,7 @@ def unavailable(error: BaseException, spec: str, server: str = "") -> TeacherUna
         Kind.NO_MODEL: "check the model's name, that the account and region have it, and the server's address",
         Kind.REFUSED: "look at the texts that are shown to it",
         Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
+        Kind.EMPTY: "ask again, or try another model",
         Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4) or take a model with a larger "
         "context (of a local one: --set teacher.context_tokens=8192)",
         Kind.REJECTED: "check the model's name and the settings it is called with",

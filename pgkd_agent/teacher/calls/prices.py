@@ -40,11 +40,11 @@ class PriceTable(_Record):
     """By teacher as it is named in the settings, e.g. `openai:gpt-4o-mini`."""
 
     def cost(self, teacher: str, usage: TokenUsage) -> float | None:
-        """What the tokens cost; None where the price is not known. A `local:` teacher asks for nothing."""
+        """What the tokens cost; None where price or tokens are not known. A `local:` teacher asks for nothing."""
         if teacher.startswith("local:"):
             return 0.0
         price = self.models.get(teacher)
-        if price is None:
+        if price is None or not usage.is_known:
             return None
         return (usage.input_tokens * price.input_per_million + usage.output_tokens * price.output_per_million) / 1e6
 

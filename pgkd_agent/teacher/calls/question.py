@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict
@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgkd_agent.teacher.calls.call_log import Call, RawReply
-from pgkd_agent.teacher.providers.dialect import finish_reason, reply_text, token_usage
+from pgkd_agent.teacher.providers.dialect import finish_reason, reply_text, token_usage, with_whole_calls
 from pgkd_agent.types import TokenUsage
 
 ReadT = TypeVar("ReadT")
@@ -71,7 +71,7 @@ class Question:
 
     def send(self, model: Runnable[Any, AIMessage], settings: Settings) -> AIMessage:
         """Ask a model to which the settings are bound."""
-        return model.bind(**self.tools).invoke(self._messages_with(settings))
+        return with_whole_calls(model.bind(**self.tools).invoke(self._messages_with(settings)))
 
     def text_of(self, answer: AIMessage) -> str:
         """What of the answer goes into the log: of one to an agent all, since its tool calls count."""
@@ -84,8 +84,10 @@ class Question:
         else:
             message = AIMessage(reply.text)
         message.response_metadata |= {"model_name": model_id, "finish_reason": reply.finish_reason}
-        message.response_metadata["seconds"] = reply.seconds
+        message.response_metadata |= {"seconds": reply.seconds, "note": reply.note}
         message.usage_metadata = _usage(reply.usage)
+        if message.usage_metadata is None:
+            message.response_metadata["estimated_usage"] = astuple(reply.usage)
         return message
 
     def _messages_with(self, settings: Settings) -> Sequence[BaseMessage]:
@@ -109,8 +111,9 @@ class Question:
 def reply_of(answer: BaseMessage) -> RawReply:
     """What a `GatedChatModel` answered, as it is in the log."""
     assert isinstance(answer, AIMessage)  # LangChain's type is the wider one
-    seconds = answer.response_metadata.get("seconds", 0.0)
-    return RawReply(str(answer.text), finish_reason(answer), token_usage(answer), seconds)
+    said = answer.response_metadata
+    usage = TokenUsage(*said["estimated_usage"]) if "estimated_usage" in said else token_usage(answer)
+    return RawReply(str(answer.text), finish_reason(answer), usage, said.get("seconds", 0.0), said.get("note", ""))
 
 
 class ReplyParser(BaseGenerationOutputParser[ReadT]):
@@ -130,7 +133,7 @@ class ReplyParser(BaseGenerationOutputParser[ReadT]):
 
 
 def _usage(usage: TokenUsage) -> UsageMetadata | None:
-    if usage == TokenUsage():  # not known, or another run paid
+    if usage == TokenUsage() or usage.estimated_calls:  # another run paid, or the provider does not say
         return None
     total = usage.input_tokens + usage.output_tokens
     return UsageMetadata(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=total)

@@ -4,6 +4,7 @@ import os
 
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import TeacherUnavailableError
+from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.openai import CAPABILITIES, one_try
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Kind, Provider
 
@@ -16,7 +17,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     missing += [name for name in ("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION") if not os.environ.get(name)]
     if missing:
         raise TeacherUnavailableError(f"teacher {settings.spec}: set {', '.join(missing)}")
-    model = AzureChatOpenAI(azure_deployment=name, azure_endpoint=endpoint, **one_try(settings, max_tokens))
+    model = mending(AzureChatOpenAI)(azure_deployment=name, azure_endpoint=endpoint, **one_try(settings, max_tokens))
     return ChatTeacher(model, settings.spec)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import os
+from typing import Any
+from uuid import uuid4
 
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import TeacherUnavailableError
@@ -36,7 +38,24 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         max_retries=0,
         endpoint_url=settings.base_url,
     )
+    model.client.meta.events.register("after-call.bedrock-runtime.Converse", _mend)
     return ChatTeacher(model, settings.spec)
+
+
+def _mend(parsed: dict[str, Any], **_: Any) -> None:
+    """An answer of the API without a message has an empty one, and every call of a tool an id and arguments."""
+    if not {"output", "stopReason", "usage", "metrics"} & parsed.keys():
+        return
+    output = parsed.get("output")
+    message = output.get("message") if isinstance(output, dict) else None
+    content = (message.get("content") if isinstance(message, dict) else None) or []
+    blocks = [block for block in content if isinstance(block, dict)]
+    for call in (block["toolUse"] for block in blocks if isinstance(block.get("toolUse"), dict)):
+        call["toolUseId"] = str(call.get("toolUseId") or f"tooluse_{uuid4().hex[:12]}")
+        call["name"] = str(call.get("name") or "unnamed")
+        call["input"] = call["input"] if isinstance(call.get("input"), dict) else {}
+    parsed["output"] = {"message": {"role": "assistant", "content": blocks}}
+    parsed["usage"] = parsed.get("usage") or {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
 
 
 PROVIDER = Provider(
@@ -54,6 +73,7 @@ PROVIDER = Provider(
         Kind.PASSING: "(Throttling|ModelNotReady|ServiceUnavailable)Exception"
         "|(ConnectionClosed|HTTPClient|ResponseStreaming)Error",
         Kind.NOT_API: "No 'output' key found",  # LangChain's
+        Kind.EMPTY: "ResponseParserError",  # botocore's: a part without anything in it
     },
     unsent=f"ParamValidationError|(Endpoint|Proxy)ConnectionError|{_NO_CREDENTIALS}",
 )

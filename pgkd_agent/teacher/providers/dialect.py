@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
@@ -51,6 +52,8 @@ REPLY_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "ma
 """Where LangChain's models keep the length of a reply."""
 
 ANSWER_TOOL = "answer"
+_REASONING = {"reasoning_content", "reasoning", "thinking", "redacted_thinking"}
+"""Where LangChain's models keep what a model said to itself."""
 
 _SIGNS = {
     "temperature": r"(?i)temperature",
@@ -202,5 +205,26 @@ def finish_reason(answer: AIMessage) -> str:
 
 
 def token_usage(answer: AIMessage) -> TokenUsage:
+    """As the provider reports it; 0 where it does not."""
     usage = answer.usage_metadata
     return TokenUsage(usage["input_tokens"], usage["output_tokens"]) if usage else TokenUsage()
+
+
+def with_whole_calls(answer: AIMessage) -> AIMessage:
+    """Every call of a tool has an id: what answers it is told by that."""
+    for call in (*answer.tool_calls, *answer.invalid_tool_calls):
+        call["id"] = call["id"] or f"call_{uuid4().hex[:12]}"
+    return answer
+
+
+def emptiness(answer: AIMessage) -> str:
+    """What came instead of a text, as the provider put it; empty where there is one."""
+    if reply_text(answer).strip():
+        return ""
+    blocks = answer.content if isinstance(answer.content, list) else []
+    kinds = {str(block.get("type")) for block in blocks if isinstance(block, dict)}
+    fields = sorted((kinds | answer.additional_kwargs.keys()) & _REASONING)
+    said = f"all that came is in the field '{fields[0]}'" if fields else "there is no text"
+    reason = finish_reason(answer)
+    said = answer.response_metadata.get("note") or said
+    return f"{said}, finish reason {reason!r}" if reason else str(said)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pgkd_agent import embedded
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.connection import THIS_MACHINE
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.openai import one_try
@@ -38,7 +39,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         serve(path, settings.context_tokens, settings.threads, settings.max_concurrency or 1)
     )
     return ChatTeacher(
-        ChatOpenAI(model=path.stem, base_url=base_url, api_key="local", **one_try(settings, max_tokens)),
+        mending(ChatOpenAI)(model=path.stem, base_url=base_url, api_key="local", **one_try(settings, max_tokens)),
         settings.spec,
         server=f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}",
         close=server.close,

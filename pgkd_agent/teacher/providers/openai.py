@@ -8,6 +8,7 @@ from typing import Any
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.calls.failures import classify
+from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.connection import check_address
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher, Kind, Provider
@@ -25,7 +26,9 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise TeacherUnavailableError(
             f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
         )
-    model = ChatOpenAI(model=name, base_url=base_url or None, api_key=key or "none", **one_try(settings, max_tokens))
+    model = mending(ChatOpenAI)(
+        model=name, base_url=base_url or None, api_key=key or "none", **one_try(settings, max_tokens)
+    )
     return ChatTeacher(model, settings.spec, check_free=partial(_is_listed, model, settings.spec))
 
 
@@ -85,6 +88,7 @@ PROVIDER = Provider(
         Kind.NO_MODEL: "model_not_found",
         Kind.CONTEXT: "context_length_exceeded|maximum context length",  # the second is vLLM's too
         Kind.REFUSED: "content_filter|content_policy_violation|OpenAIRefusalError|ContentFilterFinishReasonError",
-        Kind.NOT_API: "Unexpected response type",  # LangChain's
+        Kind.NOT_API: "Unexpected response type|missing 'choices' key",  # LangChain's
+        Kind.EMPTY: "null value for 'choices'",  # LangChain's
     },
 )

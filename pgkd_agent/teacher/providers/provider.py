@@ -27,6 +27,7 @@ class Kind(StrEnum):
     NOT_SET_UP = "no connection as things are set up"
     PASSING = "rate limit, time-out, connection or server error"  # tried again after a wait (`calls.retrying`)
     NOT_API = "not an answer of the provider's API"
+    EMPTY = "an answer without a message"  # an empty reply: counted, and asked again (`teacher.chain`)
     REJECTED = "request rejected"  # the setting that it names is dropped and the call repeated (`providers.dialect`)
 
 

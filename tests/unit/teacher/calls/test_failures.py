@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -149,7 +150,11 @@ def test_a_status_is_found_where_a_client_keeps_it(make: Callable[[int], Excepti
         (ValueError({"code": 429, "message": "rate-limited upstream"}), Kind.PASSING, False),  # a gateway's, status 200
         (ValueError({"code": 401, "message": "no"}), Kind.AUTH, False),
         (wrapped(OnResponse(200)), Kind.REJECTED, True),
-        (IndexError("list index out of range"), Kind.NOT_API, True),
+        (IndexError("list index out of range"), Kind.EMPTY, True),
+        (TypeError("'NoneType' object is not subscriptable"), Kind.EMPTY, True),
+        (TypeError("'str' object is not a mapping"), Kind.NOT_API, True),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), Kind.NOT_API, True),
+        (json.JSONDecodeError("Expecting value", "", 0), Kind.EMPTY, True),
         (PartialCredentialsError(provider="env", cred_var="x"), Kind.AUTH, False),
         (Http(400, "API key not valid. Please pass a valid API key."), Kind.AUTH, False),
         (Http(400, "The input token count (9) exceeds the maximum number of tokens allowed (8)."), Kind.CONTEXT, False),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 
 import pytest
@@ -58,6 +59,87 @@ def test_what_models_wrap_around_samples(raw: str) -> None:
     assert pairs(raw) == BOTH
 
 
+IN_WORDS = json.dumps([json.loads(ONE), json.loads(TWO)])
+LETTERS = LabelResolver([Label("a"), Label("b")])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        json.dumps({"samples": IN_WORDS}),  # as text
+        json.dumps({"samples": [ONE, TWO]}),
+        json.dumps(json.dumps({"samples": json.loads(IN_WORDS)})),
+        f'{{"title": "Of both classes", "samples": {IN_WORDS}}}',
+        f'{{"title": "Of a", "label": "a", "samples": [{{"text": "one"}}, {TWO}]}}',
+        f'{{"count": 2, "meta": {{"model": "m"}}, "samples": {IN_WORDS}}}',
+        '{"a": ["one"], "B": ["two"]}',
+        '{"samples": {"a": [{"text": "one"}], "b": "two"}}',
+        '{"text": ["one", "two"], "label": ["a", "b"]}',
+        '{"samples": {"texts": ["one", "two"], "labels": ["a", "b"]}}',
+        f'{{"1": {ONE}, "2": {TWO}}}',
+        f"[{ONE}, {TWO},]",
+        f"[{ONE}, // the first\n {TWO}, /* that is all */ # really\n]",
+        "[{'text': 'one', 'label': 'a', 'checked': True}, {'text': 'two', 'label': 'b', 'note': None}]",
+        "[{“text”: “one”, “label”: “a”}, {text: 'two', label: 'b'}]",
+        f"```python\nsamples = [{ONE}]\n```\n```json\n{TWO}\n```",
+    ],
+)
+def test_other_forms_of_the_same_samples(raw: str) -> None:
+    parsed = parse_samples(raw, resolve=LETTERS)
+    assert [(sample.text, sample.label) for sample in parsed.samples] == BOTH and parsed.num_malformed == 0
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"samples": ["one", "two"]}', '["one", "two"]', '{"label": "a", "texts": ["one", "two"]}']
+)
+def test_texts_alone_are_of_the_class_that_was_asked_about(raw: str) -> None:
+    assert pairs(raw, default="a") == [("one", "a"), ("two", "a")]
+    assert parse_samples('["one", "two"]').num_malformed == 2
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (r'{"text": "it\'s one", "label": "a"}', "it's one"),
+        (r'{"text": "C:\dir, \$5 and snake\_case", "label": "a"}', r"C:\dir, $5 and snake_case"),
+        ('{"text": "he said "hi" to us", "label": "a"}', None),  # could end in several places
+        ('{"text": "one", "label": "a"', None),
+        ('{"text": NaN, "label": "a"}', None),
+        ('{"text": "one", "label": {"a": 1}}', None),
+        ("NaN", None),
+    ],
+)
+def test_what_is_broken_is_mended_where_it_has_one_meaning_and_else_counted(broken: str, text: str | None) -> None:
+    parsed = parse_samples(f"[{TWO}, {broken}, {TWO}]")
+    assert [sample.text for sample in parsed.samples] == ["two", *([text] if text else []), "two"]
+    assert parsed.num_malformed == (0 if text else 1)
+
+
+@pytest.mark.parametrize("cut", ['{"te', '{"text": "tw', '{"text": "two", "lab'])
+def test_a_sample_that_was_cut_is_counted(cut: str) -> None:
+    parsed = parse_samples(f'{{"samples": [{ONE}, {cut}')
+    assert [sample.text for sample in parsed.samples] == ["one"] and parsed.num_malformed == 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        f"draft {TWO}</think>{ONE}",
+        f"<thinking>{TWO}</thinking>{ONE}",
+        f"<think>{TWO}</think> no, better {TWO} </reasoning>\n{ONE}",
+        f"First a draft.\n<reasoning>{TWO}</reasoning>{ONE}<think>{TWO}",
+    ],
+)
+def test_only_what_follows_the_last_thought_counts(raw: str) -> None:
+    assert pairs(raw) == BOTH[:1]
+
+
+def test_a_tag_within_a_text_ends_no_thought() -> None:
+    assert pairs(f'[{ONE}, {{"text": "a </think> b", "label": "a"}}]') == [*BOTH[:1], ("a </think> b", "a")]
+    assert pairs(f'[{ONE}, {{"text": "a </think> b') == BOTH[:1]
+    assert pairs(f"draft {TWO}</think>") == []
+
+
 def test_an_unfinished_thought_is_no_answer() -> None:
     assert pairs(f"<think>I could write {ONE}") == []
     assert pairs(f"<think>{ONE}</think>\n<think></think>{TWO}") == pairs(TWO)
@@ -82,7 +164,19 @@ def test_a_missing_label_is_that_of_the_request() -> None:
     assert pairs('[{"text": "one"}]', default="a") == [("one", "a")]
 
 
-@pytest.mark.parametrize("raw", ["", "I cannot do that.", "null", "[" * 100_000, '{"a":' * 50_000])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "I cannot do that.",
+        "null",
+        "[" * 99_999,
+        '{"a":' * 50_000,
+        "{ " * 50_000,
+        "{'a" * 50_000,
+        "[" * 990 + "]" * 990,
+    ],
+)
 def test_nothing_readable_is_nothing_and_soon(raw: str) -> None:
     started = time.perf_counter()
     assert pairs(raw) == []
@@ -134,12 +228,16 @@ def test_of_every_byte_prefix_of_a_long_reply_only_whole_samples_are_kept() -> N
 
 
 def decoded_strings(raw: str) -> set[str]:
-    """All that a JSON decoder can read as a string, wherever in the reply it begins."""
+    """All that a JSON decoder can read as a string, wherever in the reply it begins, backslashes left out.
+
+    A backslash that begins no escape of JSON counts as one.
+    """
     found = set()
+    raw = re.sub(r"\\(.)", lambda pair: pair[0] if pair[1] in '"\\/bfnrtu' else f"\\{pair[0]}", raw, flags=re.DOTALL)
     for start, letter in enumerate(raw):
         if letter == '"':
             with contextlib.suppress(ValueError):
-                found.add(json.decoder.scanstring(raw, start + 1, False)[0])
+                found.add(json.decoder.scanstring(raw, start + 1, False)[0].replace("\\", ""))
     return found
 
 
@@ -172,7 +270,8 @@ def mutated_replies(draw: st.DrawFn) -> str:
 def test_whatever_became_of_a_reply_nothing_is_made_up(raw: str) -> None:
     parsed = parse_samples(raw)
     strings = decoded_strings(raw)
-    assert all(sample.text in strings and sample.label in strings for sample in parsed.samples)
+    read = [value.replace("\\", "") for sample in parsed.samples for value in (sample.text, sample.label)]
+    assert all(value in strings for value in read)
     screened = RAILS.screen([GeneratedSample(s.text, s.label) for s in parsed.samples], History(()), frozenset())
     assert {item.label for item in screened.accepted} <= {"l0", "l1", "l2"}
     assert len(screened.accepted) + len(screened.rejected) == len(parsed.samples)
