@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -63,7 +65,15 @@ def latency_cost(
     drawn = _drawn(file, rows, settings)
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
     console = terminal.notes()
-    with console.status("measuring") as status:
+
+    def show(answered: int, _unresolved: int) -> None:
+        what = f"asking {teacher}: {answered} of {rows}"
+        status.update(what)
+        log.goes_on(what)
+
+    log = terminal.Log(console)
+    log.begins("measuring")
+    with going_on(partial(going_on_with, answers)), console.status("measuring") as status:
         result = measure_latency_cost(
             model,
             drawn,
@@ -71,7 +81,7 @@ def latency_cost(
             answers,
             MachinePrices(machine_usd_per_hour, gpu_usd_per_hour),
             StudentOptions(**vars(engine), repeats=repeats),
-            lambda answered, _unresolved: status.update(f"asking {teacher}: {answered} of {rows}"),
+            show,
             lambda estimate: terminal.say(console, f"estimate: {estimate}"),
         )
     typer.echo(json.dumps(result.as_json(), ensure_ascii=False) if as_json else "\n".join(_lines(result)))

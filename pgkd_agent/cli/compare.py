@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
 
@@ -60,7 +61,8 @@ def compare(
     plan = narrowed(read_comparison(file, baseline), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
-    grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)
+    with going_on(lambda: SAME_COMMAND):
+        grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)
     text = to_markdown(plan, grid)
     contents = {
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",

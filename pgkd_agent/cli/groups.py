@@ -48,6 +48,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
+def options_of(group: type[Group]) -> dict[str, str]:
+    """Option as people write it, such as `--max-calls`, by the dotted key of its setting; those that have one."""
+    return {
+        each.metadata["key"]: (each.metadata["option"].param_decls or [f"--{each.name.replace('_', '-')}"])[0]
+        for each in fields(group)  # type: ignore[arg-type]
+        if each.metadata["key"]
+    }
+
+
 def _is_group(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Group)
 

@@ -10,6 +10,7 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.stopping import ignore_signals
 from pgkd_agent.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -65,6 +66,7 @@ def serve(
         limit_concurrency=max_connections + 1,  # uvicorn counts the one that asks
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    ignore_signals()
     uvicorn.Server(settings).run([listener])
 
 

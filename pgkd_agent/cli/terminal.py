@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -10,7 +11,11 @@ from rich.logging import RichHandler
 WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 """What these say at level INFO, a run's table of steps says too."""
 
+EVERY = 30.0
+"""Seconds between lines about what goes on, where nobody sees a bar."""
+
 _is_quiet = False
+_started = time.monotonic()
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -45,3 +50,24 @@ def say(console: Console, text: str) -> None:
 
 def money(cost: float | None, currency: str) -> str:
     return "price not known" if cost is None else f"{cost:.4f} {currency}"
+
+
+class Log:
+    """Progress where stderr is no terminal: a line with the time since the start, and none where a bar shows it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = 0.0
+
+    def begins(self, what: str) -> None:
+        """At once."""
+        now = time.monotonic()
+        self._next = now + EVERY
+        if not self._console.is_terminal:
+            minutes, seconds = divmod(round(now - _started), 60)
+            say(self._console, f"{minutes:>3}:{seconds:02}  {what}")
+
+    def goes_on(self, what: str) -> None:
+        """Where the last line is some time ago."""
+        if time.monotonic() >= self._next:
+            self.begins(what)
