@@ -12,7 +12,7 @@ import numpy as np
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.early_stopping import EarlyStopping
-from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
+from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_one_sided, score_rows, select_evidence
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
@@ -175,7 +175,7 @@ def _prepare(
     scored = score_history(student, history, trained.fit, trained.fresh, task, config, kd_step)
     seconds = time.perf_counter() - started
     request = build_request(task, history, scored, trained.evaluation, config, kd_step)
-    log_empty_pools(request.evidence, kd_step)
+    log_one_sided(scored, config.evidence.source, kd_step)
     return request, seconds
 
 

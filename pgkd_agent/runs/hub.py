@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import MODEL, nearest
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
@@ -52,7 +53,7 @@ def push(model: Path, repo: str, public: bool = False) -> str:
     from huggingface_hub import HfApi
 
     if not (model / "config.json").is_file():
-        raise ConfigError(f"{model} is no saved model: it has no config.json; expected e.g. runs/NAME/models/best")
+        raise ConfigError(f"{model} is no saved model: expected a folder with a config.json{nearest(model, MODEL)}")
     check_hub(repo, public)
     try:
         made = HfApi().create_repo(repo, private=not public, exist_ok=True)

@@ -11,8 +11,8 @@ from typing import Any
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import read_examples, read_records
 from pgkd_agent.data.reading import named_rows
-from pgkd_agent.errors import ConfigError, DataError, StorageError
-from pgkd_agent.files import read_lines
+from pgkd_agent.errors import ConfigError, DataError
+from pgkd_agent.files import not_written, read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import StoredRun, read_run
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
@@ -45,7 +45,7 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     """All samples of a run, by step, accepted ones first; each a mapping with `COLUMNS`.
 
     Raises:
-        StorageError: It is no run directory, or a damaged one.
+        ConfigError, StorageError: See `read_run`.
     """
     return _samples(run, read_run(run).meta)
 
@@ -95,7 +95,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
         else:
             _write_folder(table, rows, target, len(stored.task.taxonomy))
     except OSError as error:
-        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise not_written(target, error) from error
     return Counter(row["status"] for row in rows)
 
 
@@ -139,7 +139,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
         file: Columns `text` and `label`; with a column `status`, only rows that say `accepted` count.
     Raises:
         DataError: Nothing is approved, or labels are not in the run's taxonomy; the rows are named.
-        StorageError: It is no run directory, or a damaged one.
+        ConfigError, StorageError: See `read_run`.
     """
     stored = read_run(run)
     records = read_records(file)

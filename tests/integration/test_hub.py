@@ -136,7 +136,7 @@ def test_a_folder_has_no_name_as_a_base_model_and_an_embedded_student_has_one(ti
 
 @pytest.mark.usefixtures("hub")
 def test_what_cannot_be_pushed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no saved model: it has no config"):
+    with pytest.raises(ConfigError, match="is no saved model: expected a folder with a config"):
         push(tmp_path, "me/bank")
     with pytest.raises(ConfigError, match="'me/my/bank' is no name of a repository"):
         check_hub("me/my/bank")

@@ -189,7 +189,7 @@ def test_runs_side_by_side(run: Path, config: PGKDConfig, tmp_path: Path) -> Non
 
 
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no run directory"):
+    with pytest.raises(ConfigError, match="no run directory"):
         write_report(tmp_path)
     with pytest.raises(ConfigError, match="two runs"):
         write_comparison([run, run], tmp_path / "both.html")

@@ -37,7 +37,8 @@ def write_report(run: Path, file: Path | None = None) -> Path:
     Args:
         file: None: `report.html` in it.
     Raises:
-        StorageError: It is no run directory, a damaged one, or the disk refuses.
+        ConfigError: It is no run directory.
+        StorageError: It is a damaged one, or the disk refuses.
     """
     story = read_story(run)
     return _write(file or run / REPORT, "run.html.j2", story=story, charts=_charts(story))

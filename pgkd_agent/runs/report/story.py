@@ -143,7 +143,7 @@ def read_story(run: Path) -> Story:
     """Read a run directory, whether or not the run has ended.
 
     Raises:
-        StorageError: See `read_meta`; or another file is damaged.
+        ConfigError, StorageError: See `read_meta`; or another file is damaged.
     """
     meta = read_meta(run)
     try:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.files import MODEL, nearest
 from pgkd_agent.student.batching import Encoded
 from pgkd_agent.student.inference import OnBatch, predict_logits
 from pgkd_agent.student.loading import use_bf16
@@ -111,7 +112,7 @@ def choose_engine(folder: Path, wanted: str = "auto") -> str:
     if wanted not in ENGINES:
         raise ConfigError(f"engine {wanted!r} is none of {', '.join(ENGINES)}")
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} is no model folder: expected one with a config.json in it")
+        raise ConfigError(f"{folder} is no model folder: expected one with a config.json{nearest(folder, MODEL)}")
     is_onnx = (folder / ONNX_FILE).is_file()
     if wanted in EXPORTED and not is_onnx:
         raise ConfigError(f"{folder} holds no {ONNX_FILE}; make a folder that does: pgkd export {folder}")
