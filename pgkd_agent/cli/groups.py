@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import field, fields
+from difflib import get_close_matches
 from functools import wraps
 from typing import Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
+from pgkd_agent.config import CLOSE, PGKDConfig, setting_keys
 from pgkd_agent.errors import ConfigError
 
 
@@ -22,6 +25,25 @@ def option(help: str, *names: str, key: str | None = None, default: Any = None, 
         more: Passed on to `typer.Option`.
     """
     return field(default=default, metadata={"option": typer.Option(default, *names, help=help, **more), "key": key})
+
+
+class Command(TyperCommand):
+    """Of an unknown option it suggests only what is really close, or the setting of this name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # of the click that typer has, which may be its own
+            if hasattr(error, "possibilities"):
+                error.possibilities = self._meant(error.option_name.lstrip("-"))  # type: ignore[attr-defined]
+            raise
+
+    def _meant(self, name: str) -> list[str]:
+        options = {option.lstrip("-"): option for parameter in self.params for option in parameter.opts}
+        if close := get_close_matches(name, options, n=1, cutoff=CLOSE):
+            return [options[close[0]]]
+        keys = {key.rpartition(".")[2].replace("_", "-"): key for key in setting_keys(PGKDConfig)}
+        return [f"--set {keys[name]}=VALUE"] if "set" in options and name in keys else []
 
 
 class Group:

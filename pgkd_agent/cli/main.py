@@ -31,6 +31,7 @@ from pgkd_agent.cli import (
     terminal,
     train,
 )
+from pgkd_agent.cli.groups import Command
 from pgkd_agent.errors import PGKDError
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -59,7 +60,7 @@ for command in (
     datasets.datasets,
     schemas.schema,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 for group in (eval_prompts, samples, prompts, models, bench):
     app.add_typer(group.app)
 

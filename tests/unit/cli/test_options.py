@@ -91,6 +91,19 @@ def test_the_server_is_that_of_the_teachers_in_a_file(tmp_path: Path) -> None:
     assert teacher.base_url == "http://127.0.0.1:9" and teacher.ensemble[0].base_url is None
 
 
+@pytest.mark.parametrize(
+    ("option", "suggested"),
+    [("--order", ""), ("--max-epochs", "--set student.max_epochs=VALUE"), ("--teachers", "--teacher"),
+     ("--model", ""), ("--learning-rate", "--set student.learning_rate=VALUE"), ("--max-call", "--max-calls")],
+)  # fmt: skip
+def test_only_what_is_close_to_an_unknown_option_is_suggested(option: str, suggested: str) -> None:
+    result = CliRunner().invoke(pgkd, ["distill", option], env={"COLUMNS": "160"})
+    assert result.exit_code == 2 and f"No such option: {option}" in result.output
+    assert suggested in result.output and (
+        "Possible options" in result.output or "Did you mean" in result.output
+    ) == bool(suggested)
+
+
 def test_what_settings_say_has_no_option_of_its_own() -> None:
     result = CliRunner().invoke(pgkd, ["distill", "--no-cache"], env={"COLUMNS": "160"})
     assert result.exit_code == 2 and "No such option: --no-cache" in result.output
