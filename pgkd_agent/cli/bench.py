@@ -13,6 +13,7 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped
 from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.errors import ConfigError, DataError
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -95,12 +96,14 @@ def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
     data = settings.data
     examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
     if len(examples) < rows:
-        raise DataError(f"{file} has {len(examples)} rows, fewer than the batch of {rows}; give --rows {len(examples)}")
+        raise DataError(
+            f"{file} has {counted(len(examples), 'row')}, fewer than the batch of {rows}; give --rows {len(examples)}"
+        )
     return sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows"))
 
 
 def _lines(result: LatencyCost) -> list[str]:
-    lines = [f"a batch of {result.rows} rows"]
+    lines = [f"a batch of {counted(result.rows, 'row')}"]
     for measured in result.results:
         lines += [
             f"{measured.name}: accuracy {measured.accuracy:.3f}",

@@ -14,6 +14,7 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,7 @@ def compare(
         "results.md": text,
     }
     write_results(out, contents)
-    typer.echo(text)
+    terminal.echo(text)
     if plot:
         draw(plan, lines(plan, grid), metric, HEADINGS[metric], plot)
     if grid.failures:
@@ -111,7 +112,8 @@ def _what(plan: ComparisonFile) -> str:
 
     number = len(plan.datasets) * sum(len(seeds_of(plan, name)) for name in plan.methods)
     hours = "" if plan.hours is None else f", about {plan.hours:g} hours"
-    return f"{number} cells: {len(plan.methods)} methods, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds{hours}"
+    amounts = ", ".join(counted(len(getattr(plan, f"{each}s")), each) for each in ("method", "dataset", "seed"))
+    return f"{counted(number, 'cell')}: {amounts}{hours}"
 
 
 def write_results(out: Path, contents: Mapping[str, str]) -> None:

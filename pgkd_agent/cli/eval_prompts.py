@@ -61,7 +61,7 @@ def prompts(
         grid, results = prompt_evals.evaluate_prompts(read, plan, data, out, told, recorded)
     record, text = prompt_evals.to_json(read, plan, grid, results), prompt_evals.to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
-    typer.echo(text)
+    terminal.echo(text)
     lost = prompt_evals.losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
         terminal.say(console, f"lower than in {baseline}: {loss}")

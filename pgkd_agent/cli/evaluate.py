@@ -94,7 +94,7 @@ def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: s
         }
         typer.echo(json.dumps({**asdict(evaluation), **confidence}, ensure_ascii=False))
         return
-    typer.echo(
+    terminal.echo(
         f"{format_report(evaluation.report)}\n"
         f"loss {evaluation.loss:.4f}; with the temperature of {temperature:.2f} {calibrated_loss:.4f}, and calibration "
         f"error {error:.3f}\n"
@@ -124,7 +124,7 @@ def _evaluate_teacher(
     check_labels(rows, taxonomy, str(file))
     out = out or options.default_path("zero-shot", file).with_suffix(".jsonl")
     typer.echo(
-        f"{len(rows)} rows, {len(taxonomy)} classes, teacher {config.teacher.spec}, "
+        f"{counted(len(rows), 'row')}, {counted(len(taxonomy), 'class', 'classes')}, teacher {config.teacher.spec}, "
         f"prompt {config.zero_shot.prompt!r}, answers in {out}",
         err=True,
     )
@@ -150,9 +150,13 @@ def _evaluate_teacher(
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
         return
-    seconds = f"{result.seconds:.0f} s for {result.asked} rows" if result.asked else "all answers were there already"
-    typer.echo(
+    seconds = (
+        f"{result.seconds:.0f} s for {counted(result.asked, 'row')}"
+        if result.asked
+        else "all answers were there already"
+    )
+    terminal.echo(
         f"{format_report(result.report)}\n"
         f"unresolved answers, counted as wrong: {len(result.unresolved)} of {len(rows)}\n"
-        f"teacher: {result.usage.input_tokens} tokens in, {result.usage.output_tokens} out; {seconds}"
+        f"teacher: {counted(result.usage.input_tokens, 'token')} in, {result.usage.output_tokens} out; {seconds}"
     )

@@ -33,6 +33,7 @@ from pgkd_agent.cli import (
 )
 from pgkd_agent.cli.groups import Command
 from pgkd_agent.errors import PGKDError
+from pgkd_agent.text import without_controls
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how threads of OpenMP wait for each other."""
@@ -93,7 +94,7 @@ def main() -> None:
         app()
     except PGKDError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(without_controls(str(error)), markup=False, highlight=False)
         _end(console, error, error.exit_code)
     except stopping.Stopped as stopped:
         _end(console, stopped, stopped.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pgkd_agent.cli import terminal
 from pgkd_agent.cli.display import Display, by_rule
@@ -29,11 +30,12 @@ from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
 from pgkd_agent.runs.observer import Observer, Observers
-from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, RunResult, class_changes
+from pgkd_agent.runs.summary import NAMES, BeforeAfter, RunResult, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members
 from pgkd_agent.teacher.preview import Preview, estimate, preview
+from pgkd_agent.text import counted, without_controls
 
 WINNERS_AND_LOSERS = 5
 """Classes listed at each end of the before/after table."""
@@ -102,8 +104,8 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
 def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
     with_rows = len({row.label for row in task.train})
     return (
-        f"{len(task.train)} training, {len(task.validation)} validation, {len(task.test)} test rows; "
-        f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
+        f"{len(task.train)} training, {len(task.validation)} validation, {counted(len(task.test), 'test row')}; "
+        f"{counted(len(task.taxonomy), 'class', 'classes')}, {with_rows} of them with training rows\n"
         f"student {config.student.name}"
         + (f", teacher {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
         + f", run directory {out}"
@@ -116,6 +118,7 @@ def _print_result(console: Console, result: DistillResult) -> None:
         say(console, f"\nended by a cap: {summary.stopped_by}{_under_higher(summary.stopped_by, result.run)}")
     say(console, "\n" + "; ".join(sentence for sentence in (summary.verdict, summary.caution) if sentence))
     if summary.test:
+        say(console, counted(summary.test.after.report.n_rows, "test row"))
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
     calibration = summary.calibration
@@ -149,29 +152,30 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
     if usage.requests:
         say(
             console,
-            f"teacher: {usage.requests} requests, {usage.input_tokens} tokens in, {usage.output_tokens} out, "
-            f"{money(usage.cost, usage.currency)}",
+            f"teacher: {counted(usage.requests, 'request')}, {counted(usage.input_tokens, 'token')} in, "
+            f"{usage.output_tokens:,} out, {money(usage.cost, usage.currency)}",
         )
     for share in summary.teachers:
         say(
             console,
-            f"  {share.teacher}: {share.steps} steps, {share.accepted} of {share.asked} samples accepted"
+            f"  {share.teacher}: {counted(share.steps, 'step')}, {share.accepted} of {share.asked} samples accepted"
             f"{f' (rejected: {by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
             f"{share.loss_change:+.4f}, {money(share.cost, usage.currency)}",
         )
 
 
 def _before_after(test: BeforeAfter) -> Table:
-    table = Table(title=f"{test.before.report.n_rows} test rows", title_justify="left")
-    for column in ("", "plain student", "returned model", "change", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name in HEADLINE:
+    """One column of figures where the returned model is the plain student."""
+    is_plain = test.after == test.before
+    names = ["", "plain student"] + ([] if is_plain else ["returned model", "change", "95 % interval"])
+    table = _table(names)
+    for name, title in NAMES.items():
         old, new = getattr(test.before.report, name), getattr(test.after.report, name)
         gain = test.gain.get(name)
         interval = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain else ""
-        table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
+        table.add_row(title, *[f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval][: len(names) - 1])
     old, new = test.before.loss, test.after.loss
-    table.add_row("loss", f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
+    table.add_row("loss", *[f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", ""][: len(names) - 1])
     return table
 
 
@@ -181,12 +185,19 @@ def _print_classes(console: Console, test: BeforeAfter) -> None:
     losers = [row for row in reversed(changes) if row[2] < row[1]][:WINNERS_AND_LOSERS]
     if not changes:
         return
-    table = Table(title="F1 per class on the test rows: largest gains and losses", title_justify="left")
-    for column in ("class", "before", "after", "change", "rows"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    say(console, "F1 per class on the test rows: largest gains and losses")
+    table = _table(["class", "before", "after", "change", "rows"])
     for label, old, new, support in (*winners, *reversed(losers)):
-        table.add_row(label, f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", str(support))
+        table.add_row(Text(without_controls(label)), f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", str(support))
     console.print(table)
+
+
+def _table(columns: Sequence[str]) -> Table:
+    """Names in the first column, figures in the others."""
+    table = Table()
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    return table
 
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
@@ -210,11 +221,11 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
     if config.teacher.mode == "agent":
         from pgkd_agent.teacher.agent import MAX_TOOL_CALLS
 
-        begins = f"with which each of {steps} steps begins (at most {MAX_TOOL_CALLS} tool calls)"
-        return begins + (f"; up to {verifying} calls verify the samples" if verifying else "")
+        begins = f"with which each of {counted(steps, 'step')} begins (at most {MAX_TOOL_CALLS} tool calls)"
+        return begins + (f"; up to {counted(verifying, 'call')} verify the samples" if verifying else "")
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
-    calls = f"{steps} steps make {steps * requests} calls{more}, repetitions apart"
-    return f"first of {requests} requests in a KD step; {calls}"
+    calls = f"{counted(steps, 'step')}: {counted(steps * requests, 'call')}{more}, repetitions apart"
+    return f"first of {counted(requests, 'request')} in a KD step; {calls}"
 
 
 def _estimate(shown: Preview, task: Task, config: PGKDConfig) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
+
+from pgkd_agent.text import without_controls
 
 WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 """What these say at level INFO, a run's table of steps says too."""
@@ -23,7 +26,8 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     global _is_quiet
     _is_quiet = quiet
     handler = RichHandler(console=errors(), show_time=verbose, show_path=verbose, show_level=verbose)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pgkd_agent").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in WITHOUT_TABLE:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
@@ -44,8 +48,18 @@ def notes() -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """As it is: on lines as long as they are, without colours and markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """As it is: on lines as long as they are, without colours and markup; what would steer the terminal is left out."""
+    console.print(without_controls(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def echo(text: str) -> None:
+    """`say` to stdout, as wide as it is."""
+    typer.echo(without_controls(text))
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
 
 
 def money(cost: float | None, currency: str) -> str:

@@ -14,6 +14,7 @@ from pgkd_agent.errors import DataError
 from pgkd_agent.experiments.zero_shot import ZeroShotResult, evaluate_zero_shot
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.text import counted
 from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -
     unknown = [row.label for row in rows if row.label not in labels]
     if unknown:
         raise DataError(
-            f"{len(unknown)} of the {len(rows)} rows have a label that {model} does not know, such as {unknown[0]!r} "
-            f"(it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was trained for"
+            f"{len(unknown)} of the {counted(len(rows), 'row')} have a label that {model} does not know, such as "
+            f"{unknown[0]!r} (it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was "
+            "trained for"
         )
 
 
@@ -202,10 +204,10 @@ def _llm_seconds(result: ZeroShotResult, rows: int, concurrency: int) -> Figure:
     """Of a batch that was continued only the rows of this run were timed."""
     way = f"{concurrency} requests at a time" if concurrency > 1 else "one request after the other"
     if result.asked == rows:
-        return Figure(result.seconds, "measured", f"wall time of {rows} calls, {way}, retries included")
+        return Figure(result.seconds, "measured", f"wall time of {counted(rows, 'call')}, {way}, retries included")
     if result.asked == 0:
         return _unknown("all answers were there already; name another --out to time them")
-    how = f"from the {result.asked} rows that were asked in this run, {way}"
+    how = f"from the {counted(result.asked, 'row')} that were asked in this run, {way}"
     return Figure(result.seconds * rows / result.asked, "computed", how)
 
 
@@ -216,7 +218,7 @@ def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
     cost = prices.cost(spec, usage)
     if cost is None:
         return _unknown(f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
-    tokens = f"{usage.input_tokens} tokens in and {usage.output_tokens} out"
+    tokens = f"{counted(usage.input_tokens, 'token')} in and {usage.output_tokens} out"
     return Figure(cost, "computed", f"{tokens}, as reported, at the prices of {prices.as_of}")
 
 

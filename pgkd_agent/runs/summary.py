@@ -17,6 +17,8 @@ from pgkd_agent.teacher.calls.prices import PriceTable
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
+NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
+"""Of `HEADLINE`, for people."""
 
 
 @dataclass(frozen=True, slots=True)

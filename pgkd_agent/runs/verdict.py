@@ -105,8 +105,8 @@ def _one_class(evaluation: Evaluation, where: str) -> Iterator[str]:
     (label, taken), n_rows = predicted.most_common(1)[0], evaluation.report.n_rows
     others = n_rows - evaluation.report.of(label).support
     if others and taken >= NEARLY_ALL * n_rows and taken - right[label] >= NEARLY_ALL * others:
-        all_or = f"all {n_rows}" if taken == n_rows else f"{taken} of {n_rows}"
+        of_all = f"all {counted(n_rows, f'{where} row')}" if taken == n_rows else f"{taken} of {n_rows} {where} rows"
         yield (
-            f"{all_or} {where} rows are predicted as {label!r}, also those of the other classes ({others}): this model "
+            f"{of_all} are predicted as {label!r}, also those of the other classes ({others}): this model "
             "does not tell classes apart; it needs more rows of the others, or longer training"
         )

@@ -43,7 +43,7 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
             *quick(tiny_student),
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "plain student" in done.stdout and "macro f1" in done.stdout and "24 test rows" in done.stdout
+    assert "plain student" in done.stdout and "macro F1" in done.stdout and "24 test rows" in done.stdout
     assert "rejected: prompt_copy 1" in done.stdout  # shown as evidence by then
     assert "step  1" in done.stderr and done.stdout.splitlines()[-1] == (
         f"Next: pgkd classify {files}/run/models/best FILE, or pgkd serve {files}/run/models/best"
