@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pgkd_agent
 from pgkd_agent import embedded
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
@@ -72,9 +73,8 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 def _versions() -> Finding:
     from importlib import metadata
 
-    names = ("pgkd-agent", "torch", "transformers", "langchain")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    return Finding("versions", f"Python {sys.version.split()[0]}, {versions}")
+    others = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "langchain"))
+    return Finding("versions", f"Python {sys.version.split()[0]}, pgkd-agent {pgkd_agent.__version__}, {others}")
 
 
 def _disk(folder: Path) -> Finding:
