@@ -84,7 +84,7 @@ def load_task(
         held_out = held_out or loaded.test
         description = description or PRESETS[settings.dataset].task
     else:
-        raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
+        raise ConfigError("give either labelled rows (`train`) or one of the paper's datasets (`data.dataset`)")
     return prepare_task(
         rows,
         None if validation is None else read(validation),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
-from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.groups import as_options, grouped
 from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.errors import ConfigError, DataError
 from pgkd_agent.text import counted
@@ -123,4 +123,4 @@ def _lines(result: LatencyCost) -> list[str]:
 
 def _text(figure: Figure, unit: str = "") -> str:
     value = "" if figure.value is None else f"{figure.value:.4g}{unit}, "
-    return f"{value}{figure.basis} ({figure.how})"
+    return as_options(f"{value}{figure.basis} ({figure.how})")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import as_options
 from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
@@ -100,7 +101,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
         left = (
             "" if progress.seconds_left is None else f", about {timedelta(seconds=round(progress.seconds_left))} left"
         )
-        state = f"failed: {progress.failure}" if progress.failure else "done"
+        state = f"failed: {as_options(progress.failure)}" if progress.failure else "done"
         line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
         terminal.say(console, line)
 

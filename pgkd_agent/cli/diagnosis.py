@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pgkd_agent
 from pgkd_agent import embedded
+from pgkd_agent.cli.groups import as_options
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.teacher.calls.budget import Budget
@@ -67,7 +68,7 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, look())
     except PGKDError as error:
-        return Finding(what, "", str(error), error.exit_code)
+        return Finding(what, "", as_options(str(error)), error.exit_code)
 
 
 def _versions() -> Finding:

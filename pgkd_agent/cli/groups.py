@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import field, fields
 from difflib import get_close_matches
 from functools import wraps
@@ -14,6 +15,12 @@ from typer.core import TyperCommand
 
 from pgkd_agent.config import CLOSE, PGKDConfig, setting_keys
 from pgkd_agent.errors import ConfigError
+
+ARGUMENTS = (
+    "train", "labels", "out", "data", "baseline", "format", "engine", "min_agreement", "public", "machine_usd_per_hour",
+    "gpu_usd_per_hour",
+)  # fmt: skip
+"""Arguments of the library that messages name, and that are options of the same name."""
 
 
 def option(help: str, *names: str, key: str | None = None, default: Any = None, **more: Any) -> Any:
@@ -77,6 +84,31 @@ def options_of(group: type[Group]) -> dict[str, str]:
         for each in fields(group)  # type: ignore[arg-type]
         if each.metadata["key"]
     }
+
+
+def as_options(message: str) -> str:
+    """A message of the library in the words of the command line.
+
+    There a setting stands by its key and an argument by its name, between backquotes: `student.learning_rate=1e-5`,
+    `out`. Here it becomes the option that gives it, else an assignment for --set.
+    """
+    options = {name: f"--{name.replace('_', '-')}" for name in ARGUMENTS} | {"teacher.base_url": "--base-url"}
+    for group in _subclasses(Group):
+        options |= options_of(group)
+
+    def option(found: re.Match[str]) -> str:
+        key, value = found[1], found[2]
+        if key not in options:
+            return found[0] if "." not in key else f"--set {key}={value}" if value else key
+        return options[key] if value in (None, "True") else f"{options[key]} {value}"
+
+    return re.sub(r"`([a-z]\w*(?:\.\w+)*)(?:=([^`]*))?`", option, message)
+
+
+def _subclasses(group: type[Group]) -> Iterator[type[Group]]:
+    for each in group.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _is_group(annotation: Any) -> bool:

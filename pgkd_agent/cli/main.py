@@ -31,7 +31,7 @@ from pgkd_agent.cli import (
     terminal,
     train,
 )
-from pgkd_agent.cli.groups import Command
+from pgkd_agent.cli.groups import Command, as_options
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.text import without_controls
 
@@ -94,7 +94,7 @@ def main() -> None:
         app()
     except PGKDError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(without_controls(str(error)), markup=False, highlight=False)
+        console.print(without_controls(as_options(str(error))), markup=False, highlight=False)
         _end(console, error, error.exit_code)
     except stopping.Stopped as stopped:
         _end(console, stopped, stopped.code)

@@ -81,7 +81,7 @@ def complete_rows(pairs: Iterable[tuple[Any, Any]], where: str, skip_incomplete:
     complaint = "; ".join(f"{named_rows(numbers)} without a {role}" for role, numbers in lacking.items() if numbers)
     if complaint and not skip_incomplete:
         raise DataError(
-            f"{where}: {complaint}; fill in or remove them, or leave them out with --set data.skip_incomplete=true"
+            f"{where}: {complaint}; fill in or remove them, or leave them out with `data.skip_incomplete=true`"
         )
     if complaint:
         logger.warning("%s: left out %s", where, complaint)

@@ -206,7 +206,7 @@ def _llm_seconds(result: ZeroShotResult, rows: int, concurrency: int) -> Figure:
     if result.asked == rows:
         return Figure(result.seconds, "measured", f"wall time of {counted(rows, 'call')}, {way}, retries included")
     if result.asked == 0:
-        return _unknown("all answers were there already; name another --out to time them")
+        return _unknown("all answers were there already; name another `out` to time them")
     how = f"from the {counted(result.asked, 'row')} that were asked in this run, {way}"
     return Figure(result.seconds * rows / result.asked, "computed", how)
 
@@ -217,14 +217,14 @@ def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
         return _unknown("the server reported no tokens")
     cost = prices.cost(spec, usage)
     if cost is None:
-        return _unknown(f"no price for {spec} in the price table; --set teacher.prices=FILE names one")
+        return _unknown(f"no price for {spec} in the price table; `teacher.prices=FILE` names one")
     tokens = f"{counted(usage.input_tokens, 'token')} in and {usage.output_tokens} out"
     return Figure(cost, "computed", f"{tokens}, as reported, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:
     if per_hour is None:
-        option = "--machine-usd-per-hour" if device == "cpu" else "--gpu-usd-per-hour"
+        option = "`machine_usd_per_hour`" if device == "cpu" else "`gpu_usd_per_hour`"
         return _unknown(f"no price of the machine; give {option}")
     if seconds.value is None:
         return _unknown("the seconds are not known")

@@ -211,12 +211,12 @@ class _Answers:
             whole = content[: content.rfind(b"\n") + 1]  # a stopped run may have left half a line
             first, *rest = map(json.loads, whole.splitlines())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another --out") from error
+            raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another `out`") from error
         if first != identity:
             other = sorted(key for key in identity if not isinstance(first, dict) or first.get(key) != identity[key])
             raise ConfigError(
                 f"{self.path} holds the answers of another evaluation (different: {', '.join(other)}); "
-                "name another --out"
+                "name another `out`"
             )
         for row in rest:
             self._count(row)

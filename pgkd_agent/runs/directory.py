@@ -135,7 +135,7 @@ class RunDirectory:
         if free < needed:
             raise StorageError(
                 f"{self.path}: {free / 1e6:.0f} MB free, the run's models need {needed / 1e6:.0f} MB; make room, or "
-                "name a run directory on another disk with --out"
+                "name a run directory on another disk with `out`"
             )
 
     def write_start(self, config: PGKDConfig, meta: Mapping[str, Any], task: Task) -> None:
@@ -290,7 +290,7 @@ def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
 def require_new(path: Path) -> None:
     """Raise a ConfigError where a run cannot begin: at a file, or in a folder that is not empty."""
     if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
-        raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+        raise ConfigError(f"{path} exists already; name another run directory with `out`, or remove it")
 
 
 def _remove_folders(folders: Iterable[Path]) -> None:

@@ -239,7 +239,7 @@ class ChainTeacher:
         raise TeacherOutputError(
             f"teacher {self._model.model_id} gave no readable sample in {len(turns)} replies{declined}; expected "
             f'{{"samples": [{{"text", "label"}}]}}, the first reply began {turns[0].reply.text[:200]!r}; '
-            "try another model, --prompt per_class, or --set teacher.structured=json_schema",
+            "try another model, `teacher.prompt=per_class`, or `teacher.structured=json_schema`",
             tuple(turn.reply.text for turn in turns),
         )
 

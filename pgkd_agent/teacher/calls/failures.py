@@ -109,9 +109,9 @@ def unavailable(error: BaseException, what: str) -> TeacherUnavailableError:
         Kind.PASSING: "check the network, the base URL and that the server runs, then start again",
         Kind.NO_MODEL: "check the model's name, and that the account and region have it (Ollama: `ollama pull NAME`)",
         Kind.REFUSED: "look at the texts that are shown to it",
-        Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
-        Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4, teacher.max_text_chars=500) or take a model with a "
-        "larger context (of a local one: --set teacher.context_tokens=8192)",
+        Kind.NOT_API: "check `teacher.base_url`: it has to be the address of the API (often it ends in /v1)",
+        Kind.CONTEXT: "show fewer rows (`evidence.few_shot=4`, `teacher.max_text_chars=500`) or take a model with a "
+        "larger context (of a local one: `teacher.context_tokens=8192`)",
         Kind.REJECTED: "check the model's name and the settings it is called with",
     }[kind]
     if (seconds := retry_after(error)) is not None:

@@ -20,7 +20,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     base_url = PROVIDER.server_of(settings)
     if not key and not base_url:
         raise TeacherUnavailableError(
-            f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
+            f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with `teacher.base_url`"
         )
     model = ChatOpenAI(model=name, base_url=base_url or None, api_key=key or "none", **one_try(settings, max_tokens))
     return ChatTeacher(model, settings.spec, check_free=partial(_list_models, model, settings.spec))
