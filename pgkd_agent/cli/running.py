@@ -224,7 +224,8 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
         begins = f"with which each of {counted(steps, 'step')} begins (at most {MAX_TOOL_CALLS} tool calls)"
         return begins + (f"; up to {counted(verifying, 'call')} verify the samples" if verifying else "")
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
-    calls = f"{counted(steps, 'step')}: {counted(steps * requests, 'call')}{more}, repetitions apart"
+    make = "makes" if steps == 1 else "make"
+    calls = f"{counted(steps, 'step')} {make} {counted(steps * requests, 'call')}{more}, repetitions apart"
     return f"first of {counted(requests, 'request')} in a KD step; {calls}"
 
 

@@ -163,7 +163,7 @@ def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -
     unknown = [row.label for row in rows if row.label not in labels]
     if unknown:
         raise DataError(
-            f"{len(unknown)} of the {counted(len(rows), 'row')} have a label that {model} does not know, such as "
+            f"{len(unknown)} of the {len(rows)} rows have a label that {model} does not know, such as "
             f"{unknown[0]!r} (it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was "
             "trained for"
         )

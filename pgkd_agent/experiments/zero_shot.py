@@ -22,7 +22,7 @@ from pgkd_agent.teacher.preview import zero_shot_tokens
 from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
 from pgkd_agent.teacher.prompting.templates import load_prompt
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
-from pgkd_agent.text import counted, shorten
+from pgkd_agent.text import shorten
 from pgkd_agent.types import ClassificationReport, Example, TokenUsage, label_names
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _ask(
             on_answer(len(store.by_row), len(store.unresolved))
     except BudgetExceededError as error:
         raise BudgetExceededError(
-            f"{error}. {len(store.by_row)} of {counted(len(rows), 'row')} are answered; under a higher cap the same "
+            f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same "
             f"command goes on (answers in {store.path}, all calls in {calls_beside(store.path)})"
         ) from error
     return time.perf_counter() - started

@@ -15,7 +15,6 @@ from pgkd_agent.errors import ConfigError, DataError
 from pgkd_agent.files import not_written, read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import StoredRun, read_run
-from pgkd_agent.text import counted
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"
@@ -146,7 +145,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
     records = read_records(file)
     approved = [row for row in records if str(row.get("status") or ACCEPTED).strip().lower() == ACCEPTED]
     if not approved:
-        raise DataError(f"{file}: none of its {counted(len(records), 'row')} has the status {ACCEPTED!r}")
+        raise DataError(f"{file}: none of its {len(records)} rows has the status {ACCEPTED!r}")
     examples = read_examples(approved, "text", "label")
     resolve = LabelResolver(stored.task.taxonomy)
     unknown = [number for number, row in enumerate(examples, 1) if resolve(row.label) is None]

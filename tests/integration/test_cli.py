@@ -284,7 +284,7 @@ def test_samples_go_out_and_come_back(files: Path, tiny_student: Path) -> None:
     assert exported.stdout == "samples.csv: 1 accepted\n"
     done = pgkd("samples", "import", "run", "samples.csv", "--out", "again")
     assert done.returncode == 0, done.stderr
-    assert "1 samples approved, 0 not" in done.stdout and "teacher samples as given" in done.stdout
+    assert "1 sample approved, 0 not" in done.stdout and "teacher samples as given" in done.stdout
     assert (files / "again" / "models" / "best" / "config.json").is_file()
 
 
