@@ -193,7 +193,7 @@ def test_a_part_of_a_plan(tmp_path: Path) -> None:
         ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
         ({"methods": ["plain", "eda"]}, "no method 'eda'"),
         ({"overrides": {"teacher": {"prompt": "agent"}}}, r"method 'pgkd' is about teacher\.prompt"),
-        ({"methods": ["pgkd"]}, "baseline 'plain' is none of .* with --baseline"),
+        ({"methods": ["pgkd"]}, "baseline 'plain' is none of .* with `baseline`"),
     ):
         with pytest.raises(ConfigError, match=message):
             narrowed(plan, **wrong)
