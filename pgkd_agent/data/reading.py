@@ -165,7 +165,7 @@ def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str
             return by_lower[guess]
     raise DataError(
         f"{where}: no column looks like the {role}; it has: {', '.join(map(str, columns))}; "
-        f"name it with --{role}-column"
+        f"name it with `data.{role}_column`"
     )
 
 
