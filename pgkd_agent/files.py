@@ -6,13 +6,17 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.errors import ConfigError, PGKDError, StorageError
+
+RUN, MODEL = "meta.json", "models/best/config.json"
+"""What makes a folder a run directory, and what it has once there is a model."""
 
 _LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
@@ -103,9 +107,37 @@ def storing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written: {error.strerror or error}; what was stored before is kept"
-        ) from error
+        raise not_written(target, error, "; what was stored before is kept") from error
+
+
+def not_written(target: Path, error: OSError, then: str = "") -> PGKDError:
+    """What to raise: where a file stands in the place of a folder, or the reverse, another path is to be named."""
+    if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError)):
+        file = next((folder for folder in target.parents if folder.is_file()), target)
+        what = "a file, not a folder" if file.is_file() else "a folder, not a file"
+        return ConfigError(f"{target} cannot be written: {file} is {what}; name another path")
+    return StorageError(f"{target} cannot be written: {error.strerror or error}{then}")
+
+
+def nearest(path: Path, marker: str) -> str:
+    """Where a folder with this file in it is meant and `path` is none, those that may be: for the end of a message.
+
+    They are the folder that `path` lies in; else such folders in it, beside it and in `runs`, likely names first.
+
+    Args:
+        marker: `RUN` or `MODEL`, relative to the folder; the folder that it lies in is what is meant.
+    """
+    inside = Path(marker).parent.parts
+    if inside and path.parts[-len(inside) :] == inside:
+        path = Path(*path.parts[: -len(inside)])
+    found = [folder for folder in (path, *path.parents) if (folder / marker).is_file()][:1]
+    if not found:
+        places = dict.fromkeys(place for place in (path, path.parent, Path("runs")) if place.is_dir())
+        with suppress(OSError):  # what may not be read is none to name
+            beside = {f.name: f for place in places for f in sorted(place.iterdir()) if (f / marker).is_file()}
+            names = get_close_matches(path.name, beside, n=3) or list(beside)[:3]
+            found = [beside[name] for name in names]
+    return f"; there are: {', '.join(str((folder / marker).parent) for folder in found)}" if found else ""
 
 
 def resource_folder(name: str) -> Path:

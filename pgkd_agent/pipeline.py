@@ -28,7 +28,7 @@ from pgkd_agent.loop.guardrails import Check, Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.directory import read_run, require_new
 from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test
 from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import recording, run_meta
@@ -101,7 +101,7 @@ def load_task(
         held_out = held_out or loaded.test
         description = description or PRESETS[settings.dataset].task
     else:
-        raise ConfigError("give either labelled rows (--train) or one of the paper's datasets (--dataset)")
+        raise ConfigError("give either labelled rows (`train`) or one of the paper's datasets (`data.dataset`)")
     task = prepare_task(
         rows,
         None if validation is None else read(validation),
@@ -207,8 +207,8 @@ def resume(
         cache_counts: See `Budget`.
     Raises:
         ConfigError: The run was made with a teacher that is an object, and none is given; or with other checks; or its
-            prompt is another by now.
-        StorageError: It is no run directory, or a damaged one; or a step comes out differently here. Nothing in the
+            prompt is another by now; or it is no run directory.
+        StorageError: It is a damaged one; or a step comes out differently here. Nothing in the
             directory was changed then.
     """
     stored = read_run(Path(path))
@@ -245,6 +245,8 @@ def _run(
     from pgkd_agent.student.student import TorchStudent
 
     started = time.perf_counter()
+    if out is not None and not resumed:
+        require_new(out)
     observer = observer or Observer()
     recipe = recipe_for(config.student)
     config = _resolved(config, recipe.decided(config.student))

@@ -1,4 +1,4 @@
-"""The normal forms in which texts and labels are compared, and the one way of cutting or cleaning a text."""
+"""The normal forms in which texts and labels are compared, and the one way of cutting, cleaning and counting."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ def well_formed(text: str) -> str:
 def shorten(text: str, max_chars: int) -> str:
     """The text, or its first characters with an ellipsis in the end: `max_chars` of them in all."""
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 row`, `2,000 rows`; a plural in -s where none is given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

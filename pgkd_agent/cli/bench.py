@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pgkd_agent.cli import options, terminal
-from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.groups import as_options, grouped
+from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.errors import ConfigError, DataError
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -67,7 +70,15 @@ def latency_cost(
     currency = load_prices(settings.teacher.prices).currency
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
     console = terminal.notes()
-    with console.status("measuring") as status:
+
+    def show(answered: int, _unresolved: int) -> None:
+        what = f"asking {teacher}: {answered} of {rows}"
+        status.update(what)
+        log.goes_on(what)
+
+    log = terminal.Log(console)
+    log.begins("measuring")
+    with going_on(partial(going_on_with, answers)), console.status("measuring") as status:
         results = measure_latency_cost(
             model,
             drawn,
@@ -76,7 +87,7 @@ def latency_cost(
             machine_usd_per_hour,
             gpu_usd_per_hour,
             repeats,
-            lambda answered, _unresolved: status.update(f"asking {teacher}: {answered} of {rows}"),
+            show,
             lambda estimate: terminal.say(console, f"estimate: {estimate}"),
             **vars(engine),
         )
@@ -98,7 +109,9 @@ def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
     data = settings.data
     examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
     if len(examples) < rows:
-        raise DataError(f"{file} has {len(examples)} rows, fewer than the batch of {rows}; give --rows {len(examples)}")
+        raise DataError(
+            f"{file} has {counted(len(examples), 'row')}, fewer than the batch of {rows}; give --rows {len(examples)}"
+        )
     return sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows"))
 
 
@@ -108,7 +121,7 @@ def _lines(results: Sequence[Measured], currency: str, has_llm: bool) -> Iterato
         yield f"{one.name}: accuracy {one.accuracy:.3f}"
         for what, figure in (("seconds", one.seconds), (currency, one.cost)):
             value = "" if figure.value is None else f"{figure.value:.4g}, "
-            yield f"  {what:<8} {value}{figure.how}"
+            yield as_options(f"  {what:<8} {value}{figure.how}")
     for own in results[:-1] if has_llm else ():
         pairs = (("seconds", results[-1].seconds, own.seconds), (currency, results[-1].cost, own.cost))
         times = [

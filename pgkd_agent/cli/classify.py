@@ -15,6 +15,7 @@ from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped, refuse
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.files import as_line
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -153,8 +154,9 @@ def _print_cascade(
                 terminal.notes(),
                 f"{stats.fallbacks} of {stats.texts} texts ({stats.fallback_share:.1%}) were below {min_confidence:g}; "
                 f"{config.teacher.spec} named a class for {stats.fallbacks - stats.unresolved - stats.failed}, none "
-                f"for {stats.unresolved}, and could not be asked about {stats.failed}: {spent.calls} calls, "
-                f"{spent.tokens} tokens, {terminal.money(spent.cost if has_price else None, prices.currency)}",
+                f"for {stats.unresolved}, and could not be asked about {stats.failed}: "
+                f"{counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, "
+                f"{terminal.money(spent.cost if has_price else None, prices.currency)}",
             )
     if stats.failed:
         raise typer.Exit(1)

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import as_options
+from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +63,8 @@ def compare(
     plan = narrowed(read_comparison(file, baseline), names_of(datasets), names_of(methods), _numbers(seeds), overrides)
     if metric not in HEADINGS:
         raise ConfigError(f"metric {metric!r} is none of {', '.join(HEADINGS)}")
-    grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)
+    with going_on(lambda: SAME_COMMAND):
+        grid = fill(plan, data, out, progress_on(terminal.notes(), plan, tables), tables)
     text = to_markdown(plan, grid)
     contents = {
         "results.json": json.dumps(to_json(plan, grid), indent=1, ensure_ascii=False) + "\n",
@@ -68,7 +72,7 @@ def compare(
         "results.md": text,
     }
     write_results(out, contents)
-    typer.echo(text)
+    terminal.echo(text)
     if plot:
         draw(plan, lines(plan, grid), metric, HEADINGS[metric], plot)
     if grid.failures:
@@ -97,7 +101,7 @@ def progress_on(console: Console, plan: ComparisonFile, only_stored: bool) -> Ca
         left = (
             "" if progress.seconds_left is None else f", about {timedelta(seconds=round(progress.seconds_left))} left"
         )
-        state = f"failed: {progress.failure}" if progress.failure else "done"
+        state = f"failed: {as_options(progress.failure)}" if progress.failure else "done"
         line = f"{progress.number}/{progress.of} {progress.cell}: {state}{left}"
         terminal.say(console, line)
 
@@ -109,7 +113,8 @@ def _what(plan: ComparisonFile) -> str:
 
     number = len(plan.datasets) * sum(len(seeds_of(plan, name)) for name in plan.methods)
     hours = "" if plan.hours is None else f", about {plan.hours:g} hours"
-    return f"{number} cells: {len(plan.methods)} methods, {len(plan.datasets)} datasets, {len(plan.seeds)} seeds{hours}"
+    amounts = ", ".join(counted(len(getattr(plan, f"{each}s")), each) for each in ("method", "dataset", "seed"))
+    return f"{counted(number, 'cell')}: {amounts}{hours}"
 
 
 def write_results(out: Path, contents: Mapping[str, str]) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pgkd_agent
 from pgkd_agent import embedded
-from pgkd_agent.cli.terminal import counted
+from pgkd_agent.cli.groups import as_options
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members
+from pgkd_agent.text import counted
 
 EXTRAS = {
     "onnx": "onnxruntime",
@@ -67,15 +69,14 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, look())
     except PGKDError as error:
-        return Finding(what, "", str(error), error.exit_code)
+        return Finding(what, "", as_options(str(error)), error.exit_code)
 
 
 def _versions() -> Finding:
     from importlib import metadata
 
-    names = ("pgkd-agent", "torch", "transformers", "langchain")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    return Finding("versions", f"Python {sys.version.split()[0]}, {versions}")
+    others = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "langchain"))
+    return Finding("versions", f"Python {sys.version.split()[0]}, pgkd-agent {pgkd_agent.__version__}, {others}")
 
 
 def _disk(folder: Path) -> Finding:

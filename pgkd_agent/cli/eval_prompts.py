@@ -10,6 +10,7 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.compare import names_of, progress_on, write_results
+from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
 
@@ -55,10 +56,12 @@ def prompts(
     read = prompt_evals.read_suite(suite)
     plan = prompt_evals.to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
     console = terminal.notes()
-    grid, results = prompt_evals.evaluate_prompts(read, plan, data, out, progress_on(console, plan, recorded), recorded)
+    told = progress_on(console, plan, recorded)
+    with going_on(lambda: SAME_COMMAND):
+        grid, results = prompt_evals.evaluate_prompts(read, plan, data, out, told, recorded)
     record, text = prompt_evals.to_json(read, plan, grid, results), prompt_evals.to_markdown(read, plan, grid, results)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
-    typer.echo(text)
+    terminal.echo(text)
     lost = prompt_evals.losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
         terminal.say(console, f"lower than in {baseline}: {loss}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped, refuse
+from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
@@ -92,7 +95,7 @@ def _evaluate_model(classifier: StudentClassifier, rows: list[Example], where: s
         }
         typer.echo(json.dumps({**asdict(evaluation), **confidence}, ensure_ascii=False))
         return
-    typer.echo(
+    terminal.echo(
         f"{format_report(evaluation.report)}\n"
         f"loss {evaluation.loss:.4f}; with the temperature of {temperature:.2f} {calibrated_loss:.4f}, and calibration "
         f"error {error:.3f}\n"
@@ -122,26 +125,38 @@ def _evaluate_teacher(
     check_labels(rows, taxonomy, str(file))
     out = out or options.default_path("zero-shot", file).with_suffix(".jsonl")
     typer.echo(
-        f"{len(rows)} rows, {len(taxonomy)} classes, teacher {config.teacher.spec}, "
+        f"{counted(len(rows), 'row')}, {counted(len(taxonomy), 'class', 'classes')}, teacher {config.teacher.spec}, "
         f"prompt {config.zero_shot.prompt!r}, answers in {out}",
         err=True,
     )
     left = TimeRemainingColumn(elapsed_when_finished=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), left)
-    with Progress(*columns, console=terminal.notes(), transient=True) as progress:
+    console = terminal.notes()
+    log, how = terminal.Log(console), partial(going_on_with, out)
+    with (
+        going_on(how),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
         bar = progress.add_task("asking", total=len(rows))
+        log.begins(f"asking the teacher about {counted(len(rows), 'row')}")
 
         def show(answered: int, unresolved: int) -> None:
-            progress.update(bar, completed=answered, description=f"asking, {unresolved} unresolved")
+            what = f"asking, {unresolved} unresolved"
+            progress.update(bar, completed=answered, description=what)
+            log.goes_on(f"{answered} of {len(rows)} answered, {unresolved} unresolved")
 
         result = evaluate_zero_shot(
-            rows, taxonomy, config, out, show, lambda estimate: terminal.say(progress.console, f"estimate: {estimate}")
+            rows, taxonomy, config, out, show, lambda estimate: terminal.say(console, f"estimate: {estimate}")
         )
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
         return
-    seconds = f"{result.seconds:.0f} s for {result.asked} rows" if result.asked else "all answers were there already"
-    typer.echo(
+    seconds = (
+        f"{result.seconds:.0f} s for {counted(result.asked, 'row')}"
+        if result.asked
+        else "all answers were there already"
+    )
+    terminal.echo(
         f"{format_report(result.report)}\n"
         f"unresolved answers, counted as wrong: {len(result.unresolved)} of {len(rows)}\n"
         f"teacher: {result.usage}; {seconds}"

@@ -10,6 +10,7 @@ import typer
 
 from pgkd_agent.cli import options
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import counted
 
 CHECKED_ROWS = 2000
 """Most texts that an export is checked on."""
@@ -44,7 +45,7 @@ def export(
     typer.echo(
         f"{out}: {report.size_bytes / 1e6:.0f} MB, "
         f"the original {report.original_size_bytes / 1e6:.0f} MB\n"
-        f"checked on {report.texts} texts ({report.checked_on}): same label as the original for "
+        f"checked on {counted(report.texts, 'text')} ({report.checked_on}): same label as the original for "
         f"{report.label_agreement:.2%}, probabilities differ by at most {report.max_probability_difference:.2g}"
     )
 

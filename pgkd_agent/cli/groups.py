@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import field, fields
+from difflib import get_close_matches
 from functools import wraps
 from typing import Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
+from pgkd_agent.config import CLOSE, PGKDConfig, setting_keys
 from pgkd_agent.errors import ConfigError
+
+ARGUMENTS = (
+    "train", "labels", "out", "data", "baseline", "format", "engine", "min_agreement", "public", "machine_usd_per_hour",
+    "gpu_usd_per_hour",
+)  # fmt: skip
+"""Arguments of the library that messages name, and that are options of the same name."""
 
 
 def option(help: str, *names: str, key: str | None = None, default: Any = None, **more: Any) -> Any:
@@ -22,6 +32,25 @@ def option(help: str, *names: str, key: str | None = None, default: Any = None, 
         more: Passed on to `typer.Option`.
     """
     return field(default=default, metadata={"option": typer.Option(default, *names, help=help, **more), "key": key})
+
+
+class Command(TyperCommand):
+    """Of an unknown option it suggests only what is really close, or the setting of this name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # of the click that typer has, which may be its own
+            if hasattr(error, "possibilities"):
+                error.possibilities = self._meant(error.option_name.lstrip("-"))  # type: ignore[attr-defined]
+            raise
+
+    def _meant(self, name: str) -> list[str]:
+        options = {option.lstrip("-"): option for parameter in self.params for option in parameter.opts}
+        if close := get_close_matches(name, options, n=1, cutoff=CLOSE):
+            return [options[close[0]]]
+        keys = {key.rpartition(".")[2].replace("_", "-"): key for key in setting_keys(PGKDConfig)}
+        return [f"--set {keys[name]}=VALUE"] if "set" in options and name in keys else []
 
 
 class Group:
@@ -46,6 +75,40 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     with_options.__annotations__ = {each.name: each.annotation for each in shown}
     return with_options
+
+
+def options_of(group: type[Group]) -> dict[str, str]:
+    """Option as people write it, such as `--max-calls`, by the dotted key of its setting; those that have one."""
+    return {
+        each.metadata["key"]: (each.metadata["option"].param_decls or [f"--{each.name.replace('_', '-')}"])[0]
+        for each in fields(group)  # type: ignore[arg-type]
+        if each.metadata["key"]
+    }
+
+
+def as_options(message: str) -> str:
+    """A message of the library in the words of the command line.
+
+    There a setting stands by its key and an argument by its name, between backquotes: `student.learning_rate=1e-5`,
+    `out`. Here it becomes the option that gives it, else an assignment for --set.
+    """
+    options = {name: f"--{name.replace('_', '-')}" for name in ARGUMENTS} | {"teacher.base_url": "--base-url"}
+    for group in _subclasses(Group):
+        options |= options_of(group)
+
+    def option(found: re.Match[str]) -> str:
+        key, value = found[1], found[2]
+        if key not in options:
+            return found[0] if "." not in key else f"--set {key}={value}" if value else key
+        return options[key] if value in (None, "True") else f"{options[key]} {value}"
+
+    return re.sub(r"`([a-z]\w*(?:\.\w+)*)(?:=([^`]*))?`", option, message)
+
+
+def _subclasses(group: type[Group]) -> Iterator[type[Group]]:
+    for each in group.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _is_group(annotation: Any) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
 import pgkd_agent
 from pgkd_agent.cli import (
@@ -26,10 +27,13 @@ from pgkd_agent.cli import (
     samples,
     schemas,
     serve,
+    stopping,
     terminal,
     train,
 )
+from pgkd_agent.cli.groups import Command, as_options
 from pgkd_agent.errors import PGKDError
+from pgkd_agent.text import without_controls
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how threads of OpenMP wait for each other."""
@@ -38,7 +42,7 @@ app = typer.Typer(
     name="pgkd",
     help="Performance-guided knowledge distillation: an LLM teaches a small text classifier.\n\n"
     "Exit codes: 0 done, 1 a part of the result is missing or worse, 2 input or settings, 3 teacher, "
-    "4 training diverged, 5 disk.",
+    "4 training diverged, 5 disk, 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,7 +61,7 @@ for command in (
     datasets.datasets,
     schemas.schema,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 for group in (eval_prompts, samples, prompts, models, bench):
     app.add_typer(group.app)
 
@@ -85,10 +89,19 @@ def main() -> None:
         # Threads that spin take the time of what else runs here. Read once, when a command imports torch.
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     terminal.open_output()
+    stopping.answer_signals()
+    console = terminal.errors()
     try:
         app()
     except PGKDError as error:
-        console = terminal.errors()
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
-        sys.exit(error.exit_code)
+        console.print(without_controls(as_options(str(error))), markup=False, highlight=False)
+        _end(console, error, error.exit_code)
+    except stopping.Stopped as stopped:
+        _end(console, stopped, stopped.code)
+
+
+def _end(console: Console, cause: BaseException, code: str | int | None) -> NoReturn:
+    for note in getattr(cause, "__notes__", ["stopped"] if isinstance(cause, stopping.Stopped) else []):
+        terminal.say(console, note)
+    sys.exit(code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgkd_agent.cli import terminal
 from pgkd_agent.cli.groups import Group, option
 from pgkd_agent.config import PGKDConfig, build_config, provider_of
 from pgkd_agent.errors import ConfigError
@@ -47,7 +48,8 @@ class Data(Group):
     rows: int | None = option("Draw this many labelled rows (paper: 1000).", key="data.rows")
 
     def task(self, settings: PGKDConfig, unlabelled: Path | None = None) -> Task:
-        from pgkd_agent.pipeline import load_task
+        terminal.Log(terminal.notes()).begins("reading rows")
+        from pgkd_agent.pipeline import load_task  # with all that it needs: that takes a while itself
 
         return load_task(self.train, self.val, self.test, self.labels, settings, unlabelled)
 

@@ -36,7 +36,7 @@ def list_(folder: Folder = None) -> None:
 @app.command()
 def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
     """Print the template as it is."""
-    typer.echo(templates.read_prompt(variant, "zero_shot" if zero_shot else "pgkd", folder).source, nl=False)
+    typer.echo(templates.read_prompt(variant, _purpose(variant, folder, zero_shot), folder).source, nl=False)
 
 
 @app.command()
@@ -50,10 +50,10 @@ def lint(
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
     from pgkd_agent.teacher.prompting.linting import lint_prompt
 
-    purposes: list[templates.Purpose] = (
-        ["zero_shot"] if zero_shot else ["pgkd"] if variants else list(templates.VARIABLES)
-    )
-    named = [(purpose, name) for purpose in purposes for name in variants or templates.list_prompts(purpose, folder)]
+    purposes: list[templates.Purpose] = ["zero_shot"] if zero_shot else list(templates.VARIABLES)
+    named = [(_purpose(name, folder, zero_shot), name) for name in variants or ()] or [
+        (purpose, name) for purpose in purposes for name in templates.list_prompts(purpose, folder)
+    ]
     errors = 0
     for purpose, name in named:
         findings = lint_prompt(name, purpose, folder)
@@ -86,6 +86,14 @@ def render(
     more = {"teacher.prompt": variant, "teacher.prompt_folder": folder, "data.task_description": description}
     settings = options.settings_of(data, reading, sources, more=more)
     show_dry_run(data.task(settings), settings)
+
+
+def _purpose(variant: str, folder: Path | None, zero_shot: bool) -> templates.Purpose:
+    """That of the name, where it says it; a template of one's own is to write samples, unless the option is given."""
+    if zero_shot:
+        return "zero_shot"
+    is_known = variant in templates.list_prompts("annotate", folder)
+    return "annotate" if is_known and variant not in templates.list_prompts("pgkd", folder) else "pgkd"
 
 
 def _unit(template: templates.PromptTemplate) -> str:

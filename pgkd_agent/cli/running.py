@@ -3,103 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from pgkd_agent.cli import terminal
-from pgkd_agent.cli.options import Outlets
-from pgkd_agent.cli.terminal import counted, money, say
+from pgkd_agent.cli.display import Display, by_rule
+from pgkd_agent.cli.groups import options_of
+from pgkd_agent.cli.options import Caps, Outlets
+from pgkd_agent.cli.stopping import going_on
+from pgkd_agent.cli.terminal import money, say
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
-from pgkd_agent.errors import TeacherError
+from pgkd_agent.errors import StorageError
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
 from pgkd_agent.runs.observer import Observer, Observers
-from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, RunResult, class_changes
+from pgkd_agent.runs.summary import NAMES, BeforeAfter, RunResult, class_changes
 from pgkd_agent.runs.trackers import tracked
-from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import members
 from pgkd_agent.teacher.preview import Preview, estimate, preview, refusals
-from pgkd_agent.types import GoldCheck, StepRecord
+from pgkd_agent.text import counted, without_controls
 
 WINNERS_AND_LOSERS = 5
 """Classes listed at each end of the before/after table."""
-
-
-class _Display(Observer):
-    """One bar for the fit or the teacher, with the time that it has left, and a line a step above it."""
-
-    def __init__(self, console: Console, num_kd_steps: int) -> None:
-        self._console = console
-        self._steps = num_kd_steps
-        self._kd_step = 0
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._bar: TaskID = self.progress.add_task("preparing", total=1)
-        self._done = 0
-
-    def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
-        what = f"step {self._kd_step}/{self._steps}: student, epoch"
-        self._show(f"{what} (loss {validation_loss:.3f})", epoch, max_epochs)
-
-    def on_request(self, kd_step: int, answered: int, planned: int) -> None:
-        self._kd_step = kd_step
-        what = f"step {kd_step}/{self._steps}: teacher, request"
-        self._show(what, answered, planned)
-
-    def _show(self, what: str, done: int, of: int) -> None:
-        """What begins anew has a time of its own."""
-        if done <= self._done:
-            self.progress.reset(self._bar)
-        self._done = done
-        self.progress.update(self._bar, description=what, completed=done, total=of)
-
-    def on_estimate(self, estimate: Estimate) -> None:
-        is_sharp = estimate.input_tokens[0] == estimate.input_tokens[1]
-        what = "estimate with the first prompts" if is_sharp else "estimate"
-        say(self._console, f"{what}: {estimate}")
-
-    def on_gold(self, check: GoldCheck) -> None:
-        say(self._console, str(check))
-
-    def on_test(self, n_rows: int) -> None:
-        self._show(f"evaluating {counted(n_rows, 'test row')}", 0, 1)
-
-    def on_step(self, record: StepRecord) -> None:
-        report = record.validation.report
-        best = "*" if record.is_best else " "
-        samples = f"   samples {record.accepted}/{record.asked} accepted" if record.asked else ""
-        if record.refused:
-            samples += f", {record.refused} replies refused"
-        if record.rejected:
-            samples += f" (rejected: {_by_rule(record.rejected)})"
-        say(
-            self._console,
-            f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
-            f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
-            f"{counted(record.epochs, 'epoch')}, rate {record.learning_rate:g}   "
-            f"teacher {record.teacher_seconds:.0f} s, student {record.student_seconds:.0f} s{samples}",
-        )
 
 
 def run_with_display(
@@ -110,7 +49,9 @@ def run_with_display(
         teacher: Instead of the one in the settings.
     """
     what = _what(task, config, out, "samples as given" if teacher else _teachers(config))
-    _show(what, config, out, lambda observer: run(task, config, teacher, out, observer), outlets or Outlets())
+    how = partial(_how_to_go_on, out, teacher is None)
+    with going_on(how):
+        _show(what, config, out, lambda observer: run(task, config, teacher, out, observer), outlets or Outlets())
 
 
 def resume_with_display(out: Path, caps: Mapping[str, Any], outlets: Outlets) -> None:
@@ -121,7 +62,22 @@ def resume_with_display(out: Path, caps: Mapping[str, Any], outlets: Outlets) ->
     stored = read_run(out)
     budget = stored.config.changed(caps).budget
     what = _what(stored.task, stored.config, out, _teachers(stored.config)) + "\nreplaying what is stored"
-    _show(what, stored.config, out, lambda observer: resume(out, observer=observer, budget=budget), outlets)
+    with going_on(partial(_how_to_go_on, out), but_for=StorageError):
+        _show(what, stored.config, out, lambda observer: resume(out, observer=observer, budget=budget), outlets)
+
+
+def _how_to_go_on(out: Path, can_be_resumed: bool = True) -> str:
+    if not (out / "meta.json").is_file():
+        return "the run had not begun: nothing was kept"
+    if not can_be_resumed:
+        return f"{out} keeps what there is, and cannot be gone on with: start again with another --out"
+    best = out / "models" / "best"
+    so_far = f"the best model so far is {best}; " if best.is_dir() else ""
+    return f"{so_far}to go on, without paying a call twice: {_resuming(out)}"
+
+
+def _resuming(out: Path) -> str:
+    return f"pgkd distill --resume {shlex.quote(str(out))}"
 
 
 def _teachers(config: PGKDConfig) -> str:
@@ -135,14 +91,9 @@ def _show(what: str, config: PGKDConfig, out: Path, job: Callable[[Observer], Di
     with ExitStack() as stack:
         trackers = [stack.enter_context(tracked(spec, out.name, config)) for spec in outlets.track or ()]
         say(notes if outlets.as_json else results, what)
-        display = _Display(notes, config.pgkd.num_kd_steps)
+        display = Display(notes, config.pgkd.num_kd_steps)
         with display.progress:
-            try:
-                result = job(Observers([display, *trackers]))
-            except TeacherError:
-                if (best := out / "models" / "best").is_dir():
-                    say(notes, f"the best model so far is {best}; `pgkd distill --resume {out}` goes on")
-                raise
+            result = job(Observers([display, *trackers]))
     if outlets.as_json:
         found = {"run": str(result.run), "model": f"{result.run}/models/best", **asdict(result.summary)}
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -156,7 +107,7 @@ def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
     with_rows = len({row.label for row in task.train})
     return (
         f"{len(task.train)} training, {len(task.validation)} validation, {counted(len(task.test), 'test row')}; "
-        f"{len(task.taxonomy)} classes, {with_rows} of them with training rows\n"
+        f"{counted(len(task.taxonomy), 'class', 'classes')}, {with_rows} of them with training rows\n"
         f"student {config.student.name}"
         + (f", {teacher}" if config.pgkd.num_kd_steps else ", no teacher")
         + f", run directory {out}"
@@ -166,9 +117,10 @@ def _what(task: Task, config: PGKDConfig, out: Path, teacher: str) -> str:
 def _print_result(console: Console, result: DistillResult) -> None:
     summary = result.summary
     if summary.stopped_by:
-        say(console, f"\nended by a cap: {summary.stopped_by}")
-    say(console, "\n" + "; ".join(sentence for sentence in (summary.verdict, summary.caution) if sentence))
+        say(console, f"\nended by a cap: {summary.stopped_by}{_under_higher(summary.stopped_by, result.run)}")
+    say(console, "\n" + "\n".join(sentence for sentence in (summary.verdict, summary.caution) if sentence))
     if summary.test:
+        say(console, counted(summary.test.after.report.n_rows, "test row"))
         console.print(_before_after(summary.test))
         _print_classes(console, summary.test)
     calibration = summary.calibration
@@ -180,7 +132,15 @@ def _print_result(console: Console, result: DistillResult) -> None:
     )
     _print_teaching(console, summary)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
-    say(console, f"time: {seconds}\nmodel: {result.run}/models/best\nreport: {result.run}/report.html")
+    model = f"{result.run}/models/best"
+    say(console, f"time: {seconds}\nreport: {result.run}/report.html\nmodel: {model}")
+    say(console, f"Next: pgkd classify {shlex.quote(model)} FILE, or pgkd serve {shlex.quote(model)}")
+
+
+def _under_higher(stopped_by: str, run: Path | None) -> str:
+    """How to go on, where the cap is one that has an option."""
+    option = next((name for key, name in options_of(Caps).items() if key in stopped_by), None)
+    return f"\nto go on under a higher one: {_resuming(run)} {option} N" if run and option else ""
 
 
 def _print_teaching(console: Console, summary: RunResult) -> None:
@@ -189,36 +149,35 @@ def _print_teaching(console: Console, summary: RunResult) -> None:
         say(
             console,
             f"samples: {samples.asked} asked for, {samples.parsed} read, {samples.accepted} accepted; "
-            f"rejected: {_by_rule(samples.rejected) or 'none'}"
+            f"rejected: {by_rule(samples.rejected) or 'none'}"
             f"{f'; not readable: {samples.malformed}' if samples.malformed else ''}",
         )
     if usage.requests:
         say(
             console,
-            f"teacher: {usage.requests} requests, {usage.usage}, {money(usage.cost, usage.currency)}",
+            f"teacher: {counted(usage.requests, 'request')}, {usage.usage}, {money(usage.cost, usage.currency)}",
         )
     for share in summary.teachers:
         say(
             console,
-            f"  {share.teacher}: {share.steps} steps, {share.accepted} of {share.asked} samples accepted"
-            f"{f' (rejected: {_by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
+            f"  {share.teacher}: {counted(share.steps, 'step')}, {share.accepted} of {share.asked} samples accepted"
+            f"{f' (rejected: {by_rule(share.rejected)})' if share.rejected else ''}, validation loss "
             f"{share.loss_change:+.4f}, {money(share.cost, usage.currency)}",
         )
 
 
 def _before_after(test: BeforeAfter) -> Table:
-    table = Table(title=counted(test.before.report.n_rows, "test row"), title_justify="left")
-    for column in ("", "plain student", "returned model", "change", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name in HEADLINE:
+    """One column of figures where the returned model is the plain student."""
+    is_plain = test.after == test.before
+    names = ["", "plain student"] + ([] if is_plain else ["returned model", "change", "95 % interval"])
+    table = _table(names)
+    for name, title in NAMES.items():
         old, new = getattr(test.before.report, name), getattr(test.after.report, name)
         gain = test.gain.get(name)
         interval = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain else ""
-        table.add_row(name.replace("_", " "), f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval)
+        table.add_row(title, *[f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", interval][: len(names) - 1])
     old, new = test.before.loss, test.after.loss
-    table.add_row("loss", f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}")
-    if not test.gain:  # they are one model
-        table.columns = table.columns[:2]
+    table.add_row("loss", *[f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", ""][: len(names) - 1])
     return table
 
 
@@ -228,16 +187,19 @@ def _print_classes(console: Console, test: BeforeAfter) -> None:
     losers = [row for row in reversed(changes) if row[2] < row[1]][:WINNERS_AND_LOSERS]
     if not changes:
         return
-    table = Table(title="F1 per class on the test rows: largest gains and losses", title_justify="left")
-    for column in ("class", "before", "after", "change", "rows"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    say(console, "F1 per class on the test rows: largest gains and losses")
+    table = _table(["class", "before", "after", "change", "rows"])
     for label, old, new, support in (*winners, *reversed(losers)):
-        table.add_row(label, f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", str(support))
+        table.add_row(Text(without_controls(label)), f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", str(support))
     console.print(table)
 
 
-def _by_rule(rejected: dict[str, int]) -> str:
-    return ", ".join(f"{rule} {count}" for rule, count in sorted(rejected.items()))
+def _table(columns: Sequence[str]) -> Table:
+    """Names in the first column, figures in the others."""
+    table = Table()
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    return table
 
 
 def show_dry_run(task: Task, config: PGKDConfig) -> None:
@@ -264,11 +226,12 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
     if config.teacher.mode == "agent":
         from pgkd_agent.teacher.agent import MAX_TOOL_CALLS
 
-        begins = f"with which each of {steps} steps begins (at most {MAX_TOOL_CALLS} tool calls)"
-        return begins + (f"; up to {verifying} calls verify the samples" if verifying else "")
+        begins = f"with which each of {counted(steps, 'step')} begins (at most {MAX_TOOL_CALLS} tool calls)"
+        return begins + (f"; up to {counted(verifying, 'call')} verify the samples" if verifying else "")
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
-    calls = f"{steps} steps make {steps * requests} calls{more}, repetitions apart"
-    return f"first of {requests} requests in a KD step; {calls}"
+    make = "makes" if steps == 1 else "make"
+    calls = f"{counted(steps, 'step')} {make} {counted(steps * requests, 'call')}{more}, repetitions apart"
+    return f"first of {counted(requests, 'request')} in a KD step; {calls}"
 
 
 def _estimate(shown: Preview, task: Task, config: PGKDConfig) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pgkd_agent.cli import options
+from pgkd_agent.text import counted
 
 app = typer.Typer(name="samples", help="The teacher's samples as data: export, review, import.", no_args_is_help=True)
 
@@ -39,7 +40,7 @@ def import_(
     from pgkd_agent.runs.samples import prepare_retraining
 
     retraining = prepare_retraining(run, file)
-    typer.echo(f"{len(retraining.teacher.samples)} samples approved, {retraining.not_approved} not")
+    typer.echo(f"{counted(len(retraining.teacher.samples), 'sample')} approved, {retraining.not_approved} not")
     run_with_display(
         retraining.stored.task, retraining.config, out or options.default_path("reviewed", file), retraining.teacher
     )

@@ -10,7 +10,9 @@ import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.stopping import ignore_signals
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.text import counted
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = "PGKD_API_KEY"
@@ -58,13 +60,16 @@ def serve(
     app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key, hosts=hosts)
     listener = _listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    terminal.say(terminal.notes(), f"{model}: {len(classifier.labels)} classes at {address}; Ctrl+C ends it")
+    terminal.say(
+        terminal.notes(), f"{model}: {counted(len(classifier.labels), 'class', 'classes')} at {address}; Ctrl+C ends it"
+    )
     settings = uvicorn.Config(
         app,
         log_level="warning",
         limit_concurrency=max_connections + 1,  # uvicorn counts the one that asks
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    ignore_signals()
     uvicorn.Server(settings).run([listener])
 
 

@@ -6,15 +6,23 @@ import io
 import logging
 import os
 import sys
+import time
 from typing import NoReturn
 
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
+
+from pgkd_agent.text import without_controls
 
 WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 """What these say at level INFO, a run's table of steps says too."""
 
+EVERY = 30.0
+"""Seconds between lines about what goes on, where nobody sees a bar."""
+
 _is_quiet = False
+_started = time.monotonic()
 
 
 CLOSED_PIPE = 141
@@ -52,7 +60,8 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     global _is_quiet
     _is_quiet = quiet
     handler = RichHandler(console=errors(), show_time=verbose, show_path=verbose, show_level=verbose)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pgkd_agent").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in WITHOUT_TABLE:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
@@ -79,14 +88,40 @@ def warn(text: str) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """As it is: on lines as long as they are, without colours and markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """As it is: on lines as long as they are, without colours and markup; what would steer the terminal is left out."""
+    console.print(without_controls(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def counted(number: int, what: str) -> str:
-    """Such as `1 epoch` and `2 epochs`."""
-    return f"{number} {what}{'s'[: number != 1]}"
+def echo(text: str) -> None:
+    """`say` to stdout, as wide as it is."""
+    typer.echo(without_controls(text))
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
 
 
 def money(cost: float | None, currency: str) -> str:
     return "price not known" if cost is None else f"{cost:.4f} {currency}"
+
+
+class Log:
+    """Progress where stderr is no terminal: a line with the time since the start, and none where a bar shows it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = 0.0
+
+    def begins(self, what: str) -> None:
+        """At once."""
+        now = time.monotonic()
+        self._next = now + EVERY
+        if not self._console.is_terminal:
+            minutes, seconds = divmod(round(now - _started), 60)
+            say(self._console, f"{minutes:>3}:{seconds:02}  {what}")
+
+    def goes_on(self, what: str) -> None:
+        """Where the last line is some time ago."""
+        if time.monotonic() >= self._next:
+            self.begins(what)

@@ -1,6 +1,6 @@
 """The settings of a run, and where they come from."""
 
-from pgkd_agent.config.merging import explain, setting_keys
+from pgkd_agent.config.merging import CLOSE, explain, setting_keys
 from pgkd_agent.config.settings import (
     BudgetSettings,
     DataSettings,
@@ -17,6 +17,7 @@ from pgkd_agent.config.settings import (
 from pgkd_agent.config.sources import RECIPES, build_config, nested_settings, read_yaml, to_yaml
 
 __all__ = [
+    "CLOSE",
     "RECIPES",
     "BudgetSettings",
     "DataSettings",

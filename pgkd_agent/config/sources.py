@@ -127,8 +127,8 @@ def nested_settings(assignments: Iterable[str]) -> dict[str, Any]:
 def _split(assignment: str) -> tuple[str, Any]:
     key, equals, value = assignment.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {assignment!r}: expected key=value, e.g. student.learning_rate=1e-5")
+        raise ConfigError(f"setting {assignment!r}: expected key=value, e.g. student.learning_rate=1e-5")
     try:
         return key.strip(), _load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment!r}: the value is not readable: {error}") from error
+        raise ConfigError(f"setting {assignment!r}: the value is not readable: {error}") from error

@@ -152,7 +152,7 @@ def load_preset(name: str, folder: Path | str | None = None) -> LabelledSet:
         DataError: An unknown name, files that are missing or not as expected, or a hub that does not answer.
     """
     if name not in PRESETS:
-        raise DataError(f"no dataset {name!r}; there are: {', '.join(PRESETS)}; or name a file with --train")
+        raise DataError(f"no dataset {name!r}; there are: {', '.join(PRESETS)}; or give labelled rows, `train`")
     chosen = PRESETS[name]
     if folder is None:
         return _from_hub(chosen)
@@ -168,7 +168,7 @@ def _from_hub(chosen: Preset) -> LabelledSet:
     source = chosen.hub
     if source is None:
         raise DataError(
-            f"no copy of {chosen.name} is known on the model hub; name a folder with --data-dir that holds "
+            f"no copy of {chosen.name} is known on the model hub; name a folder with `data.data_dir` that holds "
             f"{chosen.files}"
         )
     train = _hub_rows(chosen, source, "train")
@@ -185,7 +185,7 @@ def _hub_rows(chosen: Preset, source: HubSource, split: str) -> list[Example]:
     except Exception as error:  # the hub client has no base class for what can go wrong on the way
         raise DataError(
             f"{chosen.name} cannot be had from the model hub ({source.id}: {type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}); without it, name a folder with --data-dir that holds "
+            f"{(str(error).splitlines() or [''])[0]}); without it, name a folder with `data.data_dir` that holds "
             f"{chosen.files}"
         ) from error
     missing = {*source.text_columns, source.label_column} - set(rows.column_names)

@@ -51,9 +51,8 @@ def read_examples(
         text_column = label_column = None
     if not records:
         raise DataError(f"{where} holds no rows")
-    is_file = isinstance(source, (str, Path))
-    text = _column(records, text_column, TEXT_COLUMNS, "text", where, is_file)
-    label = _column(records, label_column, LABEL_COLUMNS, "label", where, is_file)
+    text = _column(records, text_column, TEXT_COLUMNS, "text", where)
+    label = _column(records, label_column, LABEL_COLUMNS, "label", where)
     labels = _labels(records, label, where) if label_column is None else [record.get(label) for record in records]
     texts = [record.get(text) for record in records]
     return complete_rows(zip(texts, labels, strict=True), where, skip_incomplete, text)
@@ -139,7 +138,7 @@ def stream_texts(source: str | Path | BinaryIO, text_column: str | None = None) 
     first = next(records, None)
     if first is None:
         return iter(())
-    column = _column([first], text_column, TEXT_COLUMNS, "text", str(source), is_file=True)
+    column = _column([first], text_column, TEXT_COLUMNS, "text", str(source))
     values = (record.get(column) for record in chain([first], records))
     texts = (
         value if isinstance(value, str) else as_text(value, f"{source}, row {number}: the text (column {column!r})")
@@ -170,12 +169,10 @@ def named_rows(numbers: Sequence[int]) -> str:
     return f"{len(numbers)} row{'s'[: len(numbers) > 1]} ({shown})"
 
 
-def _column(
-    records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str, is_file: bool
-) -> Any:
+def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str) -> Any:
     columns = {str(name): name for record in records for name in record}
     shown = ", ".join(map(repr, columns))
-    option = f"--{role}-column" if is_file else f"{role}_column"
+    option = f"`data.{role}_column`"
     cells = ((name, record.get(columns[name])) for name in columns for record in records)
     names_a_value = {name for name, cell in cells if isinstance(cell, str) and cell == name}
     if wanted is not None:

@@ -70,7 +70,7 @@ def taxonomy_of(rows: Sequence[Example]) -> Taxonomy:
         raise DataError(
             f"the labelled rows: label {rows[missing[0] - 1].label!r} looks like a missing value, in "
             f"{named_rows(missing)}; "
-            "correct the rows or, if it is a class, name all classes with --labels"
+            "correct the rows or, if it is a class, name all classes with `labels`"
         )
     names = sorted({row.label for row in rows})
     if are_ids(names):
@@ -111,7 +111,7 @@ def check_labels(rows: Iterable[Example], taxonomy: Taxonomy, where: str) -> Non
         closest = difflib.get_close_matches(label, names, n=1, cutoff=0.0)
         raise DataError(
             f"{where}: label {label!r} (row {number}, and {len(unknown) - 1} more rows) is not in the "
-            f"taxonomy ({len(names)} labels; closest: {closest[0]!r}); correct it or add it with --labels"
+            f"taxonomy ({len(names)} labels; closest: {closest[0]!r}); correct it or add it with `labels`"
         )
 
 

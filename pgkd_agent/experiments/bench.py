@@ -14,6 +14,7 @@ from pgkd_agent.errors import DataError
 from pgkd_agent.experiments.zero_shot import ZeroShotResult, evaluate_zero_shot
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.text import counted
 from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ def _check_labels(rows: Sequence[Example], labels: Sequence[str], model: Path) -
     unknown = [row.label for row in rows if row.label not in labels]
     if unknown:
         raise DataError(
-            f"{len(unknown)} of the {len(rows)} rows have a label that {model} does not know, such as {unknown[0]!r} "
-            f"(it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was trained for"
+            f"{len(unknown)} of the {len(rows)} rows have a label that {model} does not know, such as "
+            f"{unknown[0]!r} (it has {len(labels)}, such as {labels[0]!r}); give rows with the labels that it was "
+            "trained for"
         )
 
 
@@ -128,10 +130,10 @@ def _llm_seconds(result: ZeroShotResult, rows: int, concurrency: int) -> Figure:
     """Of a batch that was continued only the rows of this run were timed."""
     way = f"{concurrency} requests at a time" if concurrency > 1 else "one request after the other"
     if result.asked == 0:
-        return Figure(None, "not known: all answers were there already; name another --out to time them")
+        return Figure(None, "not known: all answers were there already; name another `out` to time them")
     if result.asked == rows:
-        return Figure(result.seconds, f"measured: wall time of {rows} calls, {way}, retries included")
-    how = f"computed from the {result.asked} rows that were asked in this run, {way}"
+        return Figure(result.seconds, f"measured: wall time of {counted(rows, 'call')}, {way}, retries included")
+    how = f"computed from the {counted(result.asked, 'row')} that were asked in this run, {way}"
     return Figure(result.seconds * rows / result.asked, how)
 
 
@@ -141,14 +143,14 @@ def _token_cost(result: ZeroShotResult, config: PGKDConfig) -> Figure:
         return Figure(None, "not known: the server reported no tokens")
     cost = prices.cost(spec, usage)
     if cost is None:
-        return Figure(None, f"not known: no price for {spec} in the price table; --set teacher.prices=FILE names one")
+        return Figure(None, f"not known: no price for {spec} in the price table; `teacher.prices=FILE` names one")
     how = "" if usage.estimated_calls else ", as reported"
     return Figure(cost, f"computed from {usage}{how}, at the prices of {prices.as_of}")
 
 
 def _machine_cost(seconds: Figure, per_hour: float | None, device: str) -> Figure:
     if per_hour is None:
-        option = "--machine-usd-per-hour" if device == "cpu" else "--gpu-usd-per-hour"
+        option = "`machine_usd_per_hour`" if device == "cpu" else "`gpu_usd_per_hour`"
         return Figure(None, f"not known: no price of the machine; give {option}")
     if seconds.value is None:
         return Figure(None, "not known: the seconds are not")

@@ -119,8 +119,8 @@ def _ask(
             on_answer(len(store.by_row), len(store.unresolved))
     except BudgetExceededError as error:
         raise BudgetExceededError(
-            f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same command goes "
-            f"on (answers in {store.path}, all calls in {calls_beside(store.path)})"
+            f"{error}. {len(store.by_row)} of {len(rows)} rows are answered; under a higher cap the same "
+            f"command goes on (answers in {store.path}, all calls in {calls_beside(store.path)})"
         ) from error
     return time.perf_counter() - started
 
@@ -215,12 +215,12 @@ class _Answers:
             whole = content[: content.rfind(b"\n") + 1]  # a stopped run may have left half a line
             first, *rest = map(json.loads, whole.splitlines())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another --out") from error
+            raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another `out`") from error
         if first != identity:
             other = sorted(key for key in identity if not isinstance(first, dict) or first.get(key) != identity[key])
             raise ConfigError(
                 f"{self.path} holds the answers of another evaluation (different: {', '.join(other)}); "
-                "name another --out"
+                "name another `out`"
             )
         for row in rest:
             self._count(row)

@@ -12,7 +12,7 @@ import numpy as np
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.early_stopping import EarlyStopping
-from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_empty_pools, score_rows, select_evidence
+from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_one_sided, score_rows, select_evidence
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
@@ -20,6 +20,7 @@ from pgkd_agent.loop.scoring import score_history
 from pgkd_agent.loop.training import fit_history
 from pgkd_agent.metrics.report import evaluate, row_losses
 from pgkd_agent.seeding import rng
+from pgkd_agent.text import counted
 from pgkd_agent.types import Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest, TokenUsage, WrittenSample
 
 logger = logging.getLogger(__name__)
@@ -68,16 +69,19 @@ def run_pgkd(
     steps: list[StepRecord] = []
     losses: list[np.ndarray] = []
     asked: Asked | None = None
-    trained = _train(student, history, (), task, config, kd_step=0)  # line 1
+    trained = _train(student, history, (), task, config, observer, kd_step=0)  # line 1
     best = student.snapshot()
     for kd_step in range(num_kd_steps + 1):  # line 3; step 0 only enters the plain student
         if teacher and kd_step > 0:
-            request, seconds = _prepare(student, history, trained, task, config, kd_step)  # lines 4-5
-            asked = _ask(teacher, screener, request, history, seconds)  # line 6
+            request, seconds = _prepare(student, history, trained, task, config, observer, kd_step)  # lines 4-5
+            asked = _ask(teacher, screener, request, history, observer, seconds)  # line 6
             observer.on_samples(asked)
             new_rows = asked.screened.accepted
             history = history.extended(new_rows)  # line 7
-            trained = _train(student, history, new_rows, task, config, kd_step) if new_rows else trained.idle()  # 8-9
+            if new_rows:
+                trained = _train(student, history, new_rows, task, config, observer, kd_step)  # lines 8-9
+            else:
+                trained = trained.idle()
         is_best = stopping.update(kd_step, trained.evaluation.loss)  # lines 10-15
         if is_best:
             best = student.snapshot()  # lines 16-17
@@ -158,31 +162,52 @@ def _written(history: History, scored: Sequence[EvidenceItem]) -> tuple[WrittenS
 
 
 def _prepare(
-    student: Student, history: History, trained: Trained, task: Task, config: PGKDConfig, kd_step: int
+    student: Student,
+    history: History,
+    trained: Trained,
+    task: Task,
+    config: PGKDConfig,
+    observer: LoopObserver,
+    kd_step: int,
 ) -> tuple[TeacherRequest, float]:
     """The request of a KD step, and the seconds its evidence took."""
+    observer.on_phase(kd_step, "finding rows that the student gets right and wrong")
     started = time.perf_counter()
     scored = score_history(student, history, trained.fit, trained.fresh, task, config, kd_step)
     seconds = time.perf_counter() - started
     request = build_request(task, history, scored, trained.evaluation, config, kd_step)
-    log_empty_pools(request.evidence, kd_step)
+    log_one_sided(scored, config.evidence.source, kd_step)
     return request, seconds
 
 
 def _ask(
-    teacher: Teacher, screener: Screener, request: TeacherRequest, history: History, evidence_seconds: float
+    teacher: Teacher,
+    screener: Screener,
+    request: TeacherRequest,
+    history: History,
+    observer: LoopObserver,
+    evidence_seconds: float,
 ) -> Asked:
     started = time.perf_counter()
+    observer.on_phase(request.kd_step, "asking the teacher")
     reply = teacher.write(request)
+    observer.on_phase(request.kd_step, f"checking {counted(len(reply.samples), 'sample')}")
     screened = screener.screen(reply.samples, history, reply.shown_texts, request.kd_step)
     seconds = time.perf_counter() - started
     return Asked(request, reply, screened, seconds, evidence_seconds)
 
 
 def _train(
-    student: Student, history: History, new_rows: Sequence[HistoryRow], task: Task, config: PGKDConfig, kd_step: int
+    student: Student,
+    history: History,
+    new_rows: Sequence[HistoryRow],
+    task: Task,
+    config: PGKDConfig,
+    observer: LoopObserver,
+    kd_step: int,
 ) -> Trained:
     started = time.perf_counter()
+    observer.on_phase(kd_step, f"training the student on {counted(len(history), 'row')}")
     fresh: list[EvidenceItem] = []
     if new_rows and config.evidence.source == "fresh":
         fresh = score_rows(new_rows, student.predict(texts_of(new_rows)), task.taxonomy)

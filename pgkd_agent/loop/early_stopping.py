@@ -34,7 +34,7 @@ class EarlyStopping:
         if not math.isfinite(loss):
             raise StudentDivergedError(
                 f"the validation loss became {loss} (step or epoch {index}); try a lower learning rate, "
-                "for example --set student.learning_rate=1e-5"
+                "for example `student.learning_rate=1e-5`"
             )
         if loss < self.best_loss:
             self.best_loss, self.best_index, self.counter = loss, index, 0

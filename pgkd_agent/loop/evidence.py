@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pgkd_agent.errors import DataError
+from pgkd_agent.text import counted
 from pgkd_agent.types import (
     Evidence,
     EvidenceItem,
@@ -83,10 +84,22 @@ def evidence_of_pair(
     return select_evidence(within, limits, random)
 
 
-def log_empty_pools(evidence: Evidence, kd_step: int) -> None:
-    for pool in ("correct", "misclassified", "hard_negatives"):
-        if not getattr(evidence, pool):
-            logger.info("KD step %d: no %s to show", kd_step, pool.replace("_", " "))
+def log_one_sided(scored: Sequence[EvidenceItem], source: str, kd_step: int) -> None:
+    """Say where the prompts of a step cannot have one kind of rows, and that this is as it may be.
+
+    Args:
+        source: Where the predictions are from, `evidence.source`.
+    """
+    right = sum(item.predicted_label == item.gold_label for item in scored)
+    if right in (0, len(scored)):
+        logger.info(
+            "KD step %d: the student gets %s %s right (evidence.source: %s), so the prompts show %s; this is no error",
+            kd_step,
+            "all" if right else "none of",
+            counted(len(scored), "row"),
+            source,
+            "no mistakes" if right else "mistakes only",
+        )
 
 
 def _gold(item: EvidenceItem) -> str:

@@ -12,6 +12,9 @@ from pgkd_agent.types import GoldCheck, StepRecord
 class LoopObserver:
     """The events of the loop, its student and its teacher; here nothing is done."""
 
+    def on_phase(self, kd_step: int, what: str) -> None:
+        """Before a part of a step that may take long; `what` is for people, such as "asking the teacher"."""
+
     def on_epoch(self, epoch: int, max_epochs: int, validation_loss: float) -> None:
         """After each epoch of a fit."""
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pgkd_agent.config import PGKDConfig, build_config, to_yaml
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.files import append_lines, as_line, lock, read_lines, storing, write_whole
+from pgkd_agent.files import RUN, append_lines, as_line, lock, nearest, not_written, read_lines, storing, write_whole
 from pgkd_agent.loop.history import History
 from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.metrics.calibration import CALIBRATION_FILE
@@ -81,16 +81,16 @@ class RunDirectory:
             ConfigError: It exists and is not empty; nothing in it is touched.
             StorageError: It cannot be made, or another process is about to use it.
         """
-        _require_empty(path)
+        require_new(path)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             _remove_folders(made)
-            raise StorageError(f"run directory {path} cannot be made: {error.strerror or error}") from error
+            raise not_written(path, error) from error
         directory = cls(path, made)
         try:
-            _require_empty(path)  # another process may have had it until now
+            require_new(path)  # another process may have had it until now
         except ConfigError:
             directory._lock.release()
             raise
@@ -136,7 +136,7 @@ class RunDirectory:
         if free < needed:
             raise StorageError(
                 f"{self.path}: {free / 1e3:,.0f} kB free, the run's models need {needed / 1e3:,.0f} kB; make room, or "
-                "name a run directory on another disk with --out"
+                "name a run directory on another disk with `out`"
             )
 
     def write_start(self, config: PGKDConfig, meta: Mapping[str, Any], task: Task) -> None:
@@ -240,11 +240,12 @@ def read_meta(path: Path) -> dict[str, Any]:
     """What `meta.json` holds.
 
     Raises:
-        StorageError: It is no run directory, a damaged one, or one of another format.
+        ConfigError: It is no run directory.
+        StorageError: It is a damaged one, or one of another format.
     """
-    file = path / "meta.json"
+    file = path / RUN
     if not file.is_file():
-        raise StorageError(f"{path} is no run directory: expected one with a meta.json in it")
+        raise ConfigError(f"{path} is no run directory: expected a folder with a {RUN}{nearest(path, RUN)}")
     try:
         meta = dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -291,9 +292,10 @@ def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
     ]
 
 
-def _require_empty(path: Path) -> None:
+def require_new(path: Path) -> None:
+    """Raise a ConfigError where a run cannot begin: at a file, or in a folder that is not empty."""
     if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
-        raise ConfigError(f"{path} exists already; name another run directory with --out, or remove it")
+        raise ConfigError(f"{path} exists already; name another run directory with `out`, or remove it")
 
 
 def _remove_folders(folders: Iterable[Path]) -> None:

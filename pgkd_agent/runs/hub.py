@@ -33,7 +33,9 @@ def check_hub(repo: str, public: bool = False) -> None:
     except Exception as error:  # the client and its transport have several of their own
         raise StorageError(f"the model hub cannot be asked about {repo}: {_reason(error)}") from error
     if not is_private and not public:
-        raise ConfigError(f"the repository {repo} is there, and everybody sees it: push with --public, or name another")
+        raise ConfigError(
+            f"the repository {repo} is there, and everybody sees it: push with `public=True`, or name another"
+        )
 
 
 def push(model: Path, repo: str, public: bool = False) -> str:

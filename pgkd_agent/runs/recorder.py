@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pgkd_agent
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.protocols import Asked
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
 
 RECORDED_PACKAGES = (
-    "pgkd-agent",
     "torch",
     "transformers",
     "langchain",
@@ -135,7 +135,7 @@ def run_meta(
 
 def environment() -> dict[str, Any]:
     """Versions and machine, and the git commit of the working directory where there is one."""
-    versions = {}
+    versions = {"pgkd-agent": pgkd_agent.__version__}  # of the code: an editable install's metadata may be older
     for name in RECORDED_PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -13,8 +13,8 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import read_records
 from pgkd_agent.data.reading import SEPARATED, complete_rows, named_rows
 from pgkd_agent.data.values import as_text
-from pgkd_agent.errors import ConfigError, DataError, StorageError
-from pgkd_agent.files import read_lines
+from pgkd_agent.errors import ConfigError, DataError
+from pgkd_agent.files import not_written, read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import StoredRun, read_run
 from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
@@ -52,7 +52,7 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     """All samples of a run, by step, accepted ones first; each a mapping with `COLUMNS`.
 
     Raises:
-        StorageError: It is no run directory, or a damaged one.
+        ConfigError, StorageError: See `read_run`.
     """
     meta = read_run(run).meta
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
@@ -101,7 +101,7 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
         else:
             _write_folder(table, rows, target, len(stored.task.taxonomy))
     except OSError as error:
-        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise not_written(target, error) from error
     return Counter(row["status"] for row in rows)
 
 
@@ -147,7 +147,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
     Raises:
         DataError: Nothing is approved, a status is neither `accepted` nor `rejected`, or labels are not in the run's
             taxonomy; the rows are named.
-        StorageError: It is no run directory, or a damaged one.
+        ConfigError, StorageError: See `read_run`.
     """
     stored = read_run(run)
     numbers, examples, not_approved = _approved(file)

@@ -11,11 +11,14 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.loop.algorithm import PGKDResult
 from pgkd_agent.metrics.calibration import Calibration
 from pgkd_agent.metrics.intervals import GainSupport, Interval, gain_support
+from pgkd_agent.runs.verdict import caution, verdict
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.calls.prices import PriceTable
 from pgkd_agent.types import ClassificationReport, Evaluation, StepRecord, TokenUsage
 
 HEADLINE = ("accuracy", "macro_f1", "weighted_f1")
+NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
+"""Of `HEADLINE`, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,9 @@ class RunResult:
 
     Attributes:
         best_step: 0 is the plain student.
-        verdict: Which model was kept, and why.
-        caution: Where the test rows disagree with that choice; else empty.
+        verdict: Which model was kept, and why; says where its loss alone is better.
+        caution: Where the test rows disagree with that choice, or nearly all rows are predicted as one class; else
+            empty.
         gain: Of the choice over the plain student, on validation rows that did not choose; None where
             that is the plain student.
         stopped_by: The cap that ended the run, in words; else empty.
@@ -142,12 +146,13 @@ def summarize(
     """
     steps = result.steps
     usage = sum((record.usage for record in steps), TokenUsage())
+    on_test = (test.before, test.after) if test else None
     gain = gain_support(result.row_losses, result.best_step, config.seed) if result.best_step else None
     costs = [prices.cost(record.teacher or teacher, record.usage) for record in steps[1:]]
     return RunResult(
         best_step=result.best_step,
-        verdict=verdict(steps, result.best_step, gain),
-        caution=caution(test.before, test.after) if test else "",
+        verdict=verdict(steps, result.best_step, gain, on_test),
+        caution=caution(steps[result.best_step].validation, on_test),
         stopped_early=result.stopped_early,
         stopped_by=result.stopped_by,
         kd_steps=len(steps) - 1,
@@ -218,44 +223,6 @@ def _total(costs: Iterable[float | None]) -> float | None:
     """Unknown where one of them is."""
     known = list(costs)
     return None if None in known else sum(filter(None, known), 0.0)
-
-
-def verdict(steps: Iterable[StepRecord], best_step: int, gain: GainSupport | None = None) -> str:
-    """One sentence on which model was kept and why, and how sure that is."""
-    records = list(steps)
-    plain, best = records[0].validation.loss, records[best_step].validation.loss
-    if len(records) == 1:
-        return f"the plain student, validation loss {plain:.4f}"
-    if best_step > 0:
-        kept = f"kept the model of KD step {best_step}: validation loss {best:.4f}, plain student {plain:.4f}"
-        return kept if gain is None else f"{kept} ({_how_sure(gain)})"
-    lowest = min(record.validation.loss for record in records[1:])
-    accepted = sum(record.accepted for record in records)
-    if (stopped_by := records[-1].stopped_by) and not sum(record.parsed for record in records):
-        return f"kept the plain student (model 0): a cap ended the run before a sample was written ({stopped_by})"
-    if accepted == 0:
-        return "kept the plain student (model 0): not one sample of the teacher passed the guardrails"
-    return (
-        f"kept the plain student (model 0): with {accepted} samples of the teacher the validation loss never "
-        f"fell below its {plain:.4f} (lowest {lowest:.4f}); this teacher did not help"
-    )
-
-
-def _how_sure(gain: GainSupport) -> str:
-    interval = f"{gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}"
-    if gain.is_supported:
-        return f"gain on rows that did not choose: {interval}"
-    return f"which may be luck: gain on rows that did not choose {interval}"
-
-
-def caution(before: Evaluation, after: Evaluation) -> str:
-    """A sentence where the test rows disagree with the choice by validation loss, else nothing."""
-    if after.loss <= before.loss:
-        return ""
-    return (
-        f"but on the test rows it is worse: loss {after.loss:.4f}, plain student {before.loss:.4f}; the gain on the "
-        "validation rows does not carry over: take a stronger teacher, or more validation rows"
-    )
 
 
 def class_changes(before: ClassificationReport, after: ClassificationReport) -> list[tuple[str, float, float, int]]:

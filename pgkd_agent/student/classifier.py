@@ -229,7 +229,7 @@ def _exported_engine(
     name: str, folder: Path, device: str, precision: str, tokenizer: Any, threads: int | None
 ) -> Engine:
     if device not in ("auto", "cpu"):
-        raise ConfigError(f"device {device!r}: the {name} engine runs on the CPU; take --engine torch for others")
+        raise ConfigError(f"device {device!r}: the {name} engine runs on the CPU; take `engine=torch` for others")
     if name == "openvino":
         from pgkd_agent.student.engines.openvino import OpenVinoEngine
 

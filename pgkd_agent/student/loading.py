@@ -173,6 +173,6 @@ def _from_pretrained(read: Callable[..., Any], name: str, **kwargs: Any) -> Any:
         students = [model.name for model in embedded.MODELS.values() if model.kind == "student"]
         raise ConfigError(
             f"{what} cannot be loaded: it is neither a usable local folder nor to be had from the "
-            f"model hub ({str(error).splitlines()[0]}); without a hub take a folder or --student "
+            f"model hub ({str(error).splitlines()[0]}); without a hub take a folder, or student "
             f"{' or '.join(students)} (`pgkd models get {students[0]}`)"
         ) from error

@@ -13,10 +13,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from pgkd_agent import embedded
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.files import MODEL, nearest
 from pgkd_agent.student.quiet import quiet_transformers
 from pgkd_agent.text import shorten
 
 CONFIG_FILE = "config.json"
+EXAMPLE = ", e.g. runs/NAME/models/best"
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -48,13 +50,13 @@ def model_folder(path: Path) -> Path:
             return folder
     if path.is_dir():
         raise ConfigError(
-            f"{path} is no model folder: expected one with a {CONFIG_FILE} in it, e.g. runs/NAME/models/best"
+            f"{path} is no model folder: expected one with a {CONFIG_FILE} in it{nearest(path, MODEL) or EXAMPLE}"
         )
     if str(path) in embedded.MODELS:
         raise ConfigError(
             f"{path} is to be trained before it answers: name the folder of a run with it, e.g. runs/NAME"
         )
-    raise ConfigError(f"{path}: no such folder; expected one with a model, e.g. runs/NAME/models/best")
+    raise ConfigError(f"{path}: no such folder; expected one with a model{nearest(path, MODEL) or EXAMPLE}")
 
 
 def read(factory: Any, source: str | Path, what: str, **kwargs: Any) -> Any:

@@ -133,7 +133,7 @@ def _step(
         if not torch.isfinite(loss):
             raise StudentDivergedError(
                 f"the training loss became {loss.item()}; try a lower learning rate, "
-                "for example --set student.learning_rate=1e-5"
+                "for example `student.learning_rate=1e-5`"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         trainee.collect_gradients()

@@ -67,7 +67,7 @@ def teacher_prompt(settings: TeacherSettings) -> PromptTemplate:
     if settings.mode == "agent" and template.is_per_class:
         raise ConfigError(
             f"teacher.mode agent needs a prompt over all classes, and {template.name!r} is about one at a time; leave "
-            "out --prompt, or take --prompt agent"
+            "out `teacher.prompt`, or take `teacher.prompt=agent`"
         )
     return template
 

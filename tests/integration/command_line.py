@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest import mock
 
-from pgkd_agent.cli import main, terminal
+from pgkd_agent.cli import main, stopping, terminal
 
 TERMINAL = {"COLUMNS": "160", "NO_COLOR": "1"}
 
@@ -26,15 +27,18 @@ class Ended:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """What commands change for the process they run in: logging, and how much they say."""
+    """What commands change for the process they run in: logging, how much they say, and what ends them."""
     root = logging.getLogger()
     loggers = [root, *(logging.getLogger(name) for name in ("pgkd_agent", *terminal.WITHOUT_TABLE))]
     levels, handlers = [logger.level for logger in loggers], root.handlers[:]
+    answers = {number: signal.getsignal(number) for number in stopping.SIGNALS}
     try:
         yield
     finally:
         terminal.set_verbosity(quiet=False, verbose=False)
         root.handlers[:] = handlers
+        for number, answer in answers.items():
+            signal.signal(number, answer)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -273,9 +273,35 @@ def test_a_divergence_is_exit_4(files: Path, pgkd: Any, tiny_student: Path) -> N
     assert ended.code == 4 and "lower learning rate" in ended.output
 
 
-def test_a_folder_that_cannot_be_made_is_exit_5(files: Path, pgkd: Any, tiny_student: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_exit_2(files: Path, pgkd: Any, tiny_student: Path) -> None:
     ended = pgkd("train", "--train", "good.jsonl", "--out", "good.jsonl/run", "--student", tiny_student)
-    assert ended.code == 5 and "cannot be made" in ended.output
+    assert ended.code == 2 and "good.jsonl is a file, not a folder" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("command", "closest"),
+    [
+        ("distill --resume runs/demoo", "runs/demo"),
+        ("distill --resume demo", "runs/demo"),  # the folder left out
+        ("report runs/demo/report.html", "runs/demo"),
+        ("report runs/dmeo runs/demo", "runs/demo"),
+        ("report runs", "runs/demo, runs/other"),
+        ("report good.jsonl", "runs/demo, runs/other"),
+        ("samples export runs/demoo --out a.csv", "runs/demo"),
+        ("samples import runs/demo/models/best good.jsonl", "runs/demo"),
+        ("push runs/demo owner/name", "runs/demo/models/best"),
+        ("classify runs/demoo/models/best -", "runs/demo/models/best"),
+        ("evaluate demo/models/best good.jsonl", "runs/demo/models/best"),
+    ],
+)
+def test_a_mistyped_run_is_exit_2_with_those_that_are_there(files: Path, pgkd: Any, command: str, closest: str) -> None:
+    for name in ("demo", "other"):
+        (files / "runs" / name / "models" / "best").mkdir(parents=True)
+        (files / "runs" / name / "meta.json").write_text("{}")
+        (files / "runs" / name / "report.html").write_text("")
+    (files / "runs" / "demo" / "models" / "best" / "config.json").write_text("{}")
+    ended = pgkd(*command.split())
+    assert ended.code == 2 and ended.output.endswith(f"; there are: {closest}")
 
 
 @pytest.mark.usefixtures("no_fit")

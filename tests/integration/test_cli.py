@@ -43,9 +43,19 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
             *quick(tiny_student),
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "plain student" in done.stdout and "macro f1" in done.stdout and "24 test rows" in done.stdout
+    assert "plain student" in done.stdout and "macro F1" in done.stdout and "24 test rows" in done.stdout
     assert "rejected: prompt_copy 1" in done.stdout  # shown as evidence by then
-    assert "step  1" in done.stderr
+    assert "step  1" in done.stderr and done.stdout.splitlines()[-1] == (
+        f"Next: pgkd classify {files}/run/models/best FILE, or pgkd serve {files}/run/models/best"
+    )
+    phases = ["reading rows", "loading the student", "step 0/2: training the student on 48 rows", "24 test rows"]
+    phases += [
+        "step 1/2: asking the teacher",
+        "step 1/2: checking 1 sample",
+        "step 1/2: training the student on 49 rows",
+    ]
+    said = iter(done.stderr.splitlines())
+    assert all(any(phase in line for line in said) for phase in phases), done.stderr  # in this order
 
     model = files / "run" / "models" / "best"
     classified = pgkd_process("classify", model, "-", stdin="apple and plum\n\na cow\n")
@@ -284,7 +294,7 @@ def test_samples_go_out_and_come_back(files: Path, tiny_student: Path) -> None:
     assert exported.stdout == "samples.csv: 1 accepted\n"
     done = pgkd("samples", "import", "run", "samples.csv", "--out", "again")
     assert done.returncode == 0, done.stderr
-    assert "1 samples approved, 0 not" in done.stdout and ", samples as given," in done.stdout
+    assert "1 sample approved, 0 not" in done.stdout and ", samples as given," in done.stdout
     assert (files / "again" / "models" / "best" / "config.json").is_file()
 
 

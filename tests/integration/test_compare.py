@@ -325,7 +325,7 @@ def test_from_the_command_line(tmp_path: Path, data: Path, tiny_student: Path) -
     common = ("compare", file, "--data", data, "--out", tmp_path / "out")
     done = pgkd(*common, "--methods", "plain", "--set", "student.max_epochs=2")
     assert done.returncode == 0, done.stderr
-    assert "2 cells: 1 methods, 1 datasets, 2 seeds, about 0.1 hours" in done.stderr
+    assert "2 cells: 1 method, 1 dataset, 2 seeds, about 0.1 hours" in done.stderr
     assert "2/2 topics, plain, seed 2: done, about 0:00:00 left" in done.stderr
     assert "### topics" in done.stdout and "| plain | 0." in done.stdout
     assert {path.name for path in (tmp_path / "out").glob("results.*")} == {

@@ -165,7 +165,7 @@ def reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
 def fails_soon(reason: str) -> None:
     """One sentence that names the embedded students, and no more time than a try may take."""
     began = time.monotonic()
-    words = rf"nor to be had from.*{reason}.*--student minilm or mpnet \(`pgkd models get minilm`\)$"
+    words = rf"nor to be had from.*{reason}.*student minilm or mpnet \(`pgkd models get minilm`\)$"
     with pytest.raises(ConfigError, match=words):
         load_config("bert-base-uncased")
     assert time.monotonic() - began < HUB_SECONDS + 1

@@ -265,7 +265,7 @@ def test_a_tokenizer_without_a_longest_text_takes_that_of_the_model(model: Path,
         ("onnx", {"device": "cuda"}, "runs on the CPU"),
         ("onnx", {"device": "cuda", "engine": "openvino"}, "openvino engine runs on the CPU"),
         ("onnx", {"precision": "bf16"}, "torch and openvino"),
-        ("int8", {"engine": "openvino"}, "onnx-int8 export, for --engine onnx"),
+        ("int8", {"engine": "openvino"}, "onnx-int8 export, for `engine=onnx`"),
     ],
 )
 def test_choices_that_do_not_fit(onnx: Path, int8: Path, folder: str, options: dict[str, str], message: str) -> None:

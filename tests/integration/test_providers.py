@@ -385,7 +385,7 @@ def test_azures_endpoint_may_come_from_the_environment(
 ) -> None:
     flags = {"teacher.base_url": None}
     with AZURE.serve(lambda _call, _body: AZURE.absent) as server:
-        with pytest.raises(TeacherUnavailableError, match=r"set AZURE_OPENAI_ENDPOINT \(or --base-url\)$"):
+        with pytest.raises(TeacherUnavailableError, match=r"set AZURE_OPENAI_ENDPOINT \(or `teacher.base_url`\)$"):
             distill(TRAIN, VALIDATION, config=AZURE.config(tiny_student, server, **flags))
         assert server.requests == []
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.address)

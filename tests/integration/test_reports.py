@@ -22,7 +22,9 @@ from pgkd_agent.runs.report import write_comparison, write_report
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import Example, StepRecord
 from tests.integration.chromium import dumped
+from tests.integration.command_line import pgkd
 from tests.integration.conftest import sentences, tiny_config
+from tests.integration.openai_server import completion, serve
 
 PLANTED = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 TOOLS = f"tools {PLANTED}"
@@ -189,7 +191,7 @@ def test_runs_side_by_side(run: Path, config: PGKDConfig, tmp_path: Path) -> Non
 
 
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no run directory"):
+    with pytest.raises(ConfigError, match="no run directory"):
         write_report(tmp_path)
     with pytest.raises(ConfigError, match="two runs"):
         write_comparison([run, run], tmp_path / "both.html")
@@ -201,3 +203,46 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=why):
             write_report(run)
     assert not list(run.glob("*.new"))
+
+
+def test_a_single_model_has_no_before_and_after(config: PGKDConfig, tmp_path: Path) -> None:
+    distill(TRAIN, VALIDATION, TEST, steps=0, config=config, out=tmp_path / "plain")
+    page = (tmp_path / "plain" / "report.html").read_text(encoding="utf-8")
+    assert "→" not in page.split("Confidence:")[0] and ">before<" not in page and "moved" not in page
+    assert ">F1<" in page and "taught by" not in page and "Teacher and cost" not in page
+    card = (tmp_path / "plain" / "models" / "best" / "README.md").read_text(encoding="utf-8")
+    assert "| | this model |\n| --- | --- |\n| accuracy | 0." in card
+
+
+HOSTILE = "\x1b[31mred\x1b[0m \u202egnp\u2069 [/bold] \x07bell\x9b"
+
+
+def test_what_would_steer_a_terminal_or_turn_text_around_is_left_out(
+    config: PGKDConfig, tiny_student: Path, tmp_path: Path
+) -> None:
+    label, long = f"tools {HOSTILE}", "x" * 300
+    for name, per_class, seed in (("train", 12, 0), ("val", 5, 1), ("test", 6, 2)):
+        rows = [
+            replace(row, label={"tools": label, "fruit": long}.get(row.label, row.label))
+            for row in sentences(per_class, seed)
+        ]
+        lines = [json.dumps({"text": f"{row.text} {HOSTILE}", "label": row.label}) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    sample = {"text": f"mango and cherry {HOSTILE} under snow", "label": label}
+    quick = [f"--set=student.{pair}" for pair in ("learning_rate=0.003", "max_epochs=4", "restart=continue")]
+    with serve(lambda _call, _body: completion(json.dumps({"samples": [sample]}))) as server:
+        done = pgkd(
+            "distill", *(part for name in ("train", "val", "test") for part in (f"--{name}", f"{name}.jsonl")),
+            "--teacher", "openai:m", "--base-url", server.base_url, "--steps", "2", "--out", "run",
+            "--student", tiny_student, "--set", "pgkd.pgkd_batch_size=1", "--set", "teacher.structured=text", *quick,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page, card = (
+        Path("run/report.html").read_text(encoding="utf-8"),
+        Path("run/models/best/README.md").read_text("utf-8"),
+    )
+    evaluated = pgkd("evaluate", "run/models/best", "test.jsonl")
+    refused = pgkd("distill", "--train", f"no{HOSTILE}.jsonl")
+    for text in (done.stdout, done.stderr, page, card, evaluated.stdout, refused.stderr):
+        assert not set(text) & {"\x1b", "\u202e", "\u2069", "\x07", "\x9b"}
+    assert "tools red gnp [/bold] bell" in page and "tools red gnp [/bold] bell" in evaluated.stdout

@@ -249,7 +249,7 @@ def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(
 
 
 def test_what_cannot_be_resumed_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is no run directory"):
+    with pytest.raises(ConfigError, match="is no run directory"):
         resume(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_mistakes_in_a_review_are_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text('{"text": "a", "label": "fruit", "status": "rejected"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="none of its 1 rows has the status 'accepted'"):
         prepare_retraining(run, tmp_path / "none.jsonl")
-    with pytest.raises(StorageError, match="is no run directory"):
+    with pytest.raises(ConfigError, match="is no run directory"):
         prepare_retraining(tmp_path, tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match=r"unknown format '\.xlsx'"):
         export_samples(run, tmp_path / "a.xlsx")

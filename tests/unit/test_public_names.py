@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import pgkd_agent
+from pgkd_agent.cli.diagnosis import _versions
+from pgkd_agent.cli.main import app
+from pgkd_agent.runs.recorder import environment
 
 CHECKOUT = Path(__file__).parents[2]
 SUMMARY_ENDS = re.compile(r"^(?:$|(?:Args|Attributes|Raises|Returns|Yields):$)", re.MULTILINE)
@@ -43,6 +47,13 @@ def test_all_names_are_had_and_sorted() -> None:
     assert pgkd_agent.__all__ == sorted(pgkd_agent._HOME) and len(pgkd_agent.__all__) <= 30
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pgkd_agent.nothing
+
+
+def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgkd_agent, "__version__", "7.8.9")  # metadata of an editable install stay as they were
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == "7.8.9"
+    assert environment()["versions"]["pgkd-agent"] == "7.8.9"
+    assert "pgkd-agent 7.8.9" in _versions().found
 
 
 def test_one_version_everywhere() -> None:

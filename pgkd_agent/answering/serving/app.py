@@ -7,7 +7,7 @@ import heapq
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import resources
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
+import pgkd_agent
 from pgkd_agent.answering.serving.batching import Batcher, ClassifierError, OverloadedError, StoppedError
 from pgkd_agent.answering.serving.limits import Guard, Limits, check_key
 from pgkd_agent.answering.serving.messages import (
@@ -31,7 +32,7 @@ from pgkd_agent.text import well_formed
 
 logger = logging.getLogger(__name__)
 
-VERSION = metadata.version("pgkd-agent")
+VERSION = pgkd_agent.__version__
 MAX_BATCH = 64
 RETRY_AFTER_SECONDS = 1
 CLIENT_HAS_GONE = 499

@@ -117,7 +117,7 @@ def _source_and_config(
     if folder is None and name not in PRESETS:
         raise ConfigError(
             f"dataset {name!r} is neither one of {', '.join(PRESETS)} nor a folder with {TRAIN_FILE} in "
-            f"{data or 'a data directory; name that with --data'}"
+            f"{data or 'a data directory; name that with `data`'}"
         )
     flags: Settings = {"seed": seed} if folder else {"seed": seed, "data.dataset": name, "data.data_dir": data}
     return folder, build_config(layers=(plan.settings, entry.settings, *layers, plan.overrides), flags=flags)

@@ -141,7 +141,7 @@ def check_comparison(plan: ComparisonFile, what: str) -> None:
     if plan.baseline not in plan.methods:
         raise ConfigError(
             f"{what}: the baseline {plan.baseline!r} is none of the methods {', '.join(plan.methods)}; "
-            "name one of them, in the file or with --baseline"
+            "name one of them, in the file or with `baseline`"
         )
 
 

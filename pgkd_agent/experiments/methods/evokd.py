@@ -26,6 +26,7 @@ from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import reply_tokens
 from pgkd_agent.teacher.prompting.templates import label_values
 from pgkd_agent.teacher.prompting.tokens import shown
+from pgkd_agent.text import counted
 from pgkd_agent.types import EvidenceItem, Example, GeneratedSample, TokenUsage, label_names
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
                 break
     if len(rows) == len(first):
         why = teacher.stopped_by or "nothing readable, or nothing that the guardrails let through"
-        nothing = f"not one sample of EvoKD came of {teacher.requests} calls: {why}"
+        nothing = f"not one sample of EvoKD came of {counted(teacher.requests, 'call')}: {why}"
         if needs_samples:
             raise TeacherOutputError(nothing)
         logger.warning("%s; the student has the rephrased rows", nothing)

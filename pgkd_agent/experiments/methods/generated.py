@@ -27,7 +27,7 @@ from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.opening import open_teacher, teacher_prompt
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, load_prompt
-from pgkd_agent.text import normalize
+from pgkd_agent.text import counted, normalize
 from pgkd_agent.types import Evidence, Example, Label, TeacherReply, TeacherRequest, TokenUsage, label_names
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,9 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
                 logger.warning("%d of %d rows were rephrased: %s", number - 1, len(asked), reply.stopped_by)
                 break
     if len(rows) == len(real):
-        raise TeacherOutputError(f"not one new text came of rephrasing {len(real)} rows ({requests} calls)")
+        raise TeacherOutputError(
+            f"not one new text came of rephrasing {counted(len(real), 'row')} ({counted(requests, 'call')})"
+        )
     return [row for text, row in rows.items() if text and text not in held_out], requests, usage
 
 

@@ -26,6 +26,7 @@ from pgkd_agent.runs.directory import START_FILES
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.opening import teacher_prompt
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
+from pgkd_agent.text import counted
 from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
 
 
@@ -84,7 +85,9 @@ def _first(pool: Sequence[Sequence[Example]], number: int | None) -> list[Sequen
         return list(pool)
     found = sum(map(len, pool))
     if number > found:
-        raise ConfigError(f"`frozen` is to take {number} samples, and the run that it takes them from accepted {found}")
+        raise ConfigError(
+            f"`frozen` is to take {counted(number, 'sample')}, and the run that it takes them from accepted {found}"
+        )
     before = accumulate((len(step) for step in pool), initial=0)
     return [step[: number - start] for step, start in zip(pool, before, strict=False) if start < number]
 

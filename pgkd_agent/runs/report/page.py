@@ -1,4 +1,5 @@
-"""Render the pages. Texts and labels are escaped wherever they stand: they come from data and from an LLM.
+"""Render the pages. Texts and labels are escaped wherever they stand: they come from data and from an LLM. Control
+characters and signs that turn the direction of text are left out.
 
 As a second guard the pages let a browser run no script but their own, and load nothing.
 """
@@ -20,7 +21,7 @@ from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import write_whole
 from pgkd_agent.runs.report.chart import Chart, line_chart
 from pgkd_agent.runs.report.story import Story, read_story
-from pgkd_agent.text import shorten, well_formed
+from pgkd_agent.text import counted, shorten, well_formed, without_controls
 
 REPORT = "report.html"
 CARD = "README.md"
@@ -37,7 +38,8 @@ def write_report(run: Path, file: Path | None = None) -> Path:
     Args:
         file: None: `report.html` in it.
     Raises:
-        StorageError: It is no run directory, a damaged one, or the disk refuses.
+        ConfigError: It is no run directory.
+        StorageError: It is a damaged one, or the disk refuses.
     """
     story = read_story(run)
     return _write(file or run / REPORT, "run.html.j2", story=story, charts=_charts(story))
@@ -139,7 +141,13 @@ def _write(file: Path, template: str, **values: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": _signed, "cell": _cell, "short": _short, "sentence": _sentence}
+    environment.filters |= {
+        "signed": _signed,
+        "cell": _cell,
+        "short": _short,
+        "sentence": _sentence,
+        "counted": counted,
+    }
     script = environment.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     try:
@@ -150,7 +158,7 @@ def _write(file: Path, template: str, **values: Any) -> Path:
         raise StorageError(
             f"no page can be made for {file}: the run's files are damaged ({type(error).__name__}: {error})"
         ) from error
-    write_whole(file, well_formed(page))
+    write_whole(file, without_controls(well_formed(page)))
     return file
 
 

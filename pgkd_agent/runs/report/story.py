@@ -14,10 +14,9 @@ from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
 from pgkd_agent.metrics.intervals import Interval
 from pgkd_agent.runs.directory import read_meta
-from pgkd_agent.runs.summary import HEADLINE, RunResult
+from pgkd_agent.runs.summary import NAMES, RunResult
 from pgkd_agent.types import ClassMetrics, Evaluation, StepRecord
 
-NAMES = dict(zip(HEADLINE, ("accuracy", "macro F1", "weighted F1"), strict=True))
 Row = Mapping[str, Any]
 """As stored: a line of a file of the run."""
 
@@ -78,6 +77,11 @@ class Story:
     def best_step(self) -> int:
         """The model with the lowest validation loss so far."""
         return max((step.record.kd_step for step in self.steps if step.record.is_best), default=0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the best model is the plain student, so that there is no before and after."""
+        return self.best_step == 0
 
     @property
     def is_tested(self) -> bool:
@@ -143,7 +147,7 @@ def read_story(run: Path) -> Story:
     """Read a run directory, whether or not the run has ended.
 
     Raises:
-        StorageError: See `read_meta`; or another file is damaged.
+        ConfigError, StorageError: See `read_meta`; or another file is damaged.
     """
     meta = read_meta(run)
     try:

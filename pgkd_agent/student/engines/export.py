@@ -68,7 +68,7 @@ def export_classifier(
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is none of {', '.join(FORMATS)}")
     if out.exists():
-        raise ConfigError(f"{out} exists already; name another folder with --out, or remove it")
+        raise ConfigError(f"{out} exists already; name another folder with `out`, or remove it")
     if not texts:
         raise ConfigError(f"{checked_on} holds no texts to check the export on")
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -87,7 +87,7 @@ def export_classifier(
             raise ConfigError(
                 f"the {format} export gives the label of the original for {report.label_agreement:.2%} of "
                 f"{len(texts)} texts ({checked_on}), at least {bound:.2%} are wanted; nothing was written: "
-                "take another --format, or allow it with --min-agreement"
+                "take another `format`, or allow it with `min_agreement`"
             )
         (fresh / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
         fresh.rename(out)

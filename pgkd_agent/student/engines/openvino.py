@@ -39,7 +39,7 @@ class OpenVinoEngine:
     def __init__(self, folder: Path, tokenizer: Any, bf16: bool, threads: int | None = None) -> None:
         if is_int8(folder):
             raise ConfigError(
-                f"{folder} is an onnx-int8 export, for --engine onnx; OpenVINO takes one of --format onnx"
+                f"{folder} is an onnx-int8 export, for `engine=onnx`; OpenVINO takes one of `format=onnx`"
             )
         self._core = _import_openvino().Core()
         self._file = folder / ONNX_FILE

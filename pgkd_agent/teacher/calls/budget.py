@@ -89,7 +89,7 @@ class Budget:
         if caps.max_usd is not None and self._prices.cost(teacher, TokenUsage()) is None:
             raise ConfigError(
                 f"budget.max_usd needs a price for {teacher}, and the price table has none; add it to a table of your "
-                "own (--set teacher.prices=FILE), or cap tokens instead (--max-tokens)"
+                "own (`teacher.prices=FILE`), or cap tokens instead (`budget.max_tokens`)"
             )
         limits_tokens = (caps.max_usd, caps.max_tokens) != (None, None)
         if limits_tokens and not has_reply_limit:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgkd_agent.teacher.calls.prices import PriceTable
+from pgkd_agent.text import counted
 from pgkd_agent.types import TokenUsage
 
 
@@ -33,7 +34,7 @@ class Estimate:
         else:
             cost = f"{self.cost[0]:.4f} to {self.cost[1]:.4f} {self.currency}" if self.cost[1] else "no charge"
         low, high = self.output_tokens
-        return f"{self.calls} calls, {tokens_in} tokens in, {low} to {high} out, {cost}"
+        return f"{counted(self.calls, 'call')}, {tokens_in} tokens in, {low} to {high} out, {cost}"
 
 
 def estimate_run(

@@ -138,10 +138,10 @@ def unavailable(error: BaseException, spec: str, server: str = "") -> TeacherUna
         Kind.NOT_SET_UP: advice(_said(error), server) or "check the address",
         Kind.NO_MODEL: "check the model's name, that the account and region have it, and the server's address",
         Kind.REFUSED: "look at the texts that are shown to it",
-        Kind.NOT_API: "check --base-url: it has to be the address of the API (often it ends in /v1)",
+        Kind.NOT_API: "check `teacher.base_url`: it has to be the address of the API (often it ends in /v1)",
         Kind.EMPTY: "ask again, or try another model",
-        Kind.CONTEXT: "show fewer rows (--set evidence.few_shot=4) or take a model with a larger "
-        "context (of a local one: --set teacher.context_tokens=8192)",
+        Kind.CONTEXT: "show fewer rows (`evidence.few_shot=4`) or take a model with a larger "
+        "context (of a local one: `teacher.context_tokens=8192`)",
         Kind.REJECTED: "check the model's name and the settings it is called with",
     }
     remedy = provider.advice.get(kind) or remedies[kind]

@@ -19,6 +19,7 @@ from pgkd_agent.teacher.prompting.templates import VARIABLES, PromptTemplate, Pu
 REQUIRED: dict[Purpose, tuple[tuple[str, ...], ...]] = {
     "pgkd": (("num_samples",), ("taxonomy", "target")),
     "zero_shot": (("text",), ("taxonomy",)),
+    "annotate": (("text",), ("taxonomy",)),
 }
 """Of each group a template has to use one variable at least."""
 
@@ -40,6 +41,7 @@ _FULL: dict[str, Any] = {
     "target": {"name": "broken", "description": "a device fails"},
     "rival": {"name": "delivery", "description": ""},
     "text": "Where is my parcel?",
+    "other": "none of these",
 }
 _EMPTY: dict[str, Any] = {
     **_FULL,

@@ -13,7 +13,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     from langchain_openai import AzureChatOpenAI
 
     endpoint = PROVIDER.server_of(settings)
-    missing = [] if endpoint else ["AZURE_OPENAI_ENDPOINT (or --base-url)"]
+    missing = [] if endpoint else ["AZURE_OPENAI_ENDPOINT (or `teacher.base_url`)"]
     missing += [name for name in ("AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION") if not os.environ.get(name)]
     if missing:
         raise TeacherUnavailableError(f"teacher {settings.spec}: set {', '.join(missing)}")

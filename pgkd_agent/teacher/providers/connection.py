@@ -58,7 +58,7 @@ def check_address(url: str | None, in_protocol_of_openai: bool = False) -> None:
             "teacher.base_url holds a name, a password or parameters; keys and passwords belong into the environment"
         )
     if in_protocol_of_openai and (right := _without_calls(url)) != url:
-        raise ConfigError(f"the teacher's address {url} is not that of the API; try --base-url {right}")
+        raise ConfigError(f"the teacher's address {url} is not that of the API; try `teacher.base_url={right}`")
 
 
 def _without_calls(url: str) -> str:

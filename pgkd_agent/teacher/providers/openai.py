@@ -24,7 +24,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     check_address(base_url or None, in_protocol_of_openai=True)
     if not key and not base_url:
         raise TeacherUnavailableError(
-            f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with --base-url"
+            f"teacher {settings.spec}: no key; set OPENAI_API_KEY, or name another server with `teacher.base_url`"
         )
     model = mending(ChatOpenAI)(
         model=name, base_url=base_url or None, api_key=key or "none", **one_try(settings, max_tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pgkd_agent.cli.groups import Group, grouped, option, refuse
+import pgkd_agent
+from pgkd_agent.cli.groups import Group, as_options, grouped, option, refuse
 from pgkd_agent.cli.main import app as pgkd
 from pgkd_agent.cli.options import Caps, Reading, RunSources, Server, settings_of
 from pgkd_agent.config import PGKDConfig
@@ -91,6 +94,56 @@ def test_the_server_is_that_of_the_teachers_in_a_file(tmp_path: Path) -> None:
     assert teacher.base_url == "http://127.0.0.1:9" and teacher.ensemble[0].base_url is None
 
 
+@pytest.mark.parametrize(
+    ("option", "suggested"),
+    [("--order", ""), ("--max-epochs", "--set student.max_epochs=VALUE"), ("--teachers", "--teacher"),
+     ("--model", ""), ("--learning-rate", "--set student.learning_rate=VALUE"), ("--max-call", "--max-calls")],
+)  # fmt: skip
+def test_only_what_is_close_to_an_unknown_option_is_suggested(option: str, suggested: str) -> None:
+    result = CliRunner().invoke(pgkd, ["distill", option], env={"COLUMNS": "160"})
+    assert result.exit_code == 2 and f"No such option: {option}" in result.output
+    assert suggested in result.output and (
+        "Possible options" in result.output or "Did you mean" in result.output
+    ) == bool(suggested)
+
+
 def test_what_settings_say_has_no_option_of_its_own() -> None:
     result = CliRunner().invoke(pgkd, ["distill", "--no-cache"], env={"COLUMNS": "160"})
     assert result.exit_code == 2 and "No such option: --no-cache" in result.output
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("name another `out`, or `train`", "name another --out, or --train"),
+        ("try `student.learning_rate=1e-5`", "try --set student.learning_rate=1e-5"),
+        ("`teacher.prompt=per_class` or `budget.max_tokens`", "--prompt per_class or --max-tokens"),
+        ("check `teacher.base_url`; `data.data_dir`", "check --base-url; --data-dir"),
+        ("`public=True` or `format=onnx`", "--public or --format onnx"),
+        ("`frozen`, `pgkd models get minilm`, `teacher.mode`", "`frozen`, `pgkd models get minilm`, teacher.mode"),
+    ],
+)
+def test_messages_of_the_library_are_shown_with_the_options_that_help(message: str, shown: str) -> None:
+    assert as_options(message) == shown
+
+
+def test_the_library_names_no_option() -> None:
+    """Its callers have none; what it says of settings and arguments becomes options on the command line."""
+    package = Path(pgkd_agent.__file__).parent
+    of_tools = {"embedded.py", "hub.py"}  # of pip, and a whole command to run again
+    texts = {
+        f"{path.name}: {text}"
+        for path in package.rglob("*.py")
+        if "cli" not in path.relative_to(package).parts and path.name not in of_tools
+        for text in raised(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(r"(^|[\s(`])--([a-z]|$)", text)
+    }
+    assert texts == set()
+
+
+def raised(tree: ast.AST) -> Iterator[str]:
+    """All texts but docstrings."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value

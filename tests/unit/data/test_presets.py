@@ -190,10 +190,10 @@ def test_other_files_are_refused_with_what_is_expected(
 def test_without_a_folder_or_a_hub_the_way_out_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         load_preset("ag_news", tmp_path / "none")
-    with pytest.raises(DataError, match=r"no copy of inshorts is known.*--data-dir"):
+    with pytest.raises(DataError, match=r"no copy of inshorts is known.*`data\.data_dir`"):
         load_preset("inshorts")
     with pytest.raises(
-        DataError, match=r"cannot be had from the model hub \(fancyzhx/ag_news.*--data-dir that holds train"
+        DataError, match=r"cannot be had from the model hub \(fancyzhx/ag_news.*`data.data_dir` that holds train"
     ):
         load_preset("ag_news")
 

@@ -85,7 +85,7 @@ def test_parquet_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("name", "content", "message"),
     [
         ("a.jsonl", b"no json", "line 1 is not JSON"),
-        ("a.csv", b"x,y\n1,2\n", "name it with --text-column"),
+        ("a.csv", b"x,y\n1,2\n", "name it with `data.text_column`"),
         ("a.txt", b"caf\xe9\n", "WINDOWS-1252"),
         ("a.txt", "text\r\n".encode("utf-16-le"), "in UTF-16LE without a mark: save it as UTF-8"),
         ("a.txt", b"a\0b", "NUL"),

@@ -153,12 +153,12 @@ def test_values_to_choose_from_become_cells_of_the_plain_student(tmp_path: Path)
         (
             "  control: {}",
             "  frozen: {of: pgkd, options: {at_once: 1}}",
-            "at_once: .* boolean, found 1",
+            "at_once: .* true or false, found 1",
         ),
         (
             "  plain: {}",
             "  plain: {}\n  evokd: {options: {passes: null}}",
-            "passes: .* integer, found None",
+            "passes: .* whole number, found None",
         ),
         (
             "  plain: {}",
@@ -213,7 +213,7 @@ def test_a_part_of_a_plan(tmp_path: Path) -> None:
         ({"datasets": ["bonk"]}, "no dataset 'bonk'"),
         ({"methods": ["plain", "eda"]}, "no method 'eda'"),
         ({"overrides": {"teacher": {"prompt": "agent"}}}, r"method 'pgkd' is about teacher\.prompt"),
-        ({"methods": ["pgkd"]}, "baseline 'plain' is none of .* with --baseline"),
+        ({"methods": ["pgkd"]}, "baseline 'plain' is none of .* with `baseline`"),
     ):
         with pytest.raises(ConfigError, match=message):
             narrowed(plan, **wrong)

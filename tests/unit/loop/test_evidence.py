@@ -14,6 +14,7 @@ from pgkd_agent.loop.evidence import (
     balanced_sample,
     evidence_of_class,
     evidence_of_pair,
+    log_one_sided,
     score_rows,
     select_evidence,
 )
@@ -76,3 +77,14 @@ def test_scoring_takes_the_most_probable_label_and_its_probability() -> None:
 def test_a_gold_label_outside_the_taxonomy_is_an_error() -> None:
     with pytest.raises(DataError, match=r"outside the taxonomy: \['z'\]"):
         score_rows([Example("x", "z")], np.ones((1, 3)) / 3, TAXONOMY)
+
+
+def test_rows_that_are_all_right_or_all_wrong_are_told_as_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pgkd_agent")
+    log_one_sided([item("a", "a"), item("b", "a")], "dynamics", 1)
+    assert caplog.messages == []  # one mistake is a hard negative: there is none left for the other pool
+    log_one_sided([item("a", "a"), item("b", "b")], "history", 2)
+    log_one_sided([item("a", "b")], "fresh", 3)
+    assert "KD step 2: the student gets all 2 rows right (evidence.source: history)" in caplog.messages[0]
+    assert "no mistakes; this is no error" in caplog.messages[0]
+    assert "gets none of 1 row right" in caplog.messages[1] and "mistakes only" in caplog.messages[1]

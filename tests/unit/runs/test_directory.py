@@ -185,8 +185,10 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.
             broken.setattr("pgkd_agent.files.os.replace", failing(failure))
             write_whole(file, "two")
         assert file.read_text() == "one" and list(file.parent.iterdir()) == [file]
-    with pytest.raises(StorageError, match="cannot be written"):
-        write_whole(file / "below", "a file is no folder")
+    with pytest.raises(ConfigError, match="is a file, not a folder"):
+        write_whole(file / "below", "")
+    with pytest.raises(ConfigError, match="is a folder, not a file"):
+        write_whole(tmp_path / "made", "")
     write_whole(file, "half \ud83d")
     assert file.read_text() == "half \\ud83d"
 
@@ -204,9 +206,9 @@ def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
     directory.close()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="cannot be written"):
         RunDirectory.create(tmp_path / "new" / ("x" * 300) / "run")
-    with pytest.raises(StorageError):
+    with pytest.raises(ConfigError, match="a file, not a folder"):
         RunDirectory.create(tmp_path / "file" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     kept = RunDirectory.create(tmp_path / "run")
