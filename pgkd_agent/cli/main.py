@@ -11,6 +11,7 @@ from rich.console import Console
 
 import pgkd_agent
 from pgkd_agent.cli import (
+    annotate,
     bench,
     classify,
     compare,
@@ -51,6 +52,7 @@ for command in (
     distill.distill,
     train.train,
     classify.classify,
+    annotate.annotate,
     export.export,
     evaluate.evaluate,
     serve.serve,

@@ -18,7 +18,7 @@ from pgkd_agent.loop.degenerate import Leaks, repetition
 from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.loop.likeness import TextIndex
 from pgkd_agent.text import label_key, normalize
-from pgkd_agent.types import GeneratedSample, Label, TokenUsage, label_names
+from pgkd_agent.types import GeneratedSample, Label, Source, TokenUsage, label_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Rejected:
     request_index: int
     rule: str
     reason: str
+    source: Source = "written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Guardrails:
             objection = self._objection(text, label, sample, state)
             if objection or label is None:
                 rule, reason = objection or ("label", "unknown")
-                rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason))
+                rejected.append(Rejected(sample.text, sample.label, sample.request_index, rule, reason, sample.source))
                 continue
             accepted.append(
                 HistoryRow(sample.text.strip(), label, kd_step, sample.request_index, sample.source, sample.shares)

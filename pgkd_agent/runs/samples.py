@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from pgkd_agent.runs.directory import StoredRun, read_run
 from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"
-COLUMNS = ("text", "label", "status", "rule", "reason", "kd_step", "request_index", "teacher", "prompt")
+FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
+COLUMNS = ("text", "label", "status", "source", "rule", "reason", "kd_step", "request_index", "teacher", "prompt")
 """`rule` and `reason` say why a sample was rejected; they are empty for the others."""
 
 _ADVICE = f"fill them in, or give them the status {REJECTED!r}"
@@ -76,33 +77,48 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
         ConfigError: The target exists, or there is nothing to write.
         StorageError: See `samples_of`; or the disk refuses.
     """
-    import datasets
-
-    if target.exists():
-        raise ConfigError(f"{target} exists already; name another one, or remove it")
     stored = read_run(run)
     rows = samples_of(run)
     if not rows:
         raise ConfigError(f"{run} holds no samples; a run has some once a teacher has answered")
+    write_table(rows, target, lambda table: _write_folder(table, rows, target, len(stored.task.taxonomy)))
+    return Counter(row["status"] for row in rows)
+
+
+def write_table(
+    rows: Sequence[dict[str, Any]], target: Path, write_folder: Callable[[Any], None] | None = None
+) -> None:
+    """Write rows to a new CSV (safe for spreadsheets), JSONL or Parquet file.
+
+    Args:
+        write_folder: Takes the rows as a dataset where the target has no suffix; None takes no such target.
+    Raises:
+        ConfigError: The target exists, or has another suffix.
+        StorageError: The disk refuses.
+    """
+    import datasets
+
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another one, or remove it")
+    if target.suffix not in FORMATS and (target.suffix or write_folder is None):
+        folder = " or a folder" if write_folder else ""
+        raise ConfigError(f"{target}: unknown format {target.suffix!r}; take {', '.join(FORMATS)}{folder}")
     datasets.disable_progress_bars()
-    table = datasets.Dataset.from_list(rows)
+    table = datasets.Dataset.from_list([*rows])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".csv":
             datasets.Dataset.from_list([{key: _as_cell(cell) for key, cell in row.items()} for row in rows]).to_csv(
                 target
             )
-        elif target.suffix in (".jsonl", ".ndjson"):
-            table.to_json(target, force_ascii=False)
         elif target.suffix == ".parquet":
             table.to_parquet(target)
         elif target.suffix:
-            raise ConfigError(f"{target}: unknown format {target.suffix!r}; take .csv, .jsonl, .parquet or a folder")
-        else:
-            _write_folder(table, rows, target, len(stored.task.taxonomy))
+            table.to_json(target, force_ascii=False)
+        elif write_folder:
+            write_folder(table)
     except OSError as error:
         raise not_written(target, error) from error
-    return Counter(row["status"] for row in rows)
 
 
 def _write_folder(table: Any, rows: Sequence[dict[str, Any]], folder: Path, num_labels: int) -> None:

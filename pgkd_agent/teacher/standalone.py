@@ -13,11 +13,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import PromptError
+from pgkd_agent.teacher.annotation import Annotator
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.models import open_models
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.chain import WrittenSamples, sample_chain
-from pgkd_agent.teacher.opening import reply_limit, samples_asked, teacher_prompt
+from pgkd_agent.teacher.opening import annotation_prompt, reply_limit, samples_asked, teacher_prompt
 from pgkd_agent.teacher.prompting.answer import LABEL_TEMPERATURE, LABEL_TOKENS
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
@@ -70,6 +71,25 @@ def _with_number(usual: int, values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(number, int) or number < 1:
         raise PromptError(f"num_samples is {number!r}; expected a whole number of samples, at least 1")
     return {**values, "num_samples": number}
+
+
+@contextmanager
+def open_annotator(
+    taxonomy: Sequence[Label], task_description: str, config: PGKDConfig, budget: Budget, log: Path
+) -> Iterator[Annotator]:
+    """The first teacher of the settings as one that labels texts, checked.
+
+    Args:
+        log: See `open_models`.
+    Raises:
+        PromptError: See `load_prompt`.
+        ConfigError, TeacherUnavailableError: See `build_teacher` and `Caller.check`.
+    """
+    template = annotation_prompt(config.teacher)
+    exact = config.teacher.changed({"temperature": LABEL_TEMPERATURE})
+    with open_models(None, [(exact, LABEL_TOKENS)], config.seed, budget, log, one_server=False) as (model,):
+        model.caller.check()
+        yield Annotator(model, template, taxonomy, task_description)
 
 
 @contextmanager

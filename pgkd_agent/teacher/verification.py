@@ -15,7 +15,7 @@ RULE = "verification"
 
 
 class VerifyingScreener:
-    """Asks about what another screener lets through, since every question costs a call.
+    """Asks about the written texts that another screener lets through, since every question costs a call.
 
     Args:
         classifier_of: The classifier for the samples of a KD step.
@@ -34,7 +34,7 @@ class VerifyingScreener:
             TeacherUnavailableError: The provider failed for good.
         """
         screened = self._screener.screen(samples, history, shown_texts, kd_step)
-        texts = {number: item.text for number, item in enumerate(screened.accepted)}
+        texts = {number: item.text for number, item in enumerate(screened.accepted) if item.source == "written"}
         answers: dict[int, ZeroShotAnswer] = {}
         stopped_by = ""
         try:
@@ -46,7 +46,7 @@ class VerifyingScreener:
         rejected = list(screened.rejected)
         written = {(sample.text.strip(), sample.request_index): sample.label for sample in samples}
         for number, item in enumerate(screened.accepted):
-            reason = _objection(item, answers.get(number))
+            reason = _objection(item, answers.get(number)) if number in texts else ""
             if reason:
                 rejected.append(
                     Rejected(item.text, written[item.text, item.request_index], item.request_index, RULE, reason)

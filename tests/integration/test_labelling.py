@@ -11,6 +11,7 @@ import pytest
 
 from pgkd_agent import distill, resume
 from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import read_records
 from pgkd_agent.errors import ConfigError, PGKDError
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.runs.directory import read_run
@@ -144,3 +145,37 @@ def test_what_cannot_label_is_refused(tiny_student: Path) -> None:
         distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student), unlabelled=POOL)
     with pytest.raises(ConfigError, match="label texts alone; give some"):
         distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student).changed(CAPABLE))
+
+
+def test_a_table_to_review_is_made_outside_a_run_and_trained_on(tiny_student: Path, tmp_path: Path) -> None:
+    run, table = tmp_path / "run", tmp_path / "table.csv"
+    distill(TRAIN, VALIDATION, TEST, steps=0, config=tiny_config(tiny_student), out=run)
+    (tmp_path / "pool.csv").write_text("\n".join(["text", *POOL, TRAIN[0].text]), encoding="utf-8")
+    with serve(expert) as server:
+        command = (
+            *("annotate", str(run), f"{tmp_path}/pool.csv", "--teacher", "openai:expert", "--labels", "7"),
+            *("--base-url", server.base_url, "--out", str(table)),
+        )
+        done = pgkd(*command)
+        assert done.returncode == 0, done.stderr
+        asked = len(server.requests)
+        first = table.read_text(encoding="utf-8")
+        assert pgkd(*command).returncode == 2, "a table that a person may have corrected stays"
+        table.unlink()
+        assert pgkd(*command).returncode == 0 and len(server.requests) == asked, "all answers are in the file of calls"
+    assert table.read_text(encoding="utf-8") == first
+    assert f"7 texts labelled; {len(TRAIN) + 7} calls" in done.stdout
+    assert "the teacher names 100% right" in done.stderr
+    rows = read_records(table)
+    assert len(rows) == 7 and {*rows[0]} == {"text", "label", "confidence", "student", "teacher", "others"}
+    assert all(row["teacher"] == topic(row["text"]) and row["text"] in POOL for row in rows)
+    imported = pgkd("samples", "import", str(run), str(table), "--out", f"{tmp_path}/again")
+    assert imported.returncode == 0 and "7 samples approved" in imported.stdout, imported.stderr
+
+
+def test_a_written_text_is_verified_and_a_labelled_one_is_not_asked_about_again(tiny_student: Path) -> None:
+    with serve(expert) as server:
+        config = config_of(tiny_student, server.base_url, **{"guardrails.verify": True, "pgkd.num_kd_steps": 1})
+        result = distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL)
+        assert len(server.requests) == len(TRAIN) + 10
+    assert result.training.steps[1].accepted == 10

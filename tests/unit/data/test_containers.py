@@ -70,8 +70,8 @@ def test_the_same_rows_from_everything(name: str) -> None:
         ([({"en": "a"}, "x")], r"row 1: the text \(column 'text'\) is a dict; expected one text"),
         ([{"title": ["a", "b"], "label": "x"}], r"row 1: the text \(column 'title'\) is a list"),
         ([(b"\xff", "x")], "row 1: the text .* is bytes that are not UTF-8"),
-        ([{"body": "a", "label": "x"}], "it has: 'body', 'label'; name it with text_column$"),
-        ([{"Text": "a", "TEXT": "b", "label": "x"}], "'Text' and 'TEXT' both look like the text; name one with text_c"),
+        ([{"body": "a", "label": "x"}], "it has: 'body', 'label'; name it with .data.text_column"),
+        ([{"Text": "a", "TEXT": "b", "label": "x"}], "'Text' and 'TEXT' both look like the text; name one with"),
     ],
 )  # fmt: skip
 def test_what_is_no_rows_is_one_sentence(source: Any, message: str) -> None:

@@ -105,10 +105,10 @@ def test_a_proxy_is_named_where_a_request_goes_through_it(monkeypatch: pytest.Mo
         ("http://127.0.0.1:99999/v1", "is no address"),
         ("ftp://host/v1", "is no address"),
         ("http://ho st/v1", "is no address"),
-        ("http://host/v1/v1", "try --base-url http://host/v1$"),
-        ("http://host/v1/v1/", "try --base-url http://host/v1$"),
-        ("http://host/v1/chat/completions", "try --base-url http://host/v1$"),
-        ("http://host/v1/models", "try --base-url http://host/v1$"),
+        ("http://host/v1/v1", "try `teacher.base_url=http://host/v1`$"),
+        ("http://host/v1/v1/", "try `teacher.base_url=http://host/v1`$"),
+        ("http://host/v1/chat/completions", "try `teacher.base_url=http://host/v1`$"),
+        ("http://host/v1/models", "try `teacher.base_url=http://host/v1`$"),
     ],
 )
 def test_an_address_that_cannot_be_right(url: str, message: str) -> None:

@@ -1,0 +1,69 @@
+"""Have a teacher label texts outside a run, for a person to review."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data.reading import Texts, read_pool
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.standalone import open_annotator
+from pgkd_agent.types import GoldCheck
+
+
+def annotate(
+    run: Path,
+    texts: Texts,
+    config: PGKDConfig,
+    num: int,
+    calls: Path,
+    on_request: Callable[[int, int, int], None] | None = None,
+    on_gold: Callable[[GoldCheck], None] | None = None,
+) -> Labelling:
+    """Label those of the texts that a run's best model is least sure of.
+
+    Args:
+        run: Its training rows stand beside the texts in the prompts, and check the teacher first.
+        texts: A file, or strings; what is a row of the run already is left out.
+        config: `teacher`, `budget` and `data.text_column` count.
+        num: Most texts to label.
+        calls: File of all calls: the same texts asked again with it cost nothing.
+        on_request, on_gold: See `LabellingTeacher`.
+    Raises:
+        ConfigError, StorageError: It is no run with a model, or a damaged one.
+        TeacherUnavailableError: The provider failed for good.
+    """
+    from pgkd_agent.student.classifier import StudentClassifier
+    from pgkd_agent.student.embedding import Embedder
+    from pgkd_agent.student.head_start import class_texts
+
+    stored = read_run(run)
+    classifier = StudentClassifier.load(run / "models" / "best")
+    task = stored.task.with_unlabelled(read_pool(texts, config.data.text_column))
+    pool = Pool(task.unlabelled, classifier.probabilities, Embedder(stored.config.student), class_texts(task.taxonomy))
+    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    with open_annotator(task.taxonomy, task.description, config, budget, calls) as annotator:
+        teacher = LabellingTeacher(
+            annotator, pool, task.train, task.taxonomy, stored.config.seed, on_request=on_request, on_gold=on_gold
+        )
+        return teacher.label(kd_step=0, num=num)
+
+
+def as_rows(labelling: Labelling) -> list[dict[str, Any]]:
+    """For a table that people review: the text, its label, how sure it is, and who said what."""
+    return [
+        {
+            "text": row.text,
+            "label": row.label,
+            "confidence": row.shares[0][1],
+            "student": row.student,
+            "teacher": row.teacher,
+            "others": "; ".join(f"{name} {share:.2f}" for name, share in row.shares[1:4]),
+        }
+        for row in labelling.rows
+    ]

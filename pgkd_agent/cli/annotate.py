@@ -1,0 +1,66 @@
+"""`pgkd annotate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.groups import grouped
+from pgkd_agent.cli.stopping import going_on, going_on_with
+from pgkd_agent.cli.terminal import say
+from pgkd_agent.text import counted
+
+
+@grouped
+def annotate(
+    *,
+    run: Annotated[Path, typer.Argument(help="Run directory, whose model chooses the texts.")],
+    file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSONL, Parquet, TXT).")],
+    teacher: Annotated[str, typer.Option(help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME.")],
+    labels: Annotated[int, typer.Option(min=1, help="Most texts to label.")] = 100,
+    text_column: options.TextColumn = None,
+    server: options.Server,
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file.", show_default="runs/annotated-FILE-TIME.csv")
+    ] = None,
+    caps: options.Caps,
+    sources: options.Sources,
+) -> None:
+    """Have a teacher label the texts that a run's model is least sure of, into a table to review.
+
+    First it labels training rows whose label it is not shown, and says how many are right. A person may correct the
+    table; `pgkd samples import RUN TABLE` trains on it. The same command with the same --out goes on where it was
+    stopped, without paying a call twice.
+    """
+    from pgkd_agent.answering.annotating import annotate as label_texts
+    from pgkd_agent.answering.annotating import as_rows
+    from pgkd_agent.runs.samples import write_table
+
+    more = {"teacher.spec": teacher, "data.text_column": text_column}
+    settings = options.settings_of(server, caps, sources, more=more)
+    out = out or options.default_path("annotated", file).with_suffix(".csv")
+    calls = out.with_name(f"{out.name}.calls.sqlite")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        going_on(lambda: going_on_with(out)),
+        Progress(*columns, console=terminal.notes(), transient=True) as progress,
+    ):
+        bar = progress.add_task("loading", total=labels)
+
+        def show(_kd_step: int, answered: int, planned: int) -> None:
+            progress.update(bar, description="asking", completed=answered, total=planned)
+
+        done = label_texts(
+            run, file, settings, labels, calls, show, lambda check: say(progress.console, f"{check}; calls in {calls}")
+        )
+        if done.rows:
+            write_table(as_rows(done), out)
+    said = f"{out}: {counted(len(done.rows), 'text')} labelled" if done.rows else "no text was labelled"
+    stopped = f"; ended by a cap: {done.stopped_by}" if done.stopped_by else ""
+    terminal.echo(f"{said}; {counted(done.num_requests, 'call')}, {done.usage}{stopped}")
+    if done.rows:
+        terminal.echo(f"Next: look it through, then pgkd samples import {run} {out}")
