@@ -85,7 +85,7 @@ def render(
 
     more = {"teacher.prompt": variant, "teacher.prompt_folder": folder, "data.task_description": description}
     settings = options.settings_of(data, reading, sources, more=more)
-    show_dry_run(data.task(settings), settings)
+    show_dry_run(data.task(settings), settings, asks=False)
 
 
 def _purpose(variant: str, folder: Path | None, zero_shot: bool) -> templates.Purpose:

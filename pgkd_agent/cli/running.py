@@ -202,14 +202,19 @@ def _table(columns: Sequence[str]) -> Table:
     return table
 
 
-def show_dry_run(task: Task, config: PGKDConfig) -> None:
-    missing = refusals(config)
+def show_dry_run(task: Task, config: PGKDConfig, asks: bool = True) -> None:
+    """
+    Args:
+        asks: Whether it is about a run, whose teachers have to be there.
+    """
+    missing = refusals(config) if asks else []
     shown = preview(task, config)
     console = terminal.results()
-    for message in (*shown.prompts[:1], shown.labelling)[0]:
-        console.print(f"--- {message.role} ---", style="bold")
-        say(console, message.content)
-    console.print("---", style="bold")
+    for prompt in filter(None, (*shown.prompts[:1], shown.labelling)):
+        for message in prompt:
+            console.print(f"--- {message.role} ---", style="bold")
+            say(console, message.content)
+        console.print("---", style="bold")
     say(
         console,
         f"prompt {shown.template.name!r}, {_calls(shown, config)}. No model is trained yet: report and predictions "
@@ -231,7 +236,9 @@ def _calls(shown: Preview, config: PGKDConfig) -> str:
     more = f", and up to {verifying} more to verify the samples" if verifying else ""
     make = "makes" if steps == 1 else "make"
     calls = f"{counted(steps, 'step')} {make} {counted(steps * requests, 'call')}{more}, repetitions apart"
-    return f"first of {counted(requests, 'request')} in a KD step; {calls}"
+    writing = f"first of {counted(requests, 'request')} in a KD step; {calls}" if requests else "which writes nothing"
+    labels = f", and a call for each of {counted(config.pgkd.labels_per_step, 'text')} to label in each step"
+    return writing + (labels if shown.labelling else "")
 
 
 def _estimate(shown: Preview, task: Task, config: PGKDConfig) -> str:

@@ -289,7 +289,7 @@ def test_a_file_in_the_place_of_a_folder_is_exit_2(files: Path, pgkd: Any, tiny_
         ("report good.jsonl", "runs/demo, runs/other"),
         ("samples export runs/demoo --out a.csv", "runs/demo"),
         ("samples import runs/demo/models/best good.jsonl", "runs/demo"),
-        ("push runs/demo owner/name", "runs/demo/models/best"),
+        ("push runs/demoo owner/name", "runs/demo/models/best"),
         ("classify runs/demoo/models/best -", "runs/demo/models/best"),
         ("evaluate demo/models/best good.jsonl", "runs/demo/models/best"),
     ],

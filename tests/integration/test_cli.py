@@ -168,7 +168,7 @@ def test_one_model_is_compared_with_nothing_and_one_epoch_is_one(files: Path, ti
     rows = ("--train", files / "train.jsonl", "--test", files / "test.jsonl")
     done = pgkd("train", *rows, "--out", files / "run", *quick(tiny_student), "--set", "student.max_epochs=1")
     assert done.returncode == 0, done.stderr
-    assert "plain student" in done.stdout and "macro f1" in done.stdout
+    assert "plain student" in done.stdout and "macro F1" in done.stdout
     for comparison in ("returned model", "change", "95 % interval", "+0.000"):
         assert comparison not in done.stdout
     assert "   1 epoch, rate" in done.stderr

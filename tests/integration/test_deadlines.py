@@ -39,11 +39,13 @@ AT_MOST = 20.0
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
+    for module in ("calling", "retrying"):  # what is tried again, and how often, is for others to test
+        monkeypatch.setattr(f"pgkd_agent.teacher.calls.{module}.MAX_ATTEMPTS", 1)
 
 
 def ask(spec: str, address: str, caps: BudgetSettings | None = None, **flags: Any) -> str:
     flags = {"teacher.spec": spec, "teacher.base_url": address, "teacher.timeout": 0.4, **flags}
-    config = build_config(flags={"teacher.max_attempts": 1, **flags})
+    config = build_config(flags=flags)
     budget = Budget(caps or BudgetSettings(), load_prices())
     with open_models(None, [(config.teacher, 64)], 0, budget) as (model,):
         return str(model.invoke("Write.").text)
@@ -82,7 +84,7 @@ def test_the_check_before_the_first_fit_has_a_deadline(spec: str, monkeypatch: p
     monkeypatch.setattr("pgkd_agent.teacher.calls.calling.FREE_CHECK_SECONDS", 0.4)
     with dripping_server.serve("blanks") as address:
         flags = {"teacher.spec": spec, "teacher.base_url": f"{address}/v1", "teacher.timeout": 0.4}
-        config = build_config(flags={**flags, "teacher.max_attempts": 1})
+        config = build_config(flags=flags)
         budget = Budget(config.budget, load_prices())
         with (
             open_models(None, [(config.teacher, 64)], 0, budget) as (model,),
@@ -95,7 +97,7 @@ def test_the_check_before_the_first_fit_has_a_deadline(spec: str, monkeypatch: p
 def test_a_run_whose_teacher_hangs_ends_and_its_best_model_is_there(
     mode: str, tiny_student: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config(tiny_student, **{"teacher.mode": mode, "teacher.timeout": 0.3, "teacher.max_attempts": 2})
+    config = tiny_config(tiny_student, **{"teacher.mode": mode, "teacher.timeout": 0.3})
     run = tmp_path / "run"
     ended = threading.Event()
 
@@ -104,6 +106,6 @@ def test_a_run_whose_teacher_hangs_ends_and_its_best_model_is_there(
         return ""
 
     with pytest.raises(TeacherError, match="no answer in time"):
-        distill(sentences(12, 0), sentences(5, 1), config=config, teacher=ScriptedChatModel([hang] * 2), out=run)
+        distill(sentences(12, 0), sentences(5, 1), config=config, teacher=ScriptedChatModel([hang]), out=run)
     ended.set()
     assert (run / "models" / "best").is_dir()

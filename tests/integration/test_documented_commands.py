@@ -25,7 +25,15 @@ from tests.integration.loopback import Answer, serve_json
 from tests.integration.test_docs import OPTIONAL, commands
 from tests.integration.test_hub import Hub
 
-ORDER = ("README.md", "docs/data.md", "docs/answering.md", "docs/runs.md", "docs/teachers.md", "docs/prompts.md")
+ORDER = (
+    "README.md",
+    "docs/unlabelled.md",
+    "docs/data.md",
+    "docs/answering.md",
+    "docs/runs.md",
+    "docs/teachers.md",
+    "docs/prompts.md",
+)
 """The README makes the run that the others are about."""
 MORE = "--train train.csv --teacher openai:gpt-4o-mini --steps 1 --set student.max_epochs=2"
 """What `...` stands for, on a command line that names no rows."""

@@ -73,9 +73,9 @@ def test_it_is_compared_like_any_other_and_its_cells_are_kept_by_what_it_reads(t
     ("options", "message"),
     [
         ("{nth: 0}", "options of method 'guess': nth: input should be greater than or equal to 1, found 0"),
-        ("{nth: 1, nht: 2}", r"options of method 'guess': unknown setting 'nht' \(closest: 'nth'\)"),
+        ("{nth: 1, nht: 2}", r"options of method 'guess': unknown setting 'nht' \(there are: nth, spelling\)"),
         ("{}", "options of method 'guess': nth: field required"),
-        ("{nth: 1, spelling: 3}", "options of method 'guess': spelling: input should be a valid string, found 3"),
+        ("{nth: 1, spelling: 3}", "options of method 'guess': spelling: input should be text, found 3"),
     ],
 )
 def test_its_options_are_checked_by_its_model_before_anything_runs(

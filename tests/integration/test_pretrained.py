@@ -89,7 +89,6 @@ OTHER_WEIGHTS: list[tuple[Callable[[Weights], Weights], str, str | None]] = [
     (without(".layer.1."), "and 13 more; get the whole folder anew", "and 13 more; get the whole folder anew"),
     (with_rows("bert.embeddings.word_embeddings.weight", 9), "is of shape (9, 32)", "is of shape (9, 32)"),
     (lambda weights: {**weights, "bert.encoder.layer.2.x": torch.zeros(1)}, "layer.2.x has no place in it", None),
-    (lambda weights: {**weights, "adapter.weight": torch.zeros(1)}, "adapter.weight has no place in it", None),
     (renamed("^", "model."), "under other names: model.bert.", "under other names: model.bert."),
     (renamed("^", "module."), "under other names: module.bert.", "under other names: module.bert."),
     (renamed("^bert", "roberta"), "under other names: roberta.", "under other names: roberta."),
