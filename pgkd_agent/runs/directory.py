@@ -27,7 +27,7 @@ from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.metrics.calibration import CALIBRATION_FILE
 from pgkd_agent.types import Example, Label, StepRecord
 
-FORMAT = 1
+FORMAT = 2
 """Of a run directory, in its `meta.json`; directories of another one are not read."""
 
 SAME_LOSS = 1e-6
