@@ -259,10 +259,10 @@ def _run(
     screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks, most)
     bill = Bill(task, config, prices, budget, observer)
     plain = PlainPredictions(task, student, observer)
+    pool = _pool(task, config, student)
     with recording(out, resumed, student) as recorder:
         told = Observers([recorder, observer, bill, plain])
         log, stored = recorder.calls, recorder.num_stored_steps
-        pool = _pool(task, config, student)
         with open_teacher(teacher, template, task, config, screener, budget, log, told, stored, pool) as opened:
             bill.at_start(opened, resumed)
             if not resumed:
@@ -279,17 +279,17 @@ def _run(
 
 
 def _pool(task: Task, config: PGKDConfig, student: TorchStudent) -> Pool | None:
-    """
-    Raises:
-        ConfigError: Nothing is asked of the teacher.
-    """
+    """None without texts to label; a ConfigError where then nothing at all is asked of the teacher."""
     from pgkd_agent.student.embedding import Embedder
     from pgkd_agent.student.head_start import class_texts
 
     if task.unlabelled and config.pgkd.labels_per_step:
         return Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
-    if not config.pgkd.pgkd_batch_size:
-        raise ConfigError("pgkd.pgkd_batch_size 0 has the teacher label texts alone; give some, with unlabelled=")
+    if config.pgkd.num_kd_steps and not config.pgkd.pgkd_batch_size:
+        raise ConfigError(
+            "pgkd.pgkd_batch_size 0 has the teacher label texts alone, and there are none to label: give some "
+            "(`unlabelled`), and leave pgkd.labels_per_step above 0"
+        )
     return None
 
 

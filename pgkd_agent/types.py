@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pgkd_agent.text import well_formed, without_controls
+from pgkd_agent.text import counted, well_formed, without_controls
 
 Probabilities = NDArray[np.floating]
 """Shape (n_rows, n_classes); rows sum to 1; columns in the order of the taxonomy."""
@@ -170,9 +170,7 @@ Shares = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSample(Example):
-    """A sample of a teacher.
-
-    Text and label are without control characters, whoever made it: they go to terminals, reports and exports.
+    """A sample of a teacher; text and label are without control characters, since they go to terminals and exports.
 
     Attributes:
         request_index: Counts the requests of its KD step from 0.
@@ -210,7 +208,7 @@ class TokenUsage:
     def __str__(self) -> str:
         if not self.is_known:
             return "tokens not known"
-        calls = "one call" if self.estimated_calls == 1 else f"{self.estimated_calls} calls"
+        calls = counted(self.estimated_calls, "call")
         how = f" (estimated for {calls}: the provider reports none)" if self.estimated_calls else ""
         return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}"
 
@@ -243,36 +241,6 @@ class TeacherReply:
     usage: TokenUsage = TokenUsage(estimated_calls=1)
     teacher: str = ""
     stopped_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GoldCheck:
-    """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
-
-    Attributes:
-        rows_alone: Accuracy of what the other rows say, in [0, 1].
-        teacher: Accuracy of the teacher.
-        together: Accuracy of both.
-        weight: The teacher's accuracy where it names a class, as it counts: drawn a little towards one half.
-    """
-
-    n_rows: int
-    rows_alone: float
-    teacher: float
-    together: float
-    weight: float
-
-    @property
-    def is_of_use(self) -> bool:
-        """Whether the teacher's word makes the labels better."""
-        return self.together > self.rows_alone
-
-    def __str__(self) -> str:
-        sentence = (
-            f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
-            f"{self.rows_alone:.0%}, both together {self.together:.0%}"
-        )
-        return sentence if self.is_of_use else f"{sentence}: its labels would not help, and it is asked for none"
 
 
 @dataclass(frozen=True, slots=True)

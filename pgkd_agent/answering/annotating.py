@@ -8,12 +8,12 @@ from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data.reading import Texts, read_pool
+from pgkd_agent.loop.choosing import GoldCheck
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
 from pgkd_agent.teacher.standalone import open_annotator
-from pgkd_agent.types import GoldCheck
 
 
 def annotate(
@@ -55,11 +55,15 @@ def annotate(
 
 
 def as_rows(labelling: Labelling) -> list[dict[str, Any]]:
-    """For a table that people review: the text, its label, how sure it is, and who said what."""
+    """For a table that people review: the text, its label, how sure it is, and who said what.
+
+    By `source` an import knows that the texts are not the teacher's.
+    """
     return [
         {
             "text": row.text,
             "label": row.label,
+            "source": "labelled",
             "confidence": row.shares[0][1],
             "student": row.student,
             "teacher": row.teacher,

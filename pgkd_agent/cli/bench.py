@@ -48,8 +48,7 @@ def latency_cost(
     reading: options.Reading,
     zero_shot: options.ZeroShot,
     out: Annotated[
-        Path | None,
-        typer.Option(help="File for the LLM's answers; one that was left by a stopped run is continued."),
+        Path | None, typer.Option(help="File for the LLM's answers; one that was left by a stopped run is continued.")
     ] = None,
     caps: options.Caps,
     sources: options.Sources,
@@ -69,14 +68,13 @@ def latency_cost(
     drawn = _drawn(file, rows, settings)
     currency = load_prices(settings.teacher.prices).currency
     answers = (out or options.default_path("latency-cost", file).with_suffix(".jsonl")) if teacher else None
-    console = terminal.notes()
+    log = terminal.Log(console := terminal.notes())
 
     def show(answered: int, _unresolved: int) -> None:
         what = f"asking {teacher}: {answered} of {rows}"
         status.update(what)
         log.goes_on(what)
 
-    log = terminal.Log(console)
     log.begins("measuring")
     with going_on(partial(going_on_with, answers)), console.status("measuring") as status:
         results = measure_latency_cost(
@@ -91,14 +89,7 @@ def latency_cost(
             lambda estimate: terminal.say(console, f"estimate: {estimate}"),
             **vars(engine),
         )
-    if as_json:
-        record = {"rows": rows, "currency": currency, "results": [asdict(one) for one in results]}
-        typer.echo(json.dumps({**record, "answers": answers and str(answers)}, ensure_ascii=False))
-        return
-    for line in _lines(results, currency, answers is not None):
-        typer.echo(line)
-    if answers:
-        typer.echo(f"the LLM's answers: {answers}")
+    _print(results, rows, currency, answers, as_json)
 
 
 def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
@@ -113,6 +104,17 @@ def _drawn(file: Path, rows: int, settings: PGKDConfig) -> list[Example]:
             f"{file} has {counted(len(examples), 'row')}, fewer than the batch of {rows}; give --rows {len(examples)}"
         )
     return sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows"))
+
+
+def _print(results: Sequence[Measured], rows: int, currency: str, answers: Path | None, as_json: bool) -> None:
+    if as_json:
+        record = {"rows": rows, "currency": currency, "results": [asdict(one) for one in results]}
+        typer.echo(json.dumps({**record, "answers": answers and str(answers)}, ensure_ascii=False))
+        return
+    for line in _lines(results, currency, answers is not None):
+        typer.echo(line)
+    if answers:
+        typer.echo(f"the LLM's answers: {answers}")
 
 
 def _lines(results: Sequence[Measured], currency: str, has_llm: bool) -> Iterator[str]:

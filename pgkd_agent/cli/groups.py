@@ -18,7 +18,7 @@ from pgkd_agent.errors import ConfigError
 
 ARGUMENTS = (
     "train", "labels", "out", "data", "baseline", "format", "engine", "min_agreement", "public", "machine_usd_per_hour",
-    "gpu_usd_per_hour",
+    "gpu_usd_per_hour", "unlabelled",
 )  # fmt: skip
 """Arguments of the library that messages name, and that are options of the same name."""
 

@@ -11,6 +11,7 @@ from pgkd_agent.cli import options
 from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import PromptError
 from pgkd_agent.teacher.prompting import templates
+from pgkd_agent.text import counted
 
 app = typer.Typer(name="prompts", help="Prompt variants of the teacher.", no_args_is_help=True)
 
@@ -63,10 +64,8 @@ def lint(
             typer.echo(f"{purpose} {name}: ok")
         errors += sum(finding.is_error for finding in findings)
     if errors:
-        raise PromptError(
-            f"found {errors} {'error' if errors == 1 else 'errors'} in the templates; see the lines above"
-        )
-    typer.echo(f"{len(named)} {'template' if len(named) == 1 else 'templates'}, no errors")
+        raise PromptError(f"found {counted(errors, 'error')} in the templates; see the lines above")
+    typer.echo(f"{counted(len(named), 'template')}, no errors")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from pgkd_agent.data.formats import Record, stream_records
 from pgkd_agent.data.lines import decoded_lines, existing, text_lines
 from pgkd_agent.data.values import NO_CLASS, Mender, are_ids, as_label, as_text
 from pgkd_agent.errors import DataError
-from pgkd_agent.text import well_formed
+from pgkd_agent.text import counted
 from pgkd_agent.types import Example
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ def read_pool(texts: Texts, text_column: str | None = None) -> Iterable[str]:
     """
     if isinstance(texts, str | Path):
         return stream_texts(texts, text_column)
-    return (well_formed(as_text(text, f"unlabelled text {number}")) for number, text in enumerate(texts, 1))
+    given = (as_text(text, f"unlabelled text {number}") for number, text in enumerate(texts, 1))
+    return _mended(given, "the unlabelled texts")
 
 
 def read_texts(source: str | Path, text_column: str | None = None) -> list[str]:
@@ -166,7 +167,7 @@ def _started(items: Iterator[Any]) -> Iterator[Any]:
 def named_rows(numbers: Sequence[int]) -> str:
     """Such as `2 rows (7, 12)`."""
     shown = ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
-    return f"{len(numbers)} row{'s'[: len(numbers) > 1]} ({shown})"
+    return f"{counted(len(numbers), 'row')} ({shown})"
 
 
 def _column(records: Sequence[Record], wanted: str | None, guesses: Sequence[str], role: str, where: str) -> Any:

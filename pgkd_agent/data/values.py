@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pgkd_agent.errors import DataError
-from pgkd_agent.text import well_formed
+from pgkd_agent.text import counted, well_formed
 
 NO_CLASS = "-1"
 """What data sets write beside class ids where a row has no class."""
@@ -87,4 +87,4 @@ class Mender:
 
     @property
     def note(self) -> str:
-        return f"repaired {self.count} text{'s'[: self.count > 1]} with half a surrogate pair (U+FFFD stands for it)"
+        return f"repaired {counted(self.count, 'text')} with half a surrogate pair (U+FFFD stands for it)"

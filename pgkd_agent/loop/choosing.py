@@ -1,6 +1,10 @@
-"""Which texts of a pool are worth a label: those that the student is least sure of, and no two alike."""
+"""Which texts of a pool are worth a label: those that the student is least sure of, and no two alike; and what a
+teacher's word about them is worth.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,6 +66,36 @@ def combined(prior: np.ndarray, answer: int, num_candidates: int, accuracy: floa
     likelihood[answer] = accuracy
     posterior = prior * likelihood
     return np.asarray(posterior / posterior.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
+
+    Attributes:
+        rows_alone: Accuracy of what the other rows say, in [0, 1].
+        teacher: Accuracy of the teacher.
+        together: Accuracy of both.
+        weight: The teacher's accuracy where it names a class, as it counts: drawn a little towards one half.
+    """
+
+    n_rows: int
+    rows_alone: float
+    teacher: float
+    together: float
+    weight: float
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether the teacher's word makes the labels better."""
+        return self.together > self.rows_alone
+
+    def __str__(self) -> str:
+        sentence = (
+            f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
+            f"{self.rows_alone:.0%}, both together {self.together:.0%}"
+        )
+        return sentence if self.is_of_use else f"{sentence}: its labels would not help, and it is asked for none"
 
 
 SCALES = np.geomspace(2, 60, 30)

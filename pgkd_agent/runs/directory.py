@@ -38,8 +38,8 @@ LOCK_FILE = ".lock"
 STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
 """What grows with every step; each row names its `kd_step`."""
 POOL_FILE = "unlabelled.jsonl"
-START_FILES = (POOL_FILE, "config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
-"""What is there before anything is trained."""
+START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
+"""What is there before anything is trained; beside them the pool, where there is one."""
 
 
 class Savable(Protocol):
@@ -121,7 +121,7 @@ class RunDirectory:
         """Leave it to others; of a run that failed before it began, leave nothing behind."""
         if self._may_be_discarded:
             with contextlib.suppress(OSError):
-                for name in (*START_FILES, LOCK_FILE):
+                for name in (*START_FILES, POOL_FILE, LOCK_FILE):
                     (self.path / name).unlink(missing_ok=True)
             _remove_folders(self._made)
         self._lock.release()
@@ -143,10 +143,12 @@ class RunDirectory:
         """Store what the run starts from; `meta.json` comes last, so that a directory with one is whole."""
         self._write("config.yaml", to_yaml(config))
         rows_of = {"history": History.of(task.train).rows, "validation": task.validation, "test": task.test}
-        for name, rows in rows_of.items():
-            self._write(f"{name}.jsonl", "".join(as_line(asdict(row)) for row in rows))
+        lines_of: dict[str, Iterable[dict[str, Any]]]
+        lines_of = {f"{name}.jsonl": map(asdict, rows) for name, rows in rows_of.items()}
         if task.unlabelled:
-            self._write(POOL_FILE, "".join(as_line({"text": text}) for text in task.unlabelled))
+            lines_of[POOL_FILE] = ({"text": text} for text in task.unlabelled)
+        for name, lines in lines_of.items():
+            self._write(name, "".join(map(as_line, lines)))
         labels = [asdict(label) for label in task.taxonomy]
         meta = {"format": FORMAT, **meta, "task_description": task.description, "taxonomy": labels}
         self._write_json("meta.json", meta)
@@ -261,7 +263,7 @@ def read_run(path: Path) -> StoredRun:
     """Read settings, rows and records of a run, also of one that was stopped.
 
     Raises:
-        StorageError: See `read_meta`; or another file is damaged.
+        ConfigError, StorageError: See `read_meta`; or another file is damaged.
     """
     meta = read_meta(path)
     try:
@@ -271,25 +273,11 @@ def read_run(path: Path) -> StoredRun:
             for rows in (real, read_lines(path / "validation.jsonl"), read_lines(path / "test.jsonl"))
         )
         taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
-        pool = read_lines(path / POOL_FILE) if (path / POOL_FILE).exists() else []
-        texts = tuple(row["text"] for row in pool)
-        task = Task(train, validation, test, taxonomy, meta["task_description"], texts)
+        pool = tuple(row["text"] for row in read_lines(path / POOL_FILE))
+        task = Task(train, validation, test, taxonomy, meta["task_description"], pool)
         return StoredRun(build_config(file=path / "config.yaml"), task, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
-
-
-def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
-    """The samples that a run accepted, those of each KD step together.
-
-    Raises:
-        StorageError: See `read_lines`.
-    """
-    rows = read_lines(path / "history.jsonl")
-    return [
-        [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
-        for kd_step in range(1, num_kd_steps + 1)
-    ]
 
 
 def require_new(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pgkd_agent.errors import ConfigError, DataError
 from pgkd_agent.files import not_written, read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.runs.directory import StoredRun, read_run
-from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest
+from pgkd_agent.types import Example, GeneratedSample, Source, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -43,9 +43,9 @@ configs:
     path: data/rejected-*
 ---
 
-Training samples written by {teacher} for a text classifier ({labels} labels) with pgkd_agent, prompt {prompt}.
-`train` passed the guardrails; `rejected` did not, with the rule and the reason. No row is a real one. The terms of the
-teacher's provider apply.
+Training samples by {teacher} for a text classifier ({labels} labels) with pgkd_agent, prompt {prompt}. `train` passed
+the guardrails; `rejected` did not, with the rule and the reason. `source` says which texts the teacher wrote, and which
+were there and have only their label from it ({labelled} of {rows}). The terms of the teacher's provider apply.
 """
 
 
@@ -57,12 +57,26 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     """
     meta = read_run(run).meta
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
+    before = {"source": "written"}  # runs of version 0.2.0 do not say it
     accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     rejected = read_lines(run / "rejected.jsonl")
-    rows = [{**row, "status": ACCEPTED, "rule": "", "reason": "", **origin} for row in accepted]
-    rows += [{**row, "status": REJECTED, **origin} for row in rejected]
+    rows = [{**before, **row, "status": ACCEPTED, "rule": "", "reason": "", **origin} for row in accepted]
+    rows += [{**before, **row, "status": REJECTED, **origin} for row in rejected]
     rows.sort(key=lambda row: row["kd_step"])
     return [{column: row[column] for column in COLUMNS} for row in rows]
+
+
+def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
+    """The samples that a run accepted, those of each KD step together.
+
+    Raises:
+        StorageError: See `read_lines`.
+    """
+    rows = read_lines(path / "history.jsonl")
+    return [
+        [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
+        for kd_step in range(1, num_kd_steps + 1)
+    ]
 
 
 def export_samples(run: Path, target: Path) -> Counter[str]:
@@ -93,16 +107,12 @@ def write_table(
     Args:
         write_folder: Takes the rows as a dataset where the target has no suffix; None takes no such target.
     Raises:
-        ConfigError: The target exists, or has another suffix.
+        ConfigError: See `check_table`.
         StorageError: The disk refuses.
     """
     import datasets
 
-    if target.exists():
-        raise ConfigError(f"{target} exists already; name another one, or remove it")
-    if target.suffix not in FORMATS and (target.suffix or write_folder is None):
-        folder = " or a folder" if write_folder else ""
-        raise ConfigError(f"{target}: unknown format {target.suffix!r}; take {', '.join(FORMATS)}{folder}")
+    check_table(target, write_folder is not None)
     datasets.disable_progress_bars()
     table = datasets.Dataset.from_list([*rows])
     try:
@@ -121,12 +131,26 @@ def write_table(
         raise not_written(target, error) from error
 
 
+def check_table(target: Path, may_be_folder: bool = False) -> None:
+    """
+    Raises:
+        ConfigError: `write_table` cannot write there: the target exists, or has another suffix.
+    """
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another one, or remove it")
+    if target.suffix not in FORMATS and (target.suffix or not may_be_folder):
+        folder = " or a folder" if may_be_folder else ""
+        raise ConfigError(f"{target}: unknown format {target.suffix!r}; take {', '.join(FORMATS)}{folder}")
+
+
 def _write_folder(table: Any, rows: Sequence[dict[str, Any]], folder: Path, num_labels: int) -> None:
     (folder / "data").mkdir(parents=True)
     for split, status in (("train", ACCEPTED), ("rejected", REJECTED)):
         part = table.select([number for number, row in enumerate(rows) if row["status"] == status])
         part.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    card = _CARD.format(teacher=rows[0]["teacher"], prompt=rows[0]["prompt"], labels=num_labels)
+    labelled = sum(row["source"] == "labelled" for row in rows)
+    first = {name: rows[0][name] for name in ("teacher", "prompt")}
+    card = _CARD.format(**first, labels=num_labels, labelled=labelled, rows=len(rows))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -160,13 +184,14 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
 
     Args:
         file: Columns `text` and `label`; with a column `status`, only rows that say `accepted`, or nothing, count.
+            Where `source` says `labelled`, a row is screened as a text that was there.
     Raises:
         DataError: Nothing is approved, a status is neither `accepted` nor `rejected`, or labels are not in the run's
             taxonomy; the rows are named.
         ConfigError, StorageError: See `read_run`.
     """
     stored = read_run(run)
-    numbers, examples, not_approved = _approved(file)
+    numbers, examples, sources, not_approved = _approved(file)
     resolve = LabelResolver(stored.task.taxonomy)
     unknown = [number for number, row in zip(numbers, examples, strict=True) if resolve(row.label) is None]
     if unknown:
@@ -186,14 +211,18 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
             **{f"budget.{cap}": None for cap in type(stored.config.budget).model_fields},  # no call is made
         }
     )
-    samples = tuple(GeneratedSample(row.text, row.label) for row in examples)
+    samples = tuple(
+        GeneratedSample(row.text, row.label, source=source) for row, source in zip(examples, sources, strict=True)
+    )
+    # What of a pool is approved is among the samples.
+    stored = replace(stored, task=replace(stored.task, unlabelled=()))
     return Retraining(stored, config, ReviewedSamples(samples, f"samples of {file}"), not_approved)
 
 
-def _approved(file: Path) -> tuple[list[int], list[Example], int]:
+def _approved(file: Path) -> tuple[list[int], list[Example], list[Source], int]:
     """
     Returns:
-        Numbers of the approved rows from 1, the rows, and how many others there are.
+        Numbers of the approved rows from 1, the rows, where each is from, and how many others there are.
     """
     records = read_records(file)
     for column in ("text", "label"):
@@ -211,7 +240,11 @@ def _approved(file: Path) -> tuple[list[int], list[Example], int]:
         raise DataError(f"{file}: none of its {len(records)} rows has the status {ACCEPTED!r}")
     cells = [[records[number - 1].get(column) for column in ("text", "label")] for number in numbers]
     pairs = [(_from_cell(text), _from_cell(label)) if is_table else (text, label) for text, label in cells]
-    return numbers, complete_rows(pairs, str(file), numbers=numbers, advice=_ADVICE), len(records) - len(numbers)
+    sources: list[Source] = [
+        "labelled" if records[number - 1].get("source") == "labelled" else "written" for number in numbers
+    ]
+    rows = complete_rows(pairs, str(file), numbers=numbers, advice=_ADVICE)
+    return numbers, rows, sources, len(records) - len(numbers)
 
 
 def _as_cell(value: Any) -> Any:

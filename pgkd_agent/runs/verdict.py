@@ -36,7 +36,8 @@ def verdict(
     if (stopped_by := steps[-1].stopped_by) and not sum(record.parsed for record in steps):
         return f"kept the plain student (model 0): a cap ended the run before a sample was written ({stopped_by})"
     if accepted == 0:
-        return "kept the plain student (model 0): not one sample of the teacher passed the guardrails"
+        why = "passed the guardrails" if any(record.parsed for record in steps) else "could be had"
+        return f"kept the plain student (model 0): not one sample of the teacher {why}"
     better = next((record for record in steps if _is_better(plain.report, record.validation.report)), None)
     return (
         f"kept the plain student (model 0): with {counted(accepted, 'sample')} of the teacher the validation loss "

@@ -13,6 +13,7 @@ from pgkd_agent.config import StudentSettings
 from pgkd_agent.student.batching import encode, inference_batches, pad
 from pgkd_agent.student.head_start import pooled
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, max_tokens
+from pgkd_agent.student.limits import bind, positions
 from pgkd_agent.student.loading import choose_device, load_encoder, load_tokenizer
 from pgkd_agent.student.recipe import pooling_of
 
@@ -36,7 +37,9 @@ class Embedder:
             device = choose_device(self._settings.device)
             self._loaded = load_encoder(self._settings.name).to(device).eval(), load_tokenizer(self._settings.name)
         model, tokenizer = self._loaded
-        encoded = encode(tokenizer, texts, self._settings.max_length)
+        bind(tokenizer, model.config, f"student {self._settings.name!r}")
+        longest = self._settings.max_length
+        encoded = encode(tokenizer, texts, min(longest, positions(model.config) or longest))
         result = np.empty((len(texts), model.config.hidden_size), np.float32)
         for rows in inference_batches(encoded, INFERENCE_BATCH_SIZE, max_tokens(model.device)):
             batch = pad(tokenizer, [encoded[row] for row in rows], model.device)

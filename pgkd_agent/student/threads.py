@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from pgkd_agent.text import counted
+
 logger = logging.getLogger(__name__)
 
 OWN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -68,7 +70,7 @@ def limit_threads(warns: bool = True) -> str:
     if said is None:
         torch.set_num_threads(cpus)
         return ""
-    allowed = f"{cpus} CPU{'s'[: cpus > 1]}"
+    allowed = counted(cpus, "CPU")
     note = f"{said} makes {threads} threads, and this process may use {allowed}: leave it out, or set it to {cpus}"
     if warns:
         _warn(note)

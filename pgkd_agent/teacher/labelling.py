@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.choosing import choose, combined, left_out, margins, nearest
+from pgkd_agent.loop.choosing import GoldCheck, choose, combined, left_out, margins, nearest
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.seeding import rng
@@ -17,7 +18,6 @@ from pgkd_agent.teacher.calls.question import CallId
 from pgkd_agent.types import (
     Example,
     GeneratedSample,
-    GoldCheck,
     Label,
     Probabilities,
     Shares,
@@ -161,7 +161,7 @@ class LabellingTeacher:
 
     def _checked(self, kd_step: int, done: Labelling) -> GoldCheck:
         """On the training rows that the others leave most in doubt."""
-        prior = left_out(self._embed(texts_of(self._train)), self._labels, self._pool.embed(self._pool.class_texts))
+        prior = left_out(self._train_vectors, self._labels, self._pool.embed(self._pool.class_texts))
         rows = [int(row) for row in np.argsort(margins(prior), kind="stable")[:GOLD_ROWS]]
         doubts = [
             self._doubt(CallId(kd_step, place), self._train[row].text, prior[row], hidden=row)
@@ -216,7 +216,7 @@ class LabellingTeacher:
             hidden: The training row that the text is, and that is not shown.
         """
         candidates = tuple(int(label) for label in np.argsort(-prior, kind="stable")[:CANDIDATES])
-        vectors, vector = self._embed(texts_of(self._train)), self._embed([text])[0]
+        vectors, vector = self._train_vectors, self._embed([text])[0]
         rows: list[Example] = []
         for candidate in candidates:
             own = [int(row) for row in np.flatnonzero(self._labels == candidate) if row != hidden]
@@ -234,6 +234,10 @@ class LabellingTeacher:
             done.stopped_by = str(error)
         done.count(answers.values())
         return answers
+
+    @cached_property
+    def _train_vectors(self) -> np.ndarray:
+        return self._embed(texts_of(self._train))
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         """A text once in a run."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ from pgkd_agent.teacher.prompting.templates import (
     prompt_tokens,
     zero_shot_values,
 )
-from pgkd_agent.teacher.prompting.tokens import estimate_tokens
+from pgkd_agent.teacher.prompting.tokens import estimate_tokens, shown
 from pgkd_agent.types import Example, Label, Probabilities
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def estimate_with(
         longest += asked * LABEL_TOKENS
     steps = config.pgkd.num_kd_steps
     labelling: list[int] = []
-    if task.unlabelled:  # with a step's part of the rows by which the teacher is checked
+    if steps and (prompt := _labelling_prompt(task, config)):  # with a step's part of the check of the teacher
         labels = config.pgkd.labels_per_step + math.ceil(GOLD_ROWS / steps)
-        labelling = [prompt_tokens(_labelling_prompt(task, config))] * labels
+        labelling = [prompt_tokens(prompt)] * labels
         shortest, longest = shortest + labels * SHORT_ANSWER, longest + labels * LABEL_TOKENS
     return estimate_run(
         teachers, steps, [*least, *labelling], [*most, *verifying, *labelling], (shortest, longest), prices
@@ -137,13 +138,12 @@ def zero_shot_tokens(
 
 def _labelling_prompt(task: Task, config: PGKDConfig) -> list[Message]:
     """With the first classes as candidates, and any rows of theirs."""
-    if not task.unlabelled:
+    if not (task.unlabelled and config.pgkd.labels_per_step):
         return []
     labels = task.taxonomy[:CANDIDATES]
-    rows = [
-        row for label in labels for row in [row for row in task.train if row.label == label.name][:ROWS_PER_CANDIDATE]
-    ]
-    values = annotation_values(labels, task.description, task.unlabelled[0], rows, NONE)
+    of_label = ([row for row in task.train if row.label == label.name][:ROWS_PER_CANDIDATE] for label in labels)
+    rows = [Example(shown(row.text), row.label) for row in chain.from_iterable(of_label)]
+    values = annotation_values(labels, task.description, shown(task.unlabelled[0]), rows, NONE)
     return annotation_prompt(config.teacher).render(values)
 
 

@@ -124,7 +124,7 @@ def test_failed_calls_count_alike_before_and_after_a_restart(tiny_student: Path,
         assert tokens.input_tokens > OVERHEAD_TOKENS + estimated.usage.input_tokens
         used = capped.summary.teacher
         assert used.estimated_calls == 1 and used.output_tokens == 2 * 20 + estimated.usage.output_tokens
-        assert "(estimated for one call: the provider reports none)" in str(used.usage)
+        assert "(estimated for 1 call: the provider reports none)" in str(used.usage)
 
         again = resume(run)  # under the same cap: what was charged is not forgotten
         assert len(server.requests) == 5 and again.training.history == capped.training.history

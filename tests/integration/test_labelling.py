@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pgkd_agent import distill, resume
@@ -14,8 +16,10 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import read_records
 from pgkd_agent.errors import ConfigError, PGKDError
 from pgkd_agent.pipeline import load_task
+from pgkd_agent.pipeline import run as run_task
 from pgkd_agent.runs.directory import read_run
-from pgkd_agent.runs.samples import export_samples
+from pgkd_agent.runs.samples import export_samples, prepare_retraining
+from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.teacher.preview import preview
 from pgkd_agent.types import TeacherReply, TeacherRequest
 from tests.integration.command_line import pgkd
@@ -72,6 +76,12 @@ def test_a_pool_becomes_rows_with_labels(tiny_student: Path, tmp_path: Path) -> 
     assert {row["source"] for row in stored} == {"labelled"} and stored[0]["shares"][0][0] == stored[0]["label"]
     assert read_run(tmp_path / "r").task.unlabelled == tuple(POOL)
     assert export_samples(tmp_path / "r", tmp_path / "out.csv") == {"accepted": 20}
+    reviewed = prepare_retraining(tmp_path / "r", tmp_path / "out.csv")
+    again = run_task(reviewed.stored.task, reviewed.config, reviewed.teacher).training.history.rows
+    assert [(row.text, row.label, row.source) for row in again] == [
+        (row.text, row.label, row.source) for row in result.training.history.rows
+    ]
+    assert not any(row.shares for row in again), "a person approved the labels"
 
 
 def test_a_stopped_run_goes_on_and_pays_nothing_twice(tiny_student: Path, tmp_path: Path) -> None:
@@ -133,7 +143,16 @@ def test_the_bill_and_the_prompt_are_known_before(tiny_student: Path) -> None:
     task = load_task(TRAIN, VALIDATION, unlabelled=POOL, config=config)
     shown = preview(task, config)
     assert shown.requests == [] and POOL[0] in shown.labelling[-1].content
+    assert preview(task, config.changed({"pgkd.labels_per_step": 0})).labelling == []
+    long = preview(replace(task, unlabelled=("apple " * 1000,)), config).labelling[-1].content
+    assert len(long) < 2_000 + len(shown.labelling[-1].content)
     assert "none of these" in shown.labelling[-1].content and '"label": "fruit"' in shown.labelling[-1].content
+
+
+def test_texts_longer_than_the_student_takes_have_vectors(tiny_student: Path) -> None:
+    embed = Embedder(tiny_config(tiny_student).student.changed({"max_length": 10_000}))
+    vectors = embed(["apple " * 5_000, "apple"])
+    assert vectors.shape[0] == 2 and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_what_cannot_label_is_refused(tiny_student: Path) -> None:
@@ -143,7 +162,7 @@ def test_what_cannot_label_is_refused(tiny_student: Path) -> None:
 
     with pytest.raises(ConfigError, match="unlabelled texts need a teacher that is a chat model"):
         distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student), unlabelled=POOL)
-    with pytest.raises(ConfigError, match="label texts alone; give some"):
+    with pytest.raises(ConfigError, match="label texts alone, and there are none"):
         distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student).changed(CAPABLE))
 
 
@@ -156,18 +175,20 @@ def test_a_table_to_review_is_made_outside_a_run_and_trained_on(tiny_student: Pa
             *("annotate", str(run), f"{tmp_path}/pool.csv", "--teacher", "openai:expert", "--labels", "7"),
             *("--base-url", server.base_url, "--out", str(table)),
         )
+        table.touch()
+        assert pgkd(*command).returncode == 2 and not server.requests, "a table that a person may have corrected stays"
+        table.unlink()
         done = pgkd(*command)
         assert done.returncode == 0, done.stderr
         asked = len(server.requests)
         first = table.read_text(encoding="utf-8")
-        assert pgkd(*command).returncode == 2, "a table that a person may have corrected stays"
         table.unlink()
         assert pgkd(*command).returncode == 0 and len(server.requests) == asked, "all answers are in the file of calls"
     assert table.read_text(encoding="utf-8") == first
     assert f"7 texts labelled; {len(TRAIN) + 7} calls" in done.stdout
     assert "the teacher names 100% right" in done.stderr
     rows = read_records(table)
-    assert len(rows) == 7 and {*rows[0]} == {"text", "label", "confidence", "student", "teacher", "others"}
+    assert len(rows) == 7 and {*rows[0]} == {"text", "label", "source", "confidence", "student", "teacher", "others"}
     assert all(row["teacher"] == topic(row["text"]) and row["text"] in POOL for row in rows)
     imported = pgkd("samples", "import", str(run), str(table), "--out", f"{tmp_path}/again")
     assert imported.returncode == 0 and "7 samples approved" in imported.stdout, imported.stderr

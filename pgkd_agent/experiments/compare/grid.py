@@ -23,7 +23,7 @@ from pgkd_agent.experiments.compare.records import Done, done_of, identity_of, n
 from pgkd_agent.experiments.methods import PlainFits, Setting, run_method
 from pgkd_agent.files import lock
 from pgkd_agent.pipeline import load_task
-from pgkd_agent.runs.directory import accepted_rows
+from pgkd_agent.runs.samples import accepted_rows
 
 logger = logging.getLogger(__name__)
 

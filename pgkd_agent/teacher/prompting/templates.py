@@ -14,9 +14,7 @@ import copy
 import hashlib
 import json
 import re
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +28,7 @@ import jinja2.sandbox
 from pgkd_agent.errors import PromptError
 from pgkd_agent.files import resource_folder
 from pgkd_agent.teacher.prompting.attributes import Attributes, load_attributes
+from pgkd_agent.teacher.prompting.template_errors import blaming
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label
 
@@ -107,7 +106,7 @@ class PromptTemplate:
         Raises:
             PromptError: A syntax error, a filter or test that does not exist, or nothing that Jinja can compile.
         """
-        with _blaming(f"prompt {self.name!r}"):
+        with blaming(f"prompt {self.name!r}"):
             return frozenset(jinja2.meta.find_undeclared_variables(self.parse()))
 
     @cached_property
@@ -146,7 +145,7 @@ class PromptTemplate:
         own = copy.deepcopy(dict(values))  # a template may call `pop`, and a request is rendered more than once
         messages = []
         for role, part in self._parts():
-            with _blaming(f"prompt {self.name!r}, {role} message"):
+            with blaming(f"prompt {self.name!r}, {role} message"):
                 content = _environment().from_string(part).render(own).strip()
             if content:
                 messages.append(Message(role, content))
@@ -159,7 +158,7 @@ class PromptTemplate:
         Raises:
             PromptError: See `used`.
         """
-        with _blaming(f"prompt {self.name!r}"):
+        with blaming(f"prompt {self.name!r}"):
             return _environment().parse(self.source)
 
     def _parts(self) -> list[tuple[Role, str]]:
@@ -262,37 +261,6 @@ def _places(purpose: Purpose, folder: Path | None) -> list[Path]:
 def is_path(variant: str) -> bool:
     """Whether it names a template's file and not a variant."""
     return variant.endswith(".j2") or "/" in variant or "\\" in variant
-
-
-@contextmanager
-def _blaming(what: str) -> Iterator[None]:
-    """Whatever Jinja or the template itself raises is a mistake in the template.
-
-    A template is code: it calls filters and methods, which raise what they like, and Jinja translates it to Python,
-    which has limits of its own. No list of exceptions would be complete, and nothing of ours runs in here.
-    """
-    try:
-        yield
-    except PromptError:  # from within, and said already
-        raise
-    except Exception as error:
-        raise PromptError(f"{what}{_line_of(error)}: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """Messages of Jinja as they are; of others with the type, since a KeyError only says a name."""
-    if isinstance(error, jinja2.TemplateError):
-        return error.message or ""
-    # A SyntaxError's text ends with a line of the Python that Jinja made.
-    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
-
-
-def _line_of(error: Exception) -> str:
-    """Where in the template it went wrong, as Jinja writes it into the traceback."""
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
-    return f", line {lines[-1]}" if lines else ""
 
 
 def _role(word: str) -> Role:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import append_lines, read_lines, write_whole
-from pgkd_agent.runs.directory import RunDirectory
-from pgkd_agent.types import StepRecord
+from pgkd_agent.runs.directory import START_FILES, RunDirectory
+from pgkd_agent.types import Example, Label, StepRecord
 from tests.unit.builders import evaluation
 
 CALIBRATION = {"temperature": 1.5}
@@ -218,3 +220,11 @@ def test_a_run_that_did_not_begin_leaves_nothing(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "meta.json").read_text()) == {}
     with pytest.raises(ConfigError, match="exists already"):
         RunDirectory.create(tmp_path / "run")
+
+
+def test_what_a_run_starts_from_is_there_whether_or_not_it_has_a_pool(tmp_path: Path) -> None:
+    rows = (Example("a", "x"), Example("b", "y"))
+    task = Task(rows, rows, (), (Label("x"), Label("y")))
+    RunDirectory.create(tmp_path / "run").write_start(PGKDConfig(), {}, task)
+    written = {file.name for file in (tmp_path / "run").iterdir()}
+    assert {*START_FILES} - written == {"calls.sqlite"}, "by these a comparison finds a run that can go on"

@@ -10,9 +10,10 @@ import pytest
 
 from pgkd_agent.data import Task
 from pgkd_agent.errors import BudgetExceededError
+from pgkd_agent.loop.choosing import GoldCheck
 from pgkd_agent.teacher.annotation import Answer, Doubt
 from pgkd_agent.teacher.labelling import LabellingTeacher, Pool, WritingAndLabelling
-from pgkd_agent.types import Example, GeneratedSample, GoldCheck, Label, Probabilities, TeacherReply, TeacherRequest
+from pgkd_agent.types import Example, GeneratedSample, Label, Probabilities, TeacherReply, TeacherRequest
 from tests.unit.builders import request_of
 
 NAMES = ("red", "green", "blue")
