@@ -38,11 +38,12 @@ def annotate(
     """
     from pgkd_agent.answering.annotating import annotate as label_texts
     from pgkd_agent.answering.annotating import as_rows
-    from pgkd_agent.runs.samples import write_table
+    from pgkd_agent.runs.samples import check_table, write_table
 
     more = {"teacher.spec": teacher, "data.text_column": text_column}
     settings = options.settings_of(server, caps, sources, more=more)
     out = out or options.default_path("annotated", file).with_suffix(".csv")
+    check_table(out)  # before a call is paid
     calls = out.with_name(f"{out.name}.calls.sqlite")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
@@ -61,6 +62,7 @@ def annotate(
             write_table(as_rows(done), out)
     said = f"{out}: {counted(len(done.rows), 'text')} labelled" if done.rows else "no text was labelled"
     stopped = f"; ended by a cap: {done.stopped_by}" if done.stopped_by else ""
-    terminal.echo(f"{said}; {counted(done.num_requests, 'call')}, {done.usage}{stopped}")
+    unread = f", {done.num_unreadable} of them without a class" if done.num_unreadable else ""
+    terminal.echo(f"{said}; {counted(done.num_requests, 'call')}{unread}, {done.usage}{stopped}")
     if done.rows:
         terminal.echo(f"Next: look it through, then pgkd samples import {run} {out}")

@@ -98,11 +98,7 @@ def write_table(
     """
     import datasets
 
-    if target.exists():
-        raise ConfigError(f"{target} exists already; name another one, or remove it")
-    if target.suffix not in FORMATS and (target.suffix or write_folder is None):
-        folder = " or a folder" if write_folder else ""
-        raise ConfigError(f"{target}: unknown format {target.suffix!r}; take {', '.join(FORMATS)}{folder}")
+    check_table(target, write_folder is not None)
     datasets.disable_progress_bars()
     table = datasets.Dataset.from_list([*rows])
     try:
@@ -119,6 +115,18 @@ def write_table(
             write_folder(table)
     except OSError as error:
         raise not_written(target, error) from error
+
+
+def check_table(target: Path, may_be_folder: bool = False) -> None:
+    """
+    Raises:
+        ConfigError: See `write_table`.
+    """
+    if target.exists():
+        raise ConfigError(f"{target} exists already; name another one, or remove it")
+    if target.suffix not in FORMATS and (target.suffix or not may_be_folder):
+        folder = " or a folder" if may_be_folder else ""
+        raise ConfigError(f"{target}: unknown format {target.suffix!r}; take {', '.join(FORMATS)}{folder}")
 
 
 def _write_folder(table: Any, rows: Sequence[dict[str, Any]], folder: Path, num_labels: int) -> None:
@@ -178,6 +186,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
         {
             "pgkd.num_kd_steps": 1,
             "pgkd.pgkd_batch_size": len(examples),
+            "pgkd.labels_per_step": 0,
             "student.soft_labels": 0.0,
             "teacher.prompt": None,
             "teacher.mode": "chain",
