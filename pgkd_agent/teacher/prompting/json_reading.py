@@ -22,7 +22,7 @@ def _integer(digits: str) -> int | str:
 _DECODER = json.JSONDecoder(strict=False, parse_int=_integer)  # models put raw line breaks into strings
 OPENING = re.compile(r"[\[{]")
 _NAMES = "(?:think|thinking|thought|reasoning|reflection)"
-_TAG = re.compile(rf"(?P<closes></{_NAMES}>|<\|channel\|>final\b.{0, 40}?<\|message\|>)|<{_NAMES}>", re.IGNORECASE)
+_TAG = re.compile(rf"(?P<closes></{_NAMES}>|<\|channel\|>final\b.*?<\|message\|>)|<{_NAMES}>", re.IGNORECASE)
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”)
     |(?P<comment>//[^\n]*|\#[^\n]*|/\*.*?\*/)
