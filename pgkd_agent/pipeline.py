@@ -36,7 +36,7 @@ from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Pool
-from pgkd_agent.teacher.opening import members, open_teacher, prompt_variant, teacher_prompt
+from pgkd_agent.teacher.opening import members, open_teacher, prompt_variant, teacher_prompt, texts_to_label
 from pgkd_agent.types import Example
 
 if TYPE_CHECKING:
@@ -283,13 +283,8 @@ def _pool(task: Task, config: PGKDConfig, student: TorchStudent) -> Pool | None:
     from pgkd_agent.student.embedding import Embedder
     from pgkd_agent.student.head_start import class_texts
 
-    if task.unlabelled and config.pgkd.labels_per_step:
+    if texts_to_label(task, config):
         return Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
-    if config.pgkd.num_kd_steps and not config.pgkd.pgkd_batch_size:
-        raise ConfigError(
-            "pgkd.pgkd_batch_size 0 has the teacher label texts alone, and there are none to label: give some "
-            "(`unlabelled`), and leave pgkd.labels_per_step above 0"
-        )
     return None
 
 

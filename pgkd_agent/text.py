@@ -11,6 +11,10 @@ _TYPOGRAPHIC = str.maketrans(
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 )
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Characters that show nothing and are not of category Cf: fillers, variation selectors, the blank of Braille."""
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
 _ESCAPES = re.compile("[\x1b\x9b]\\[?[0-9;?]*[A-Za-z]")
 
@@ -25,9 +29,11 @@ def normalize(text: str) -> str:
 def label_key(label: str) -> str:
     """What two spellings of one label share: `normalize`, without invisible characters, with plain quotes and dashes.
 
-    Invisible are those of Unicode's category Cf: zero-width spaces and joiners, direction marks, soft hyphens.
+    Invisible are those of Unicode's category Cf (zero-width spaces and joiners, direction marks, soft hyphens), fillers
+    and variation selectors.
     """
-    visible = "".join(char for char in label.translate(_TYPOGRAPHIC) if unicodedata.category(char) != "Cf")
+    shown = _UNSEEN.sub("", label.translate(_TYPOGRAPHIC))
+    visible = "".join(char for char in shown if unicodedata.category(char) != "Cf")
     return normalize(normalize(visible).translate(_TYPOGRAPHIC))  # a wide or folded form may be of a typographic sign
 
 

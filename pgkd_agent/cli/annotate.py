@@ -62,6 +62,7 @@ def annotate(
             write_table(as_rows(done), out)
     said = f"{out}: {counted(len(done.rows), 'text')} labelled" if done.rows else "no text was labelled"
     stopped = f"; ended by a cap: {done.stopped_by}" if done.stopped_by else ""
-    terminal.echo(f"{said}; {counted(done.num_requests, 'call')}, {done.usage}{stopped}")
+    unread = f", {done.num_unreadable} of them without a class" if done.num_unreadable else ""
+    terminal.echo(f"{said}; {counted(done.num_requests, 'call')}{unread}, {done.usage}{stopped}")
     if done.rows:
         terminal.echo(f"Next: look it through, then pgkd samples import {run} {out}")

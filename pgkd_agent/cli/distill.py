@@ -72,6 +72,8 @@ def distill(
         raise ConfigError("--json prints the result of a run, and --dry-run makes none")
     if dry_run and outlets.push_to_hub is not None:
         raise ConfigError("--push-to-hub is about the model of a run, and --dry-run makes none")
+    if teaching.labels_per_step and teaching.unlabelled is None:
+        raise ConfigError("--labels-per-step is about the texts of --unlabelled, which is not given")
     settings = options.settings_of(data, teaching, reading, sources, caps, more=teaching.teachers())
     task = data.task(settings, teaching.unlabelled)
     if dry_run:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from pgkd_agent.errors import StorageError
 from pgkd_agent.text import without_controls
 
 WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
@@ -30,28 +31,36 @@ CLOSED_PIPE = 141
 
 
 class _Output(io.TextIOWrapper):
-    """UTF-8, whatever the console says; ends the command quietly where the other end of a pipe has gone."""
+    """UTF-8, whatever the console says; ends the command quietly where the other end of a pipe has gone.
+
+    Raises:
+        StorageError: The disk is full.
+    """
 
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._end()
+        except OSError as error:
+            self._end(error)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            self._end()
+        except OSError as error:
+            self._end(error)
 
-    def _end(self) -> NoReturn:
+    def _end(self, error: OSError) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # what is left to be written has a place to go
-        raise SystemExit(CLOSED_PIPE)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(CLOSED_PIPE)
+        raise StorageError(f"the output cannot be written: {error.strerror or error}") from error
 
 
 def open_output() -> None:
     """For all that follows in this process; a stream that is no file, as in tests, stays."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if sys.stdout is None:  # closed by who started this
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = _Output(sys.stdout.buffer, "utf-8", "backslashreplace", line_buffering=sys.stdout.line_buffering)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pgkd_agent.config.merging import explain, merge, nested
 from pgkd_agent.errors import ConfigError
@@ -57,6 +57,11 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """Of learning."""
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads `on` and `off` without quotes as true and false."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
 class StudentSettings(_Settings):
     name: str = "minilm"
     """`minilm` or `mpnet` (embedded), a hub id, or a local folder. Paper: bert-base-uncased."""
@@ -90,7 +95,7 @@ class StudentSettings(_Settings):
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    bf16: Literal["auto", "on", "off"] = "auto"
+    bf16: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     """Whether training computes in bf16, with float32 weights; `auto` only where the hardware does so natively."""
 
 

@@ -60,12 +60,7 @@ def _json(path: Path) -> Iterator[Record]:
     )
     if not is_one_value:
         return _json_lines(path)
-    try:
-        content = json.loads(read_text_file(path), object_pairs_hook=unique_object)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno} is not JSON: {error.msg}") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    content = _loaded(read_text_file(path), str(path))
     if isinstance(content, dict):
         has_columns = all(isinstance(column, list) for column in content.values())
         return iter(records_of_columns(content, str(path)) if has_columns else [content])
@@ -81,15 +76,30 @@ def _json_lines(path: Path) -> Iterator[Record]:
     for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line, object_pairs_hook=unique_object)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error.msg}") from error
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+        record = _loaded(line, str(path), number)
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: expected an object, found {type(record).__name__}")
         yield record
+
+
+def _loaded(text: str, where: str, line: int = 0) -> Any:
+    """
+    Args:
+        line: The one that the text is; 0 for a whole file.
+    Raises:
+        DataError: It is no JSON, nested too deeply, or has a number too long for Python, or a key twice.
+    """
+    place = f"{where}, line {line}" if line else where
+    try:
+        return json.loads(text, object_pairs_hook=unique_object)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}, line {line or error.lineno} is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{place}: lists or objects are nested too deeply to be rows") from error
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{place}: a number has too many digits; put it in quotes") from error
 
 
 def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,11 @@ class Task:
     unlabelled: tuple[str, ...] = ()
 
     def with_unlabelled(self, texts: Iterable[str]) -> Task:
-        """The same with a pool, of which texts that are a row's, or there before, are left out, aloud."""
+        """The same with a pool, of which texts that are a row's, or there before, are left out, aloud.
+
+        Raises:
+            DataError: None is left.
+        """
         known = {normalize(row.text) for row in (*self.train, *self.validation, *self.test)}
         pool: dict[str, str] = {}
         num_texts = num_known = 0
@@ -41,13 +45,14 @@ class Task:
             num_known += form in known
             if form and form not in known:
                 pool.setdefault(form, text)
+        left_out = (
+            f"of {num_texts} unlabelled texts {num_known} are labelled rows, and {num_texts - num_known - len(pool)} "
+            "empty or there twice"
+        )
+        if not pool:
+            raise DataError(f"no text is left for the teacher to label ({left_out}); give others, or none")
         if len(pool) < num_texts:
-            logger.warning(
-                "of %d unlabelled texts %d are labelled rows, and %d empty or there twice: left out",
-                num_texts,
-                num_known,
-                num_texts - num_known - len(pool),
-            )
+            logger.warning("%s: left out", left_out)
         return replace(self, unlabelled=tuple(pool.values()))
 
 

@@ -203,6 +203,7 @@ def prepare_retraining(run: Path, file: Path) -> Retraining:
         {
             "pgkd.num_kd_steps": 1,
             "pgkd.pgkd_batch_size": len(examples),
+            "pgkd.labels_per_step": 0,
             "student.soft_labels": 0.0,
             "teacher.prompt": None,
             "teacher.mode": "chain",

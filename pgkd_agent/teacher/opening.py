@@ -72,6 +72,19 @@ def teacher_prompt(settings: TeacherSettings) -> PromptTemplate:
     return template
 
 
+def texts_to_label(task: Task, config: PGKDConfig) -> int:
+    """How many texts of its pool the teacher labels in a KD step.
+
+    Raises:
+        ConfigError: None, and it writes no samples either.
+    """
+    number = config.pgkd.labels_per_step if task.unlabelled else 0
+    if not number and not config.pgkd.pgkd_batch_size:
+        lacking = "`pgkd.labels_per_step=0` labels none" if task.unlabelled else "there are no unlabelled texts"
+        raise ConfigError(f"`pgkd.pgkd_batch_size=0` has the teacher label texts and write none, and {lacking}")
+    return number
+
+
 @contextmanager
 def open_teacher(
     given: Any,

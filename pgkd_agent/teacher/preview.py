@@ -21,7 +21,14 @@ from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
 from pgkd_agent.teacher.calls.prices import PriceTable
 from pgkd_agent.teacher.labelling import CANDIDATES, GOLD_ROWS, ROWS_PER_CANDIDATE
-from pgkd_agent.teacher.opening import annotation_prompt, members, reply_limit, reply_tokens, teacher_prompt
+from pgkd_agent.teacher.opening import (
+    annotation_prompt,
+    members,
+    reply_limit,
+    reply_tokens,
+    teacher_prompt,
+    texts_to_label,
+)
 from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS, NONE
 from pgkd_agent.teacher.prompting.templates import (
     Message,
@@ -119,9 +126,9 @@ def estimate_with(
         longest += asked * LABEL_TOKENS
     steps = config.pgkd.num_kd_steps
     labelling: list[int] = []
-    if steps and (prompt := _labelling_prompt(task, config)):  # with a step's part of the check of the teacher
-        labels = config.pgkd.labels_per_step + math.ceil(GOLD_ROWS / steps)
-        labelling = [prompt_tokens(prompt)] * labels
+    if steps and (asked_to_label := texts_to_label(task, config)):
+        labels = asked_to_label + math.ceil(GOLD_ROWS / steps)  # a step's part of the rows that check the teacher
+        labelling = [prompt_tokens(_labelling_prompt(task, config))] * labels
         shortest, longest = shortest + labels * SHORT_ANSWER, longest + labels * LABEL_TOKENS
     return estimate_run(
         teachers, steps, [*least, *labelling], [*most, *verifying, *labelling], (shortest, longest), prices
@@ -138,7 +145,7 @@ def zero_shot_tokens(
 
 def _labelling_prompt(task: Task, config: PGKDConfig) -> list[Message]:
     """With the first classes as candidates, and any rows of theirs."""
-    if not (task.unlabelled and config.pgkd.labels_per_step):
+    if not texts_to_label(task, config):
         return []
     labels = task.taxonomy[:CANDIDATES]
     of_label = ([row for row in task.train if row.label == label.name][:ROWS_PER_CANDIDATE] for label in labels)

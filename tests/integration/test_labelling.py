@@ -14,13 +14,14 @@ import pytest
 from pgkd_agent import distill, resume
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import read_records
-from pgkd_agent.errors import ConfigError, PGKDError
+from pgkd_agent.errors import ConfigError, DataError, PGKDError
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.pipeline import run as run_task
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.samples import export_samples, prepare_retraining
 from pgkd_agent.student.embedding import Embedder
-from pgkd_agent.teacher.preview import preview
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.preview import estimate, preview
 from pgkd_agent.types import TeacherReply, TeacherRequest
 from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -162,8 +163,71 @@ def test_what_cannot_label_is_refused(tiny_student: Path) -> None:
 
     with pytest.raises(ConfigError, match="unlabelled texts need a teacher that is a chat model"):
         distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student), unlabelled=POOL)
-    with pytest.raises(ConfigError, match="label texts alone, and there are none"):
-        distill(TRAIN, VALIDATION, teacher=Writer(), config=tiny_config(tiny_student).changed(CAPABLE))
+    config = tiny_config(tiny_student).changed(CAPABLE)
+    with pytest.raises(ConfigError, match="label texts and write none, and there are no unlabelled texts"):
+        distill(TRAIN, VALIDATION, teacher=Writer(), config=config)
+    task = load_task(TRAIN, VALIDATION, config=config, unlabelled=POOL)
+    none = config.changed({"pgkd.labels_per_step": 0})
+    with pytest.raises(ConfigError, match=r"and `pgkd\.labels_per_step=0` labels none"):
+        preview(task, none)
+    with pytest.raises(DataError, match=r"no text is left .*of 2 .* 1 are labelled rows, and 1 e"):
+        load_task(TRAIN, VALIDATION, config=config, unlabelled=[TRAIN[0].text, " "])
+
+
+def test_the_bill_is_without_labels_where_none_are_asked_for(tiny_student: Path) -> None:
+    for values in ({"pgkd.labels_per_step": 0}, {"pgkd.num_kd_steps": 0}):
+        config = config_of(tiny_student, "http://127.0.0.1:9/v1", **{"pgkd.pgkd_batch_size": 8, **values})
+        task = load_task(TRAIN, VALIDATION, unlabelled=POOL, config=config)
+        bill = estimate(preview(task, config), task, config, ["openai:expert"], load_prices(None))
+        assert bill.calls == config.pgkd.num_kd_steps
+
+
+def test_samples_of_a_run_with_a_pool_are_trained_on(tiny_student: Path, tmp_path: Path) -> None:
+    with serve(expert) as server:
+        config = config_of(tiny_student, server.base_url, **{"pgkd.num_kd_steps": 1, "pgkd.labels_per_step": 3})
+        distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL, out=tmp_path / "run")
+    export_samples(tmp_path / "run", tmp_path / "samples.csv")
+    done = pgkd("samples", "import", f"{tmp_path}/run", f"{tmp_path}/samples.csv", "--out", f"{tmp_path}/again")
+    assert done.returncode == 0 and "3 samples approved" in done.stdout, done.stderr
+
+
+def test_labels_without_texts_are_refused(tmp_path: Path) -> None:
+    done = pgkd("distill", "--train", f"{tmp_path}/none.csv", "--labels-per-step", "5")
+    assert done.returncode == 2 and "--labels-per-step is about the texts of --unlabelled" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("texts", "out", "message"),
+    [
+        (POOL, "table.xlsx", "unknown format '.xlsx'"),
+        (POOL, "", "exists already"),
+        ([], "table.csv", "no text is left"),
+        ([row.text for row in TRAIN], "table.csv", f"{len(TRAIN)} are labelled rows"),
+    ],
+)
+def test_nothing_is_paid_for_a_table_that_cannot_be(
+    tiny_student: Path, tmp_path: Path, texts: list[str], out: str, message: str
+) -> None:
+    distill(TRAIN, VALIDATION, TEST, steps=0, config=tiny_config(tiny_student), out=tmp_path / "run")
+    (tmp_path / "pool.txt").write_text("\n".join(texts), encoding="utf-8")
+    with serve(expert) as server:
+        done = pgkd(
+            *("annotate", f"{tmp_path}/run", f"{tmp_path}/pool.txt", "--teacher", "openai:expert"),
+            *("--base-url", server.base_url, "--out", str(tmp_path / out)),
+        )
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+        assert not server.requests
+
+
+def test_answers_without_a_class_are_counted(tiny_student: Path, tmp_path: Path) -> None:
+    distill(TRAIN, VALIDATION, TEST, steps=0, config=tiny_config(tiny_student), out=tmp_path / "run")
+    (tmp_path / "pool.txt").write_text("\n".join(POOL), encoding="utf-8")
+    with serve(lambda _call, _body: completion("I cannot say")) as server:
+        done = pgkd(
+            *("annotate", f"{tmp_path}/run", f"{tmp_path}/pool.txt", "--teacher", "openai:expert"),
+            *("--base-url", server.base_url, "--out", f"{tmp_path}/table.csv"),
+        )
+    assert f"{len(TRAIN)} calls, {len(TRAIN)} of them without a class" in done.stdout
 
 
 def test_a_table_to_review_is_made_outside_a_run_and_trained_on(tiny_student: Path, tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_a_pipe_that_nobody_reads_ends_a_command_quietly(command: list[str]) -> 
     assert (done.returncode, done.stderr) == (CLOSED_PIPE, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_to_a_full_disk_is_an_error_of_the_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pgkd_agent", "datasets"], stdout=full, stderr=subprocess.PIPE, timeout=120
+        )
+    assert done.returncode == 5
+    assert (
+        b"StorageError: the output cannot be written: No space left" in done.stderr and b"Traceback" not in done.stderr
+    )
+
+
+def test_a_command_without_an_output_does_its_work(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m pgkd_agent datasets >&-"], capture_output=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_every_line_has_its_answer_in_its_place(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(LINES.encode())
     from_file = pgkd("classify", model, tmp_path / "a.txt")

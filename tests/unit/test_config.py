@@ -40,6 +40,11 @@ def test_the_papers_recipe() -> None:
     assert config.teacher.prompt == "paper"
 
 
+def test_on_and_off_are_no_booleans() -> None:
+    for value in ("on", "off", "'off'"):
+        assert build_config(assignments=[f"student.bf16={value}"]).student.bf16 == value.strip("'")
+
+
 def test_the_resolved_settings_are_read_back(tmp_path: Path) -> None:
     config = build_config(assignments=["seed=7", "teacher.spec=openai:m", "student.learning_rate=1e-5"])
     (tmp_path / "c.yaml").write_text(to_yaml(config), encoding="utf-8")

@@ -46,6 +46,7 @@ def test_well_formed_text_can_be_encoded_and_good_text_stays(text: str) -> None:
         ("re\u200bfund", "refund"),
         ("\ufeffrefund\u200f", "refund"),
         ("soft\u00adware", "software"),
+        ("refund\ufe0f\u3164", "re\u034ffund\u2800"),
         ("5\u2212 10", "5- 10"),
         ("\u201cbest\u201d", '"best"'),
     ],

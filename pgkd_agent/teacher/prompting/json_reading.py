@@ -13,9 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_DECODER = json.JSONDecoder(strict=False)  # models put raw line breaks into strings
+
+def _integer(digits: str) -> int | str:
+    """A model that repeats itself writes thousands of digits, which Python refuses to make a number of."""
+    return int(digits) if len(digits) < 1000 else digits
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_int=_integer)  # models put raw line breaks into strings
 OPENING = re.compile(r"[\[{]")
-_TAG = re.compile(r"<(?P<closes>/?)(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
+_NAMES = "(?:think|thinking|thought|reasoning|reflection)"
+_TAG = re.compile(rf"(?P<closes></{_NAMES}>|<\|channel\|>final\b.*?<\|message\|>)|<{_NAMES}>", re.IGNORECASE)
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|“[^”]*”)
     |(?P<comment>//[^\n]*|\#[^\n]*|/\*.*?\*/)

@@ -98,7 +98,7 @@ def parse_label(raw: str, resolve: Resolve) -> str | None:
 
 def _answers(text: str) -> Iterator[str]:
     values = [piece.value for piece in pieces(text) if piece.is_whole] or [
-        {key: json.loads(value) for key, value in _PAIR.findall(text)}
+        {key: json.loads(value, parse_int=str) for key, value in _PAIR.findall(text)}
     ]
     for value in values:
         for item in value if isinstance(value, list) else [value]:

@@ -37,6 +37,9 @@ def test_lists_columns_and_lines(tmp_path: Path, name: str, content: str) -> Non
         ("a.json", '"a"', "expected objects, found str"),
         ("a.jsonl", '["a", "x"]\n["b", "y"]\n', "line 2 is not JSON: Extra data"),
         ("a.json", '{"text": ["a"], "label": []}', "columns of different lengths: 1 'text', 0 'label'"),
+        ("a.jsonl", f'{{"text": {"9" * 5000}}}', "line 1: a number has too many digits; put it in quotes"),
+        ("a.jsonl", '{"text": ' + "[" * 100_000, "line 1: lists or objects are nested too deeply"),
+        ("a.json", "[" * 100_000, "a.json: lists or objects are nested too deeply"),
         ("a.csv.gz", "", r"unknown format '\.gz'; expected one of .*; unpack it first"),
     ],
 )

@@ -126,6 +126,7 @@ def test_a_sample_that_was_cut_is_counted(cut: str) -> None:
     [
         f"draft {TWO}</think>{ONE}",
         f"<thinking>{TWO}</thinking>{ONE}",
+        f"<|channel|>analysis<|message|>{TWO}<|end|><|channel|>final <|constrain|>json<|message|>{ONE}",
         f"<think>{TWO}</think> no, better {TWO} </reasoning>\n{ONE}",
         f"First a draft.\n<reasoning>{TWO}</reasoning>{ONE}<think>{TWO}",
     ],
@@ -181,6 +182,11 @@ def test_nothing_readable_is_nothing_and_soon(raw: str) -> None:
     started = time.perf_counter()
     assert pairs(raw) == []
     assert time.perf_counter() - started < 60  # quadratic scanning would take many minutes
+
+
+def test_digits_without_end_are_read_as_text() -> None:
+    assert pairs(f'[{{"text": "a", "label": {"9" * 5000}}}, {TWO}]') == [("a", "9" * 5000), *pairs(TWO)]
+    assert parse_label(f'"label": {"9" * 5000}', lambda written: None) is None
 
 
 @pytest.mark.parametrize(
