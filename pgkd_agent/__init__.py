@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pgkd_agent.version import VERSION
+
 if TYPE_CHECKING:
     from pgkd_agent.answering.cascade import Answer, Cascade, CascadeStats, Routed, open_llm
     from pgkd_agent.config import PGKDConfig, build_config
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pgkd_agent.teacher.standalone import open_chain
     from pgkd_agent.types import Example, GeneratedSample, Label, TeacherReply, TeacherRequest
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 _HOME = {
     "Answer": "pgkd_agent.answering.cascade",

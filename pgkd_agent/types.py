@@ -10,8 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pgkd_agent.text import counted, well_formed, without_controls
-
 Probabilities = NDArray[np.floating]
 """Shape (n_rows, n_classes); rows sum to 1; columns in the order of the taxonomy."""
 
@@ -170,7 +168,7 @@ Shares = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSample(Example):
-    """A sample of a teacher; text and label are without control characters, since they go to terminals and exports.
+    """A sample of a teacher.
 
     Attributes:
         request_index: Counts the requests of its KD step from 0.
@@ -180,10 +178,6 @@ class GeneratedSample(Example):
     request_index: int = 0
     source: Source = "written"
     shares: Shares = ()
-
-    def __post_init__(self) -> None:
-        for name in ("text", "label"):
-            object.__setattr__(self, name, well_formed(without_controls(getattr(self, name))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +202,7 @@ class TokenUsage:
     def __str__(self) -> str:
         if not self.is_known:
             return "tokens not known"
-        calls = counted(self.estimated_calls, "call")
+        calls = "1 call" if self.estimated_calls == 1 else f"{self.estimated_calls:,} calls"
         how = f" (estimated for {calls}: the provider reports none)" if self.estimated_calls else ""
         return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}"
 
@@ -231,6 +225,7 @@ class TeacherReply:
         usage: Sum over the calls; without it, their tokens are not known.
         teacher: Which one wrote; empty for a teacher without a name.
         stopped_by: The cap that left no room for a request, in words; then this step is the last one.
+        num_labels: Texts of the pool that it was to label.
     """
 
     samples: tuple[GeneratedSample, ...]
@@ -241,6 +236,7 @@ class TeacherReply:
     usage: TokenUsage = TokenUsage(estimated_calls=1)
     teacher: str = ""
     stopped_by: str = ""
+    num_labels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

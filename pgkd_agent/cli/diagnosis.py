@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pgkd_agent
-from pgkd_agent import embedded
+from pgkd_agent import embedded, version
 from pgkd_agent.cli.groups import as_options
 from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import PGKDError
@@ -76,7 +75,7 @@ def _versions() -> Finding:
     from importlib import metadata
 
     others = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "langchain"))
-    return Finding("versions", f"Python {sys.version.split()[0]}, pgkd-agent {pgkd_agent.__version__}, {others}")
+    return Finding("versions", f"Python {sys.version.split()[0]}, pgkd-agent {version.VERSION}, {others}")
 
 
 def _disk(folder: Path) -> Finding:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-import pgkd_agent
+from pgkd_agent import version
 from pgkd_agent.cli import (
     annotate,
     bench,
@@ -70,13 +70,13 @@ for group in (eval_prompts, samples, prompts, models, bench):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(pgkd_agent.__version__)
+        typer.echo(version.VERSION)
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only results, warnings and errors.")] = False,

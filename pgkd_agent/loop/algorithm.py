@@ -233,7 +233,7 @@ def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, 
         reply = asked.reply
         record = replace(
             record,
-            asked=asked.request.num_samples + asked.request.num_labels,
+            asked=asked.request.num_samples + reply.num_labels,
             parsed=len(reply.samples),
             accepted=len(asked.screened.accepted),
             malformed=reply.num_malformed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rapidfuzz import fuzz, process
 
@@ -17,7 +17,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.loop.degenerate import Leaks, repetition
 from pgkd_agent.loop.history import History, HistoryRow
 from pgkd_agent.loop.likeness import TextIndex
-from pgkd_agent.text import label_key, normalize
+from pgkd_agent.text import label_key, normalize, well_formed, without_controls
 from pgkd_agent.types import GeneratedSample, Label, Source, TokenUsage, label_names
 
 
@@ -137,7 +137,7 @@ class Guardrails:
         accepted: list[HistoryRow] = []
         rejected: list[Rejected] = []
         written: list[str] = []
-        for sample in samples:
+        for sample in map(_cleaned, samples):
             text, label = normalize(sample.text), self._resolve(sample.label)
             objection = self._objection(text, label, sample, state)
             if objection or label is None:
@@ -216,6 +216,12 @@ class _KnownTexts:
         self.texts += new
         self.index.extend(new)
         self._rows = history.rows
+
+
+def _cleaned(sample: GeneratedSample) -> GeneratedSample:
+    """Without control characters, whoever made it: from here on it goes to terminals, reports and exports."""
+    text, label = (well_formed(without_controls(part)) for part in (sample.text, sample.label))
+    return replace(sample, text=text, label=label)
 
 
 def _over(accepted: Sequence[HistoryRow], most: int | None) -> set[int]:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pgkd_agent
+from pgkd_agent import version
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.protocols import Asked
@@ -135,7 +135,7 @@ def run_meta(
 
 def environment() -> dict[str, Any]:
     """Versions and machine, and the git commit of the working directory where there is one."""
-    versions = {"pgkd-agent": pgkd_agent.__version__}  # of the code: an editable install's metadata may be older
+    versions = {"pgkd-agent": version.VERSION}
     for name in RECORDED_PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -74,9 +74,10 @@ class Labelled:
 
 @dataclass
 class Labelling:
-    """What a step came to; `stopped_by` is the cap that ended it, or empty."""
+    """What a step came to; `num_chosen` texts were to be labelled, `stopped_by` is the cap that ended it, or empty."""
 
     rows: list[Labelled] = field(default_factory=list)
+    num_chosen: int = 0
     num_requests: int = 0
     num_unreadable: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
@@ -141,6 +142,7 @@ class LabellingTeacher:
             usage=done.usage,
             teacher=self._annotate.model_id,
             stopped_by=done.stopped_by,
+            num_labels=done.num_chosen,
         )
 
     def label(self, kd_step: int, num: int) -> Labelling:
@@ -196,6 +198,7 @@ class LabellingTeacher:
             return
         prior = self._pool.predict(texts)
         chosen = self._choose(prior, self._embed(texts), num)
+        done.num_chosen = len(chosen)
         taken = {looked_at[row] for row in chosen}
         self._left = [number for number in self._left if number not in taken]
         doubts = [self._doubt(CallId(kd_step, place), texts[row], prior[row]) for place, row in enumerate(chosen)]
@@ -273,4 +276,5 @@ class WritingAndLabelling:
             num_malformed=written.num_malformed + labelled.num_malformed,
             usage=written.usage + labelled.usage,
             stopped_by=labelled.stopped_by,
+            num_labels=labelled.num_labels,
         )

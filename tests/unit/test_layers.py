@@ -13,8 +13,7 @@ import pgkd_agent
 ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
-    {"errors", "seeding", "text", "testing"},
-    {"types"},
+    {"errors", "seeding", "text", "types", "testing", "version"},
     {"config", "files", "embedded", "data", "metrics"},
     {"loop"},
     {"student", "teacher"},
@@ -23,16 +22,16 @@ LAYERS = [
     {"answering", "experiments"},
     {"schemas"},
     {"cli"},
-    {"__main__"},
 ]
-"""From the bottom up. `__init__` names what is in them; nothing in the package imports it."""
+"""From the bottom up. `__init__` names what is in them and `__main__` calls the last; nothing imports either."""
+ENDS = {"__init__", "__main__"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for path in ROOT.rglob("*.py"):
         part = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if part != "__init__":
+        if part not in ENDS:
             yield part, ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -47,6 +46,17 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield (node.module or "").split(".")[1]
         else:
             yield from imported(node)
+
+
+def test_nothing_imports_the_package_itself() -> None:
+    named = {
+        (part, alias.name)
+        for part, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert not [pair for pair in named if pair[1] == "pgkd_agent"]
 
 
 def test_every_module_has_a_layer() -> None:

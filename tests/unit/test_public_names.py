@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import pgkd_agent
+from pgkd_agent import version
 from pgkd_agent.cli.diagnosis import _versions
 from pgkd_agent.cli.main import app
 from pgkd_agent.runs.recorder import environment
@@ -50,7 +51,7 @@ def test_all_names_are_had_and_sorted() -> None:
 
 
 def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pgkd_agent, "__version__", "7.8.9")  # metadata of an editable install stay as they were
+    monkeypatch.setattr(version, "VERSION", "7.8.9")  # metadata of an editable install stay as they were
     assert CliRunner().invoke(app, ["--version"]).output.strip() == "7.8.9"
     assert environment()["versions"]["pgkd-agent"] == "7.8.9"
     assert "pgkd-agent 7.8.9" in _versions().found

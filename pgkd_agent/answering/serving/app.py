@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
-import pgkd_agent
+from pgkd_agent import version
 from pgkd_agent.answering.serving.batching import Batcher, ClassifierError, OverloadedError, StoppedError
 from pgkd_agent.answering.serving.limits import Guard, Limits, check_key
 from pgkd_agent.answering.serving.messages import (
@@ -32,7 +32,6 @@ from pgkd_agent.text import well_formed
 
 logger = logging.getLogger(__name__)
 
-VERSION = pgkd_agent.__version__
 MAX_BATCH = 64
 RETRY_AFTER_SECONDS = 1
 CLIENT_HAS_GONE = 499
@@ -76,7 +75,7 @@ def create_app(
 
     app = FastAPI(
         title="pgkd_agent",
-        version=VERSION,
+        version=version.VERSION,
         description="A text classifier.",
         lifespan=lifespan,
         docs_url=None,  # they load scripts from elsewhere
@@ -132,7 +131,7 @@ def _add_state(app: FastAPI, batcher: Batcher, metrics: Metrics, names: Sequence
         """Whether it classifies; the model is loaded before it listens."""
         if not batcher.is_alive:
             raise HTTPException(503, "the classifier has ended; start the server again")
-        return Health(status="ok", version=VERSION)
+        return Health(status="ok", version=version.VERSION)
 
     @app.get("/labels")
     async def labels() -> Labels:

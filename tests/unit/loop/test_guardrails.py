@@ -11,7 +11,7 @@ from pgkd_agent.config import GuardrailSettings
 from pgkd_agent.loop.degenerate import repetition
 from pgkd_agent.loop.guardrails import Guardrails, LabelResolver, Screened, class_cap
 from pgkd_agent.loop.history import History, HistoryRow
-from pgkd_agent.text import normalize
+from pgkd_agent.text import normalize, well_formed, without_controls
 from pgkd_agent.types import Example, GeneratedSample, Label
 
 TAXONOMY = (Label("card_not_working"), Label("Sci/Tech"), Label("sports"))
@@ -240,7 +240,7 @@ def test_every_sample_is_on_one_side_in_order(samples: list[tuple[str, str]]) ->
     result = screen(*samples)
     assert len(result.accepted) + len(result.rejected) == len(samples)
     assert {item.label for item in result.accepted} <= {label.name for label in TAXONOMY}
-    order = [GeneratedSample(*sample).text.strip() for sample in samples]
+    order = [well_formed(without_controls(text)).strip() for text, _label in samples]
     kept = iter(order)
     assert all(any(item.text == text for text in kept) for item in result.accepted)
 

@@ -83,7 +83,8 @@ def test_the_texts_that_the_student_is_least_sure_of_are_labelled_once() -> None
     assert {sample.text for sample in first.samples} == {f"{name} pool 3" for name in NAMES}
     assert len(second.samples) == 6 and not {s.text for s in first.samples} & {s.text for s in second.samples}
     assert all(sample.source == "labelled" and sample.label == sample.text.split()[0] for sample in first.samples)
-    assert len(labeller.write(request(99, kd_step=3)).samples) == 3, "the rest of the pool"
+    last = labeller.write(request(99, kd_step=3))
+    assert len(last.samples) == last.num_labels == 3, "the rest of the pool"
 
 
 def test_a_label_carries_what_student_and_teacher_think_together() -> None:
@@ -108,6 +109,7 @@ def test_a_teacher_that_knows_less_than_the_rows_is_asked_for_no_label() -> None
     labeller = teacher(annotator, checks)
     reply = labeller.write(request(3))
     assert reply.samples == () and reply.num_requests == len(TRAIN), "the check is counted"
+    assert reply.num_labels == 0, "no text was asked about"
     assert "would not help" in str(checks[0])
     assert labeller.write(request(3, kd_step=2)).num_requests == 0, "and made once"
 
