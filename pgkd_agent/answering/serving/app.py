@@ -28,7 +28,6 @@ from pgkd_agent.answering.serving.messages import (
 )
 from pgkd_agent.answering.serving.metrics import Metrics, Timing
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
-from pgkd_agent.text import well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +148,6 @@ def _check(texts: list[str], limits: Limits) -> None:
     for number, text in enumerate(texts):
         if len(text) > limits.chars:
             raise HTTPException(422, f"texts.{number} has {len(text):,} characters; at most {limits.chars:,}")
-        if well_formed(text) != text:
-            raise HTTPException(422, f"texts.{number} holds half of a surrogate pair, which is no text")
 
 
 def _shown(prediction: Prediction, top: int, min_confidence: float) -> ClassifiedText:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
-from pgkd_agent.text import shorten
+from pgkd_agent.text import shorten, well_formed
+
+
+Text = Annotated[str, BeforeValidator(lambda given: well_formed(given) if isinstance(given, str) else given)]
+"""With a replacement character for half of a surrogate pair, as texts from files and in Python."""
 
 
 class ClassifyRequest(BaseModel):
@@ -14,9 +18,9 @@ class ClassifyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str = ""
+    text: Text = ""
     """A text; instead of `texts`."""
-    texts: Annotated[list[str], FailFast()] = []
+    texts: Annotated[list[Text], FailFast()] = []
     """Texts, answered in this order."""
     top: Annotated[int, Field(ge=1)] = 1
     """How many of the most probable labels to name for each text."""
