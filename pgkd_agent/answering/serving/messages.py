@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, mo
 
 from pgkd_agent.text import shorten, well_formed
 
-
 Text = Annotated[str, BeforeValidator(lambda given: well_formed(given) if isinstance(given, str) else given)]
 """With a replacement character for half of a surrogate pair, as texts from files and in Python."""
 
