@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pgkd_agent.cli import terminal
 from pgkd_agent.errors import PGKDError, StorageError, TeacherError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = b"\x1b[?25h"
 SAME_COMMAND = "the same command goes on where it was, without paying a call twice"
 
 
@@ -26,10 +28,11 @@ def answer_signals() -> None:
     stopped: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        console = terminal.errors()
         if stopped:
-            console.show_cursor()  # progress hides it
+            if sys.stderr.isatty():  # past its buffer, which the first signal's answer may be writing
+                os.write(sys.stderr.fileno(), SHOW_CURSOR)  # progress hides it
             os._exit(128 + number)
+        console = terminal.errors()
         stopped.append(number)
         after_echo = "\n" if console.is_terminal else ""  # of ^C
         terminal.say(console, f"{after_echo}stopping: calls under way are awaited; Ctrl-C again ends at once")

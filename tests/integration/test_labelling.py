@@ -144,7 +144,8 @@ def test_the_bill_and_the_prompt_are_known_before(tiny_student: Path) -> None:
     task = load_task(TRAIN, VALIDATION, unlabelled=POOL, config=config)
     shown = preview(task, config)
     assert shown.requests == [] and POOL[0] in shown.labelling[-1].content
-    assert preview(task, config.changed({"pgkd.labels_per_step": 0})).labelling == []
+    none = config.changed({"pgkd.labels_per_step": 0, "pgkd.pgkd_batch_size": 8})
+    assert preview(task, none).labelling == []
     long = preview(replace(task, unlabelled=("apple " * 1000,)), config).labelling[-1].content
     assert len(long) < 2_000 + len(shown.labelling[-1].content)
     assert "none of these" in shown.labelling[-1].content and '"label": "fruit"' in shown.labelling[-1].content

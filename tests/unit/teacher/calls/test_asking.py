@@ -31,7 +31,7 @@ def test_a_cap_yields_what_was_answered_and_drops_the_rest() -> None:
     with pytest.raises(BudgetExceededError, match="enough"):
         for pair in fan_out(ask, range(50), 1, pytest.fail):
             answers.append(pair)
-    assert answers[:2] == [(0, 0), (1, 1)] and asked[:3] == [0, 1, 2] and len(answers) == len(asked) - 1
+    assert {(0, 0), (1, 1)} <= {*answers} and asked[:3] == [0, 1, 2] and len(answers) == len(asked) - 1
 
 
 def test_a_failure_stops_the_others() -> None:
