@@ -279,13 +279,18 @@ def _run(
 
 
 def _pool(task: Task, config: PGKDConfig, student: TorchStudent) -> Pool | None:
-    """None without texts to label; a ConfigError where then nothing at all is asked of the teacher."""
+    """What the teacher chooses texts from; None where it labels none.
+
+    Raises:
+        ConfigError: Nothing at all is asked of it.
+    """
+    if not texts_to_label(task, config):
+        return None
+
     from pgkd_agent.student.embedding import Embedder
     from pgkd_agent.student.head_start import class_texts
 
-    if texts_to_label(task, config):
-        return Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
-    return None
+    return Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
 
 
 def _resolved(config: PGKDConfig, student: StudentSettings) -> PGKDConfig:
