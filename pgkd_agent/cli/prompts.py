@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pgkd_agent.cli import options
 from pgkd_agent.cli.groups import grouped
 from pgkd_agent.errors import PromptError
-from pgkd_agent.teacher.prompting import templates
 from pgkd_agent.text import counted
+
+if TYPE_CHECKING:
+    from pgkd_agent.teacher.prompting import templates
 
 app = typer.Typer(name="prompts", help="Prompt variants of the teacher.", no_args_is_help=True)
 
@@ -27,6 +29,8 @@ ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Variants for zero-s
 @app.command("list")
 def list_(folder: Folder = None) -> None:
     """Print the variants of each purpose, their requests and the variables they use."""
+    from pgkd_agent.teacher.prompting import templates
+
     for purpose in templates.VARIABLES:
         for name in templates.list_prompts(purpose, folder):
             template = templates.load_prompt(name, purpose, folder)
@@ -37,6 +41,8 @@ def list_(folder: Folder = None) -> None:
 @app.command()
 def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
     """Print the template as it is."""
+    from pgkd_agent.teacher.prompting import templates
+
     typer.echo(templates.read_prompt(variant, _purpose(variant, folder, zero_shot), folder).source, nl=False)
 
 
@@ -49,6 +55,7 @@ def lint(
     zero_shot: ZeroShot = False,
 ) -> None:
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
+    from pgkd_agent.teacher.prompting import templates
     from pgkd_agent.teacher.prompting.linting import lint_prompt
 
     purposes: list[templates.Purpose] = ["zero_shot"] if zero_shot else list(templates.VARIABLES)
@@ -89,6 +96,8 @@ def render(
 
 def _purpose(variant: str, folder: Path | None, zero_shot: bool) -> templates.Purpose:
     """That of the name, where it says it; a template of one's own is to write samples, unless the option is given."""
+    from pgkd_agent.teacher.prompting import templates
+
     if zero_shot:
         return "zero_shot"
     is_known = variant in templates.list_prompts("annotate", folder)
