@@ -27,7 +27,7 @@ from transformers import AutoModel
 
 from pgkd_agent import build_config
 from pgkd_agent.config import PGKDConfig, nested_settings
-from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.data import Task, Taxonomy, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.loop.training import fit_history
 from pgkd_agent.metrics.report import class_ids, evaluate
@@ -35,7 +35,7 @@ from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
 from pgkd_agent.student.recipe import recipe_for
 from pgkd_agent.student.student import TorchStudent
-from pgkd_agent.types import Evaluation, Probabilities
+from pgkd_agent.types import Evaluation, Example, Probabilities
 
 Predict = Callable[[Sequence[str]], Probabilities]
 
@@ -55,16 +55,22 @@ def main() -> None:
     options = parser.parse_args()
     pool, taxonomy = read_examples(options.data / "train.jsonl"), read_taxonomy(options.data / "labels.json")
     for seed in options.seeds:
-        task = prepare_task(pool, taxonomy=taxonomy, rows=options.rows, seed=seed)
-        taken = {row.text for row in (*task.train, *task.validation)}
-        further = [row for row in pool if row.text not in taken]
-        random.Random(seed).shuffle(further)
+        task, further = drawn(pool, taxonomy, options.rows, seed)
         config = build_config(assignments=[*options.settings, f"seed={seed}"])
         predict = static(task, config) if options.static else fitted(task, config, nested_settings(options.recipe))
         parts = {"validation": task.validation, "further": further[: options.judges]}
         found = {name: evaluate(predict(texts_of(rows)), rows, taxonomy) for name, rows in parts.items()}
         sys.stdout.write(json.dumps({"seed": seed, **{name: _figures(one) for name, one in found.items()}}) + "\n")
         sys.stdout.flush()
+
+
+def drawn(pool: Sequence[Example], taxonomy: Taxonomy, rows: int, seed: int) -> tuple[Task, list[Example]]:
+    """A task of so many rows, and the further ones, which take no part in it, in random order."""
+    task = prepare_task(pool, taxonomy=taxonomy, rows=rows, seed=seed)
+    taken = {row.text for row in (*task.train, *task.validation)}
+    further = [row for row in pool if row.text not in taken]
+    random.Random(seed).shuffle(further)
+    return task, further
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evals.tuning import drawn
 from pgkd_agent import build_config
-from pgkd_agent.data import Task, prepare_task, read_examples, read_taxonomy
+from pgkd_agent.data import Task, read_examples, read_taxonomy
 from pgkd_agent.loop.algorithm import run_pgkd
 from pgkd_agent.loop.choosing import choose
 from pgkd_agent.loop.guardrails import Guardrails
@@ -55,10 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     rows, taxonomy = read_examples(options.data / "train.jsonl"), read_taxonomy(options.data / "labels.json")
     for seed in options.seeds:
-        task = prepare_task(rows, taxonomy=taxonomy, rows=options.rows, seed=seed)
-        taken = {row.text for row in (*task.train, *task.validation)}
-        further = [row for row in rows if row.text not in taken]
-        random.Random(seed).shuffle(further)
+        task, further = drawn(rows, taxonomy, options.rows, seed)
         judges = read_examples(options.data / "test.jsonl") if options.test else further[: options.judges]
         pool = further if options.test else further[options.judges :]
         for line in _run(task, pool, judges, seed, options):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from langchain.agents import create_agent
@@ -27,6 +26,7 @@ from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, reply_of
+from pgkd_agent.teacher.ensemble import with_calls_of
 from pgkd_agent.teacher.prompting.answer import answer_schema
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
 from pgkd_agent.teacher.prompting.parsing import ParsedReply, parse_samples
@@ -172,14 +172,7 @@ class AgentTeacher:
     def _fall_back(self, request: TeacherRequest, reply: TeacherReply, problem: str) -> TeacherReply:
         how_long = "for this step" if self._takes_tools else "from now on"
         logger.warning("KD step %d: no agent %s: %s; asking without tools", request.kd_step, how_long, problem)
-        other = self._fallback.write(request)
-        return replace(
-            other,
-            num_requests=reply.num_requests + other.num_requests,
-            num_malformed=reply.num_malformed + other.num_malformed,
-            num_refused=reply.num_refused + other.num_refused,
-            usage=reply.usage + other.usage,
-        )
+        return with_calls_of(self._fallback.write(request), reply)
 
     def _run(self, talk: Conversation, request: TeacherRequest, messages: Sequence[BaseMessage]) -> ParsedReply:
         # A schema instead of a pydantic model: samples are checked one by one, so that a bad one costs no other.

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.types import TeacherReply, TeacherRequest
+
+
+def with_calls_of(reply: TeacherReply, other: TeacherReply) -> TeacherReply:
+    """A reply that took the other's calls too."""
+    return replace(
+        reply,
+        num_requests=reply.num_requests + other.num_requests,
+        num_malformed=reply.num_malformed + other.num_malformed,
+        num_refused=reply.num_refused + other.num_refused,
+        usage=reply.usage + other.usage,
+    )
 
 
 class EnsembleTeacher:

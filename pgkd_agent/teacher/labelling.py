@@ -15,6 +15,7 @@ from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
 from pgkd_agent.teacher.calls.question import CallId
+from pgkd_agent.teacher.ensemble import with_calls_of
 from pgkd_agent.types import (
     Example,
     GeneratedSample,
@@ -270,11 +271,8 @@ class WritingAndLabelling:
             return written
         labelled = self._labeller.write(request)
         return replace(
-            written,
+            with_calls_of(written, labelled),
             samples=written.samples + labelled.samples,
-            num_requests=written.num_requests + labelled.num_requests,
-            num_malformed=written.num_malformed + labelled.num_malformed,
-            usage=written.usage + labelled.usage,
             stopped_by=labelled.stopped_by,
             num_labels=labelled.num_labels,
         )
