@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at the import of the hub's client, which would ask, wait and ask again
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and a script's & leave it, and commands inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SECRETS = ("OPENAI", "AZURE", "ANTHROPIC", "OLLAMA", "AWS_", "LANGSMITH", "LANGCHAIN", "HF_TOKEN")
 

@@ -1,9 +1,12 @@
-"""The embedded teacher for real: llama.cpp in this process, SmolLM2-135M."""
+"""The embedded teacher for real: llama.cpp in a process of its own, SmolLM2-135M."""
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -127,21 +130,59 @@ def test_leaving_frees_the_port_and_closing_may_be_repeated(
     assert capfd.readouterr() == ("", "")
 
 
-def test_leaving_waits_for_the_reply_in_flight(smollm2: Path) -> None:
-    replies: list[httpx.Response] = []
-    with serve(smollm2, context_tokens=256) as server:
-        waiting = threading.Thread(
-            target=lambda: replies.append(ask(server, max_tokens=60, ignore_eos=True)), daemon=True
-        )
+def test_leaving_ends_at_once_and_who_waits_is_hung_up_on(smollm2: Path) -> None:
+    failures: list[Exception] = []
+
+    def wait(server: str) -> None:
+        try:
+            ask(server, max_tokens=4000, ignore_eos=True)
+        except httpx.HTTPError as error:
+            failures.append(error)
+
+    with serve(smollm2) as server:
+        waiting = threading.Thread(target=wait, args=(server,), daemon=True)
         waiting.start()
-        slots = server.replace("/v1", "/slots")
         with httpx.Client(trust_env=False) as client:
             deadline = time.monotonic() + 30
-            while not client.get(slots).json()[0]["is_processing"] and not replies:
+            while not client.get(server.replace("/v1", "/slots")).json()[0]["is_processing"]:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-    waiting.join(30)
-    assert replies[0].json()["usage"]["completion_tokens"] == 60
+        started = time.monotonic()
+    waiting.join(5)
+    assert time.monotonic() - started < 5 and len(failures) == 1  # 4000 tokens would take minutes
+
+
+BUSY = """
+import os, sys, threading, urllib.request
+from pathlib import Path
+from pgkd_agent.teacher.providers.local import serve
+with serve(Path(sys.argv[1])) as server:
+    asked = urllib.request.Request(server + "/completions", b'{"prompt": "x", "n_predict": 4000, "ignore_eos": true}')
+    threading.Thread(target=urllib.request.urlopen, args=(asked,)).start()
+    print(server, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_the_process_that_started_it(end: signal.Signals, smollm2: Path) -> None:
+    command = [sys.executable, "-c", BUSY, str(smollm2)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = urlsplit(process.stdout.readline())
+        process.send_signal(end)
+    deadline = time.monotonic() + 10
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex((address.hostname, address.port)) != 0:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_context_that_llama_cpp_aborts_at_is_an_error_of_the_settings(smollm2: Path) -> None:
+    with pytest.raises(ConfigError, match=r"could not load .* 1 token of context \(\S+"), serve(smollm2, 1):
+        pass
 
 
 def test_closing_after_the_client_hung_up(smollm2: Path) -> None:

@@ -219,7 +219,7 @@ class Caller:
             try:
                 model = self.chat.dialect.bind(self.chat.model, settings)
                 most_seconds = min(self.settings.timeout, self._budget.seconds_left)
-                if self.chat.is_embedded:  # it computes until its client hangs up, and its end is waited for
+                if self.chat.is_embedded:  # it computes until its client hangs up
                     model = model.bind(timeout=most_seconds)
                 answer = within(most_seconds, lambda: _unseen(lambda: question.send(model, settings)))
                 seconds, text = time.perf_counter() - started, well_formed(question.text_of(answer))

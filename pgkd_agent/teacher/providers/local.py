@@ -1,16 +1,16 @@
-"""A GGUF file, answered by llama.cpp's own server inside this process.
+"""A GGUF file, answered by llama.cpp's own server in a process of its own.
 
 It listens on 127.0.0.1 at a free port and speaks the OpenAI API, so the usual client talks to it.
 """
 
-import http.client
 import json
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from tempfile import TemporaryFile
+from typing import IO
 
 from pgkd_agent import embedded
 from pgkd_agent.config import TeacherSettings
@@ -20,12 +20,10 @@ from pgkd_agent.teacher.providers.connection import THIS_MACHINE
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.openai import one_try
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Kind, Provider
+from pgkd_agent.text import counted
 
 _GGUF_MAGIC = b"GGUF"
-_BATCH_TOKENS = 512  # of a prompt at once; a request is cancelled between batches, so smaller closes sooner
-_SILENT = -1
-# The server notices that a client hung up only after a second without news: asking more often prevents that.
-_IDLE_POLL_SECONDS = 1.5
+_PROCESS = Path(__file__).with_name("llama_process.py")
 
 
 def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
@@ -56,53 +54,55 @@ def serve(model: Path, context_tokens: int = 4096, threads: int = 1, slots: int 
     thread count: no prompt cache, requests queue, no flash attention (its sums depend on the threads). Several slots
     compute together, which is faster, and then replies depend on what else is computed.
 
-    Leaving waits for a reply in flight: destroying the server under a waiting client of this process deadlocks, since
-    the destructor holds the interpreter lock that the client needs to hang up.
+    Leaving ends the server at once; who still waits for a reply is hung up on. It ends with this process too, however
+    that ends.
 
     Args:
         model: A .gguf file.
-        context_tokens: Prompt and reply together, >= 256: with a handful, llama.cpp aborts the whole process. More
-            than the model was trained on is not used. A longer prompt is refused with HTTP 400, a reply is cut there
-            (`finish_reason` "length").
+        context_tokens: Prompt and reply together, >= 256: with a handful, llama.cpp aborts. More than the model was
+            trained on is not used. A longer prompt is refused with HTTP 400, a reply is cut there (`finish_reason`
+            "length").
         threads: CPU threads, >= 1. More than the free cores slows it down 10 to 100 times: they spin.
         slots: Requests answered at once, >= 1; each has a context of its own.
     Raises:
         ConfigError: The file is missing, is not GGUF, or cannot be loaded.
     """
-    import xllamacpp
-
     _check_gguf(model)
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model)
-    params.model_alias = {model.stem}  # replies name the model: not by its path on this machine
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = context_tokens * slots
-    params.n_parallel = slots
-    params.n_batch = _BATCH_TOKENS
-    params.n_gpu_layers = 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.cache_prompt = False
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.fit_params = False  # never shrink the context to the free memory behind our back
-    params.warmup = False
-    params.offline = True
-    params.ui = False
-    params.verbosity = _SILENT
-    try:
-        server: Any = xllamacpp.Server(params)
-    except (RuntimeError, ValueError, MemoryError) as error:
-        raise ConfigError(
-            f"llama.cpp could not load {model}: the file may be cut short, of an unknown kind, or too big for this "
-            f"machine's memory with {context_tokens} tokens of context ({error})"
-        ) from error
-    address = server.listening_address
-    try:
-        yield f"{address}/v1"
-    finally:
-        while _is_busy(address):
-            time.sleep(_IDLE_POLL_SECONDS)
-        del server  # the only reference: its destructor stops the loop and joins the thread
+    settings = {"context_tokens": context_tokens, "threads": threads, "slots": slots}
+    # By its file and without that file's folder on the path, where `openai.py` and others would hide libraries.
+    command = [sys.executable, "-P", str(_PROCESS), json.dumps({"model": str(model), "alias": model.stem, **settings})]
+    with (
+        TemporaryFile() as errors,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
+        try:
+            address, reason = _first_words(process)
+            if not address:
+                raise ConfigError(
+                    f"llama.cpp could not load {model}: the file may be cut short, of an unknown kind, or too big for "
+                    f"this machine's memory with {counted(context_tokens, 'token')} of context "
+                    f"({reason or _last_line(errors)})"
+                )
+            yield f"{address}/v1"
+        finally:
+            process.kill()
+
+
+def _first_words(process: subprocess.Popen[bytes]) -> tuple[str | None, str]:
+    """The address where it serves, or None and why not, empty where it could not say so."""
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(b"{"):  # else a library's own
+            said: dict[str, str] = json.loads(line)
+            return said.get("address"), said.get("error", "")
+    process.wait()
+    return None, ""
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its process was ended")
 
 
 def _check_gguf(path: Path) -> None:
@@ -113,22 +113,6 @@ def _check_gguf(path: Path) -> None:
         raise ConfigError(f"cannot read the model file {path}: {error}") from error
     if head != _GGUF_MAGIC:
         raise ConfigError(f"{path} is not a GGUF file: it begins with {head!r}, expected {_GGUF_MAGIC!r}")
-
-
-def _is_busy(address: str) -> bool:
-    """Whether a request is worked on; a server too busy to say so is busy. Asked directly, past any proxy."""
-    host = urlsplit(address)
-    connection = http.client.HTTPConnection(host.hostname or "", host.port, timeout=_IDLE_POLL_SECONDS)
-    try:
-        connection.request("GET", "/slots")
-        slots = json.loads(connection.getresponse().read())
-    except TimeoutError:
-        return True
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
-    return any(slot.get("is_processing", False) for slot in slots)
 
 
 PROVIDER = Provider(

@@ -40,7 +40,8 @@ class ChatTeacher:
         close: Frees what the model holds (a local server).
         check_free: Finds out without a call whether server and key are right, and returns False where only a call can
             tell; None where nothing can.
-        is_embedded: It computes in this process: a call that took too long would only add to the load a second time.
+        is_embedded: It computes on this machine for this process: a call that took too long would only add to the
+            load a second time.
     """
 
     model: BaseChatModel
