@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from evals.tuning import drawn
 from pgkd_agent import build_config
 from pgkd_agent.data import Task, read_examples, read_taxonomy
 from pgkd_agent.loop.algorithm import run_pgkd
-from pgkd_agent.loop.choosing import choose
+from pgkd_agent.loop.choosing import at_random, choose
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
@@ -36,9 +36,7 @@ from pgkd_agent.student.head_start import class_texts
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.teacher.annotation import Answer, Doubt
 from pgkd_agent.teacher.labelling import LabellingTeacher, Pool
-from pgkd_agent.types import Evaluation, Example, Probabilities, StepRecord, label_names
-
-Choice = Callable[[Probabilities, np.ndarray, int], list[int]]
+from pgkd_agent.types import Evaluation, Example, StepRecord, label_names
 
 
 def main() -> None:
@@ -79,7 +77,7 @@ def _run(
         task.train,
         task.taxonomy,
         seed,
-        choose if options.choose == "margin" else _drawn(seed),
+        choose if options.choose == "margin" else at_random(seed),
         on_gold=lambda check: _say({"gold": asdict(check)}),
     )
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *judges)))
@@ -146,11 +144,6 @@ class SimulatedAnnotator:
             if draw.random() >= self._accuracy:
                 gold = draw.choice([label for label in doubt.candidates if label != gold][:3])
             yield number, Answer(gold if gold in doubt.candidates else None)
-
-
-def _drawn(seed: int) -> Choice:
-    draw = random.Random(seed)
-    return lambda probabilities, _embeddings, num: draw.sample(range(len(probabilities)), min(num, len(probabilities)))
 
 
 if __name__ == "__main__":

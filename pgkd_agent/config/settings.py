@@ -208,6 +208,8 @@ class PGKDSettings(_Settings):
     """Samples that the teacher writes in a KD step; 0 only where it labels texts. Paper: 32."""
     labels_per_step: int = Field(default=100, ge=0)
     """Texts of `--unlabelled` that the teacher labels in a KD step."""
+    label_choice: Literal["unsure", "drawn"] = "unsure"
+    """Of which texts: those that the student is least sure of, or drawn ones, as for a comparison."""
 
 
 class BudgetSettings(_Settings):

@@ -4,11 +4,16 @@ teacher's word about them is worth.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from pgkd_agent.seeding import rng
 from pgkd_agent.types import Probabilities
+
+Choice = Callable[[Probabilities, np.ndarray, int], list[int]]
+"""From probabilities, embeddings and a number to the rows to label."""
 
 SAME_MEANING = 0.95
 """Cosine of two embeddings from which one label does for both texts."""
@@ -39,6 +44,19 @@ def choose(probabilities: Probabilities, embeddings: np.ndarray, num: int) -> li
             chosen.append(row)
     taken = set(chosen)
     return chosen + [row for row in order if row not in taken][: num - len(chosen)]
+
+
+def at_random(seed: int) -> Choice:
+    """A choice that looks at nothing: what `choose` has over it is due to the student's doubts.
+
+    Of as many texts the same ones are drawn; a pool has fewer of them after each step.
+    """
+
+    def draw(probabilities: Probabilities, _embeddings: np.ndarray, num: int) -> list[int]:
+        rows = range(len(probabilities))
+        return rng(seed, len(rows), "labels").sample(rows, min(num, len(rows)))
+
+    return draw
 
 
 def nearest(embeddings: np.ndarray, embedding: np.ndarray, num: int) -> list[int]:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.choosing import GoldCheck, choose, combined, left_out, margins, nearest
+from pgkd_agent.loop.choosing import Choice, GoldCheck, choose, combined, left_out, margins, nearest
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.seeding import rng
@@ -101,7 +101,6 @@ class LabellingTeacher:
     Args:
         train: Rows with labels, for comparison.
         seed: Draws what is looked at of a large pool.
-        choose_texts: From probabilities, embeddings and a number to the rows to label.
         on_request: Told the KD step, and how many texts of how many are labelled.
         on_gold: Told how the gold rows went.
     """
@@ -113,7 +112,7 @@ class LabellingTeacher:
         train: Sequence[Example],
         taxonomy: Sequence[Label],
         seed: int,
-        choose_texts: Callable[[Probabilities, np.ndarray, int], list[int]] = choose,
+        choose_texts: Choice = choose,
         on_request: Callable[[int, int, int], None] | None = None,
         on_gold: Callable[[GoldCheck], None] | None = None,
     ) -> None:

@@ -167,6 +167,7 @@ def _labelling(
     opened: OpenTeacher, model: GatedChatModel, pool: Pool, task: Task, config: PGKDConfig, observer: LoopObserver
 ) -> OpenTeacher:
     """Beside writing, or in its place where no samples are asked for; of an ensemble the first one labels."""
+    from pgkd_agent.loop.choosing import at_random, choose
     from pgkd_agent.teacher.annotation import Annotator
     from pgkd_agent.teacher.labelling import LabellingTeacher, WritingAndLabelling
 
@@ -178,6 +179,7 @@ def _labelling(
         task.train,
         task.taxonomy,
         config.seed,
+        choose if config.pgkd.label_choice == "unsure" else at_random(config.seed),
         on_request=observer.on_request,
         on_gold=observer.on_gold,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,40 @@ def test_a_method_ends_where_it_has_taken_as_many_tokens_as_pgkd(
     assert by_entry["zerogen"].rows > 0
     assert by_entry["sungen"].rows == by_entry["zerogen"].rows  # found replies take as much of the cap as sent ones
     assert tokens["sungen"] == tokens["zerogen"]
+
+
+def test_methods_that_label_have_the_rows_left_out_or_a_file_of_texts(
+    tmp_path: Path, data: Path, tiny_student: Path
+) -> None:
+    asked: list[str] = []
+
+    def knows(call: int, body: dict[str, Any]) -> Answer:
+        prompt = body["messages"][-1]["content"]
+        if "samples" in prompt:
+            return says(call, body)
+        asked.append(re.findall(r'\{"text": "([^"]*)"\}', prompt)[-1])
+        label = next(name for name, words in TOPICS.items() if {*words} & {*asked[-1].split()})
+        return completion(json.dumps({"class_label": label}))
+
+    every = {row["text"] for row in map(json.loads, (data / "topics" / "train.jsonl").read_text().splitlines())}
+    names = ("pgkd_label", "label_drawn", "pgkd_write_and_label")
+    few = {"settings": {"data": {"rows": 60}, "pgkd": {"num_kd_steps": 1, "labels_per_step": 6}}}
+    with serve(knows) as server:
+        plan = plan_of(tiny_student, server, datasets={"topics": few}, seeds=[1], methods={name: {} for name in names})
+        first = fill(plan, data, tmp_path / "out")
+        assert not first.failures and {*asked} <= every
+        counts = {cell.entry: sum(sum(step.values()) for step in cell.accepted) for cell in first.done}
+        assert counts == {"pgkd_label": 6, "label_drawn": 6, "pgkd_write_and_label": 8}
+        asked.clear()
+        pool = [f"{word} and nothing else" for words in TOPICS.values() for word in words[:4]]
+        lines_of_pool = "".join(json.dumps({"text": text}) + "\n" for text in pool)
+        (data / "topics" / "unlabelled.jsonl").write_text(lines_of_pool)
+        assert not fill(plan, data, tmp_path / "out").failures
+        assert 6 < len({*asked} & {*pool}) <= 12, "other texts are other cells; one choice is not the other"
+        (data / "topics" / "unlabelled.jsonl").unlink()
+        whole = {"settings": {"data": {"rows": None}}}
+        plan = plan_of(tiny_student, server, datasets={"topics": whole}, seeds=[1], methods={"pgkd_label": {}})
+        assert "`data.rows` leaves no row out" in str(fill(plan, data, tmp_path / "out").failures)
 
 
 def test_one_run_of_pgkd_serves_the_students_of_all_seeds(

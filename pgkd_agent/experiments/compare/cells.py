@@ -23,6 +23,7 @@ from pgkd_agent.experiments.compare.plan import (
 from pgkd_agent.experiments.methods import Method, method_named
 
 TRAIN_FILE = "train.jsonl"
+UNLABELLED_FILE = "unlabelled.jsonl"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from statistics import mean
 from typing import Any
 
 from pgkd_agent.config import DataSettings, PGKDConfig
-from pgkd_agent.data import Task
+from pgkd_agent.data import Task, read_pool
 from pgkd_agent.errors import PGKDError, StorageError, StudentDivergedError
-from pgkd_agent.experiments.compare.cells import TRAIN_FILE, Cell, cells, tuning_cells
+from pgkd_agent.experiments.compare.cells import TRAIN_FILE, UNLABELLED_FILE, Cell, cells, tuning_cells
 from pgkd_agent.experiments.compare.plan import ComparisonFile, Settings
 from pgkd_agent.experiments.compare.records import Done, done_of, identity_of, named, read_cell, store
 from pgkd_agent.experiments.methods import PlainFits, Setting, run_method
@@ -126,7 +126,7 @@ class _Work:
         self._out = out
         self._only_stored = only_stored
         self.folders: dict[Place, Path] = {}
-        self._tasks: dict[tuple[Path | None, int, DataSettings], Task] = {}
+        self._tasks: dict[tuple[Path | None, int, DataSettings, bool], Task] = {}
         self._plain_fits = PlainFits()
 
     def tune(self, plan: ComparisonFile, data: Path | None) -> dict[str, Settings]:
@@ -248,9 +248,10 @@ class _Work:
         return replace(setting, pool=pool)
 
     def _task(self, cell: Cell) -> Task:
-        key = (cell.source, cell.seed, cell.config.data)
+        key = (cell.source, cell.seed, cell.config.data, cell.method.labels_texts)
         if key not in self._tasks:
-            self._tasks[key] = _read_task(cell)
+            task = _read_task(cell, cell.config)
+            self._tasks[key] = _with_pool(task, cell) if cell.method.labels_texts else task
         task, wanted = self._tasks[key], cell.config.data.rows
         found = len(task.train) + len(task.validation)
         if wanted is not None and found < ENOUGH_ROWS * wanted:
@@ -271,12 +272,24 @@ def _rows_name(cell: Cell) -> str:
     return cell.source.name if cell.source else str(cell.config.data.dataset)
 
 
-def _read_task(cell: Cell) -> Task:
+def _read_task(cell: Cell, config: PGKDConfig) -> Task:
     folder = cell.source
     if folder is None:
-        return load_task(config=cell.config)
+        return load_task(config=config)
     train, test, labels = (folder / name for name in (TRAIN_FILE, "test.jsonl", "labels.json"))
-    return load_task(train, test=test, labels=labels if labels.is_file() else None, config=cell.config)
+    return load_task(train, test=test, labels=labels if labels.is_file() else None, config=config)
+
+
+def _with_pool(task: Task, cell: Cell) -> Task:
+    """With texts to label; rows that were drawn for training or validation are none."""
+    if cell.source and (file := cell.source / UNLABELLED_FILE).is_file():
+        return task.with_unlabelled(read_pool(file, cell.config.data.text_column))
+    drawn = {row.text for row in (*task.train, *task.validation)}
+    whole = _read_task(cell, cell.config.changed({"data.rows": None}))
+    rest = [row.text for row in (*whole.train, *whole.validation) if row.text not in drawn]
+    if not rest:
+        raise _NotRunError(f"no texts to label: there is no {UNLABELLED_FILE}, and `data.rows` leaves no row out")
+    return task.with_unlabelled(rest)
 
 
 def _seconds_left(left: Sequence[Cell], took: Sequence[tuple[Cell, float]]) -> float | None:

@@ -79,7 +79,7 @@ def identity_of(cell: Cell, setting: Setting) -> dict[str, Any]:
     task, pool = setting.task, setting.pool
     rows = [[[row.text, row.label] for row in part] for part in (task.train, task.validation, task.test)]
     labels = [[label.name, label.description] for label in task.taxonomy]
-    content = json.dumps([rows, labels, task.description], ensure_ascii=False)
+    content = json.dumps([rows, labels, task.description, *task.unlabelled], ensure_ascii=False)
     identity = {
         "method": cell.method.name,
         "options": dict(cell.options),

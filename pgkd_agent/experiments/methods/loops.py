@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import StrictBool
 
@@ -24,7 +25,7 @@ from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.pipeline import resume, run
 from pgkd_agent.runs.directory import START_FILES
 from pgkd_agent.seeding import rng
-from pgkd_agent.teacher.opening import teacher_prompt
+from pgkd_agent.teacher.opening import annotation_prompt, teacher_prompt
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
 from pgkd_agent.text import counted
 from pgkd_agent.types import Example, GeneratedSample, TeacherReply, TeacherRequest, TokenUsage
@@ -45,6 +46,34 @@ def pgkd(setting: Setting, options: Options) -> Outcome:
         result = run(setting.task, setting.config, None, folder, cache_counts=True)
     outcome = _of_steps(setting, result.training, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
+
+
+def pgkd_label(setting: Setting, options: Options) -> Outcome:
+    """The teacher writes nothing, and labels texts that the student is least sure of."""
+    return pgkd(_labelling(setting, {"pgkd.pgkd_batch_size": 0, "pgkd.label_choice": "unsure"}), options)
+
+
+def label_drawn(setting: Setting, options: Options) -> Outcome:
+    """`pgkd_label` with texts drawn at random: the control of its choice."""
+    return pgkd(_labelling(setting, {"pgkd.pgkd_batch_size": 0, "pgkd.label_choice": "drawn"}), options)
+
+
+def pgkd_write_and_label(setting: Setting, options: Options) -> Outcome:
+    """Both in each step."""
+    return pgkd(_labelling(setting, {"pgkd.label_choice": "unsure"}), options)
+
+
+def _labelling(setting: Setting, values: Mapping[str, Any]) -> Setting:
+    return replace(setting, config=setting.config.changed(values))
+
+
+def _prompts_of_labelling(config: PGKDConfig) -> Iterator[PromptTemplate]:
+    yield annotation_prompt(config.teacher)
+
+
+def _prompts_of_both(config: PGKDConfig) -> Iterator[PromptTemplate]:
+    yield from _prompts_of_pgkd(config)
+    yield from _prompts_of_labelling(config)
 
 
 def _prompts_of_pgkd(config: PGKDConfig) -> Iterator[PromptTemplate]:
@@ -199,7 +228,10 @@ class AcceptAll:
         return Screened(tuple(accepted), ())
 
 
-METHODS = (
+LOOP = ("student", "pgkd", "evidence", "guardrails", *TEACHER)
+LABELS: dict[str, Any] = {"options": Options, "reads": LOOP, "gives": ("counts",), "labels_texts": True}
+
+METHODS: tuple[Method[Any], ...] = (
     Method("plain", plain, Options, ("student",), ignores=HARD_LABELS),
     Method("full_shot", plain, Options, ("student",), ignores=HARD_LABELS, all_rows=True),
     Method("control", control, Options, ("student",), repeats="counts"),
@@ -208,9 +240,12 @@ METHODS = (
         "pgkd",
         pgkd,
         Options,
-        ("student", "pgkd", "evidence", "guardrails", *TEACHER),
+        LOOP,
         prompts=_prompts_of_pgkd,
         gives=("counts", "samples"),
     ),
+    Method("pgkd_label", pgkd_label, **LABELS, prompts=_prompts_of_labelling),
+    Method("label_drawn", label_drawn, **LABELS, prompts=_prompts_of_labelling),
+    Method("pgkd_write_and_label", pgkd_write_and_label, **LABELS, prompts=_prompts_of_both),
     Method("frozen", frozen, FrozenOptions, ("student", "guardrails"), repeats="samples", gives=("counts",)),
 )

@@ -54,6 +54,8 @@ class Method(Generic[OptionsT]):
             as `Setting.pool`.
         gives: What others may repeat of it; `samples` lie in a run directory `run` in its folder.
         all_rows: It takes all labelled rows, whatever `data.rows` says.
+        labels_texts: It has texts to label: `unlabelled.jsonl` of the dataset, or else the training rows that
+            `data.rows` leaves out, without their labels.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Method(Generic[OptionsT]):
     repeats: Repeated | None = None
     gives: tuple[Repeated, ...] = ()
     all_rows: bool = False
+    labels_texts: bool = False
 
     @property
     def asks_llm(self) -> bool:

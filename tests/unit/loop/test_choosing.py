@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkd_agent.loop.choosing import choose, combined, left_out, margins, nearest
+from pgkd_agent.loop.choosing import at_random, choose, combined, left_out, margins, nearest
 
 UNIT = np.eye(4)
 
@@ -22,6 +22,15 @@ def test_the_least_sure_come_first_and_no_two_that_mean_the_same() -> None:
     assert choose(probabilities, alike, 3) == [1, 3, 0]
     assert choose(probabilities, alike, 9) == [1, 3, 0, 2]
     assert choose(probabilities, alike, 0) == []
+
+
+def test_drawn_texts_are_the_same_ones_again_and_others_of_a_smaller_pool() -> None:
+    doubts = np.random.default_rng(0).dirichlet([1, 1], 40)
+    first = at_random(1)(doubts, np.eye(40), 10)
+    assert first == at_random(1)(doubts[::-1], np.eye(40), 10) and len({*first}) == 10
+    assert len({tuple(first), *(tuple(at_random(seed)(doubts, np.eye(40), 10)) for seed in (2, 3))}) == 3
+    assert at_random(1)(doubts[:39], np.eye(40), 10) != first
+    assert sorted(at_random(1)(doubts[:3], np.eye(3), 10)) == [0, 1, 2]
 
 
 def test_the_nearest_rows() -> None:
