@@ -29,8 +29,7 @@ from pgkd_agent.loop.choosing import at_random, choose
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
-from pgkd_agent.metrics.calibration import calibrated_losses
-from pgkd_agent.metrics.report import class_ids, evaluate
+from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.student.head_start import class_texts
 from pgkd_agent.student.student import TorchStudent
@@ -82,7 +81,7 @@ def _run(
     )
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *judges)))
     result = run_pgkd(task, student, teacher, screener, config, judged)
-    for step, evaluation, calibrated in zip(result.steps, judged.evaluations, judged.calibrated, strict=True):
+    for step, evaluation in zip(result.steps, judged.evaluations, strict=True):
         labelled = [row for row in result.history.rows if row.kd_step == step.kd_step and not row.is_real]
         yield {
             "teacher": options.accuracy,
@@ -90,7 +89,6 @@ def _run(
             "step": step.kd_step,
             "returned": step.kd_step == result.best_step,
             "validation_loss": round(step.validation.loss, 4),
-            "calibrated_loss": round(calibrated, 4),
             "accuracy": round(evaluation.report.accuracy, 4),
             "macro_f1": round(evaluation.report.macro_f1, 4),
             "labelled": len(labelled),
@@ -113,15 +111,10 @@ class _Judged(LoopObserver):
         self._task = task
         self._judges = judges
         self.evaluations: list[Evaluation] = []
-        self.calibrated: list[float] = []
-        """Validation losses after a temperature; see `calibrated_losses`."""
 
     def on_step(self, record: StepRecord) -> None:
         probabilities = self._student.predict(texts_of(self._judges))
         self.evaluations.append(evaluate(probabilities, self._judges, self._task.taxonomy))
-        rows, taxonomy = self._task.validation, self._task.taxonomy
-        losses = calibrated_losses(self._student.predict(texts_of(rows)), class_ids(rows, taxonomy))
-        self.calibrated.append(float(losses.mean()))
 
 
 class SimulatedAnnotator:

@@ -204,6 +204,9 @@ class PGKDSettings(_Settings):
     """Requests to the teacher; 0 trains the plain student alone. Paper: 10."""
     patience_limit: int = Field(default=5, ge=0)
     """KD steps without a lower validation loss that are tolerated. Paper: 5."""
+    best_by: Literal["calibrated_loss", "loss"] = "calibrated_loss"
+    """Validation loss that chooses among the models of the steps: after a temperature that is fitted on the other half
+    of the rows, or as it is. Paper: as it is."""
     pgkd_batch_size: int = Field(default=32, ge=0)
     """Samples that the teacher writes in a KD step; 0 only where it labels texts. Paper: 32."""
     labels_per_step: int = Field(default=100, ge=0)

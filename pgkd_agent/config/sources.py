@@ -31,6 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
         "teacher": {"prompt": "paper"},
         "evidence": {"source": "history"},
+        "pgkd": {"best_by": "loss"},
     },
 }
 

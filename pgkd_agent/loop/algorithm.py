@@ -18,7 +18,8 @@ from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
 from pgkd_agent.loop.scoring import score_history
 from pgkd_agent.loop.training import fit_history
-from pgkd_agent.metrics.report import evaluate, row_losses
+from pgkd_agent.metrics.calibration import calibrated_losses
+from pgkd_agent.metrics.report import class_ids, evaluate, row_losses
 from pgkd_agent.seeding import rng
 from pgkd_agent.text import counted
 from pgkd_agent.types import Evaluation, EvidenceItem, FitResult, StepRecord, TeacherRequest, TokenUsage, WrittenSample
@@ -214,7 +215,11 @@ def _train(
     fit = fit_history(student, history, task.validation, kd_step, config.student.balance)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
-    losses = row_losses(probabilities, task.validation, task.taxonomy)
+    if config.pgkd.best_by == "calibrated_loss":
+        losses = calibrated_losses(probabilities, class_ids(task.validation, task.taxonomy))
+        evaluation = replace(evaluation, loss=float(losses.mean()))
+    else:
+        losses = row_losses(probabilities, task.validation, task.taxonomy)
     return Trained(fit, evaluation, losses, tuple(fresh), time.perf_counter() - started)
 
 

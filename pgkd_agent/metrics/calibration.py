@@ -94,7 +94,7 @@ def calibrated_losses(probabilities: Probabilities, gold: np.ndarray) -> np.ndar
         fitted, judged = slice(1 - half, None, 2), slice(half, None, 2)
         temperature = fit_temperature(probabilities[fitted], gold[fitted])
         scaled = with_temperature(probabilities[judged], temperature)
-        losses[judged] = -np.log(scaled[np.arange(len(scaled)), gold[judged]])
+        losses[judged] = -np.log(np.maximum(scaled[np.arange(len(scaled)), gold[judged]], np.finfo(float).tiny))
     return losses
 
 

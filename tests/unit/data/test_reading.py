@@ -163,7 +163,7 @@ def test_descriptions_may_be_a_mapping() -> None:
 @given(
     st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), st.sampled_from([0.1, 0.2, 0.5]), st.integers(0, 3)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_stratified_split(labels: list[str], share: float, seed: int) -> None:
     rows = [Example(f"row {n}", label) for n, label in enumerate(labels)]
     train, validation = stratified_split(rows, share, random.Random(seed))

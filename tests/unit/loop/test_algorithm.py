@@ -79,7 +79,9 @@ def run(
     losses: Sequence[float], silent: Sequence[int] = (), patience: int = 5, **flags: object
 ) -> tuple[PGKDResult, FakeStudent, FakeTeacher]:
     student, teacher = FakeStudent(losses), FakeTeacher(silent)
-    steps = {"pgkd.num_kd_steps": len(losses) - 1, "pgkd.patience_limit": patience, **flags}
+    steps = {
+        "pgkd.num_kd_steps": len(losses) - 1, "pgkd.patience_limit": patience, "pgkd.best_by": "loss", **flags,
+    }  # fmt: skip
     result = run_pgkd(TASK, student, teacher, Guardrails(GuardrailSettings(), TAXONOMY), build_config(flags=steps))
     return result, student, teacher
 
@@ -89,6 +91,31 @@ def test_the_lowest_loss_is_restored_after_worse_steps() -> None:
     assert result.best_step == student.weights == 2
     assert [step.is_best for step in result.steps] == [True, True, True, False, False]
     assert [round(step.validation.loss, 6) for step in result.steps] == [0.9, 0.5, 0.3, 0.7, 0.8]
+
+
+def test_how_sure_of_itself_a_model_is_does_not_choose_it_unless_one_says_so() -> None:
+    class Unsure(FakeStudent):
+        """Of 40 validation rows the first model errs in four and is sure, the second in none and is in doubt."""
+
+        def predict(self, texts: Sequence[str]) -> Probabilities:
+            right = [0.95, 0.65][self.weights]
+            gold = np.array(["ab".index(text[0]) if text[0] in "ab" else 0 for text in texts])
+            is_wrong = np.isin(np.arange(len(texts)) % 20, (0, 11)) & (self.weights == 0)
+            shares = np.full((len(texts), 2), 1 - right)
+            shares[np.arange(len(texts)), np.where(is_wrong, 1 - gold, gold)] = right
+            return shares
+
+    rows = tuple(Example(f"{'ab'[n % 2]} secret number {n}", "ab"[n % 2]) for n in range(40))
+    task = Task(TASK.train, rows, (), TAXONOMY)
+    best = {}
+    for by in ("loss", "calibrated_loss"):
+        config = build_config(flags={"pgkd.num_kd_steps": 1, "pgkd.best_by": by})
+        screener = Guardrails(GuardrailSettings(), TAXONOMY)
+        result = run_pgkd(task, Unsure([0, 0]), FakeTeacher(), screener, config)
+        best[by] = result.best_step
+        loss_of_best = result.steps[result.best_step].validation.loss
+        assert loss_of_best == pytest.approx(result.row_losses[result.best_step].mean())
+    assert best == {"loss": 0, "calibrated_loss": 1}
 
 
 def test_the_plain_student_wins_where_no_step_is_better() -> None:

@@ -20,7 +20,7 @@ def reference(losses: list[float], patience: int) -> tuple[int, int]:
 
 
 @given(st.lists(st.integers(0, 5).map(float), min_size=1, max_size=20), st.integers(0, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_stops_where_the_definition_says(losses: list[float], patience: int) -> None:
     stopping = EarlyStopping(patience)
     seen = 0

@@ -108,7 +108,7 @@ def test_a_call_that_was_not_sent_counts_for_nothing() -> None:
     assert spend(purse, TokenUsage(5, 5), TokenUsage(5, 5)) and not spend(purse, TokenUsage(0, 0), TokenUsage())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(50, 400), st.sampled_from(["max_tokens", "max_usd"]))
 def test_a_cap_is_never_exceeded_by_calls_under_way_at_once(seed: int, cap: int, kind: str) -> None:
     """Whatever the calls take of what they may: at no moment is more spent than allowed."""

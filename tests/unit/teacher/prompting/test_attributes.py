@@ -26,7 +26,7 @@ def test_every_value_of_every_attribute_is_drawn() -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 40), st.integers(0, 5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_combination_comes_twice_before_all_came_once(sizes: list[int], count: int, seed: int) -> None:
     attributes = {f"attribute {n}": tuple(f"value {v}" for v in range(size)) for n, size in enumerate(sizes)}
     drawn = draw_attributes(attributes, count, random.Random(seed))

@@ -271,7 +271,7 @@ def mutated_replies(draw: st.DrawFn) -> str:
     return raw
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @given(mutated_replies())
 def test_whatever_became_of_a_reply_nothing_is_made_up(raw: str) -> None:
     parsed = parse_samples(raw)
