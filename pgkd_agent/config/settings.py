@@ -91,6 +91,9 @@ class StudentSettings(_Settings):
     """Rows of rare classes are trained on again in an epoch, until no class has fewer than this multiple of the mean
     over classes; 0 never repeats one. A fit takes up to 1 + `balance` times as many steps, and no more where all
     classes have as many rows. For Algorithm 1 and the plain student; other methods take each row once. Paper: 0."""
+    best_by: Literal["calibrated_loss", "loss"] = "calibrated_loss"
+    """Validation loss that chooses among the models of the steps: after a temperature that is fitted on the other half
+    of the rows, or as it is. Paper: as it is."""
     restart: Literal["continue", "from_scratch"] = "from_scratch"
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
     device: str = "auto"
@@ -204,9 +207,6 @@ class PGKDSettings(_Settings):
     """Requests to the teacher; 0 trains the plain student alone. Paper: 10."""
     patience_limit: int = Field(default=5, ge=0)
     """KD steps without a lower validation loss that are tolerated. Paper: 5."""
-    best_by: Literal["calibrated_loss", "loss"] = "calibrated_loss"
-    """Validation loss that chooses among the models of the steps: after a temperature that is fitted on the other half
-    of the rows, or as it is. Paper: as it is."""
     pgkd_batch_size: int = Field(default=32, ge=0)
     """Samples that the teacher writes in a KD step; 0 only where it labels texts. Paper: 32."""
     labels_per_step: int = Field(default=100, ge=0)

@@ -28,10 +28,10 @@ RECIPES: dict[str, dict[str, Any]] = {
             "balance": 0.0,
             "max_epochs": 30,
             "restart": "continue",
+            "best_by": "loss",
         },
         "teacher": {"prompt": "paper"},
         "evidence": {"source": "history"},
-        "pgkd": {"best_by": "loss"},
     },
 }
 

@@ -215,7 +215,7 @@ def _train(
     fit = fit_history(student, history, task.validation, kd_step, config.student.balance)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
-    if config.pgkd.best_by == "calibrated_loss":
+    if config.student.best_by == "calibrated_loss":
         losses = calibrated_losses(probabilities, class_ids(task.validation, task.taxonomy))
         evaluation = replace(evaluation, loss=float(losses.mean()))
     else:

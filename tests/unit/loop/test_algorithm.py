@@ -80,7 +80,7 @@ def run(
 ) -> tuple[PGKDResult, FakeStudent, FakeTeacher]:
     student, teacher = FakeStudent(losses), FakeTeacher(silent)
     steps = {
-        "pgkd.num_kd_steps": len(losses) - 1, "pgkd.patience_limit": patience, "pgkd.best_by": "loss", **flags,
+        "pgkd.num_kd_steps": len(losses) - 1, "pgkd.patience_limit": patience, "student.best_by": "loss", **flags,
     }  # fmt: skip
     result = run_pgkd(TASK, student, teacher, Guardrails(GuardrailSettings(), TAXONOMY), build_config(flags=steps))
     return result, student, teacher
@@ -109,7 +109,7 @@ def test_how_sure_of_itself_a_model_is_does_not_choose_it_unless_one_says_so() -
     task = Task(TASK.train, rows, (), TAXONOMY)
     best = {}
     for by in ("loss", "calibrated_loss"):
-        config = build_config(flags={"pgkd.num_kd_steps": 1, "pgkd.best_by": by})
+        config = build_config(flags={"pgkd.num_kd_steps": 1, "student.best_by": by})
         screener = Guardrails(GuardrailSettings(), TAXONOMY)
         result = run_pgkd(task, Unsure([0, 0]), FakeTeacher(), screener, config)
         best[by] = result.best_step
