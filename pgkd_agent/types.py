@@ -180,6 +180,11 @@ class GeneratedSample(Example):
     shares: Shares = ()
 
 
+Alternatives = tuple[tuple[tuple[str, float], ...], ...]
+"""For each token of a reply: what could have stood there and the logarithm of its probability, first what does stand
+there, then the likeliest ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens as the provider reports them.

@@ -1,12 +1,13 @@
-"""What labels are worth: the loop with a teacher that knows the answers and errs as often as it is told to.
+"""What labels are worth: the loop with a teacher that knows the answers and errs as often as it is told to, or an LLM.
 
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500 --choose drawn
+    python -m evals.simulated --data DIR/banking77 --seeds 1 --teacher local:FILE.gguf --steps 1 --labels 200 --calls FILE
 
 The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
 student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others.
 Prints a line of JSON for each model, judged on further rows of `train.jsonl` that are not in the pool, or with `--test`
-on the test rows.
+on the test rows. Of the texts that a step labelled it has the share that student, teacher and both together name right.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evals.tuning import drawn
-from pgkd_agent import build_config
+from pgkd_agent import PGKDConfig, build_config
 from pgkd_agent.data import Task, read_examples, read_taxonomy
 from pgkd_agent.loop.algorithm import run_pgkd
 from pgkd_agent.loop.choosing import at_random, choose
@@ -33,8 +36,11 @@ from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.student.head_start import class_texts
 from pgkd_agent.student.student import TorchStudent
-from pgkd_agent.teacher.annotation import Answer, Doubt
-from pgkd_agent.teacher.labelling import LabellingTeacher, Pool
+from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.labelling import Labelled, Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.standalone import open_annotator
 from pgkd_agent.types import Evaluation, Example, StepRecord, label_names
 
 
@@ -44,6 +50,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--rows", type=int, default=1000, help="drawn for training and validation")
     parser.add_argument("--accuracy", type=float, default=0.9, help="how often the teacher is right")
+    parser.add_argument("--teacher", metavar="PROVIDER:MODEL", help="an LLM in place of the simulated teacher")
+    parser.add_argument("--calls", type=Path, help="file of its calls; what is in it is not asked again")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--labels", type=int, default=500, help="a step")
     parser.add_argument("--choose", choices=["margin", "drawn"], default="margin")
@@ -66,36 +74,67 @@ def _run(
     names = label_names(task.taxonomy)
     gold = {row.text: names.index(row.label) for row in (*task.train, *pool)}
     task = task.with_unlabelled(texts_of(pool))
-    flags = {"seed": seed, "pgkd.num_kd_steps": options.steps, "pgkd.labels_per_step": options.labels}
+    flags: dict[str, object] = {
+        "seed": seed,
+        "pgkd.num_kd_steps": options.steps,
+        "pgkd.labels_per_step": options.labels,
+        "teacher.spec": options.teacher,
+    }
     config = build_config(assignments=options.settings, flags=flags)
     student = TorchStudent(config.student, task.taxonomy, seed)
     judged = _Judged(student, task, judges)
-    teacher = LabellingTeacher(
-        SimulatedAnnotator(gold, options.accuracy, seed),
-        Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy)),
-        task.train,
-        task.taxonomy,
-        seed,
-        choose if options.choose == "margin" else at_random(seed),
-        on_gold=lambda check: _say({"gold": asdict(check)}),
-    )
+    pool_of = Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
+    choice = choose if options.choose == "margin" else at_random(seed)
     screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *judges)))
-    result = run_pgkd(task, student, teacher, screener, config, judged)
+    with _annotator(task, gold, config, options) as annotator:
+        teacher = _Watched(
+            *(annotator, pool_of, task.train, task.taxonomy, seed, choice),
+            on_gold=lambda check: _say({"gold": asdict(check)}),
+        )
+        result = run_pgkd(task, student, teacher, screener, config, judged)
     for step, evaluation in zip(result.steps, judged.evaluations, strict=True):
-        labelled = [row for row in result.history.rows if row.kd_step == step.kd_step and not row.is_real]
+        said = teacher.steps.get(step.kd_step, [])
         yield {
-            "teacher": options.accuracy,
+            "teacher": annotator.model_id,
             "choice": options.choose,
             "step": step.kd_step,
             "returned": step.kd_step == result.best_step,
             "validation_loss": round(step.validation.loss, 4),
             "accuracy": round(evaluation.report.accuracy, 4),
             "macro_f1": round(evaluation.report.macro_f1, 4),
-            "labelled": len(labelled),
-            "right": round(float(np.mean([gold[row.text] == names.index(row.label) for row in labelled])), 4)
-            if labelled
-            else None,
+            "labelled": step.accepted,
+            "right": {who: _share(said, who, gold, names) for who in ("student", "teacher", "label")} if said else None,
         }
+
+
+def _share(rows: Sequence[Labelled], who: str, gold: Mapping[str, int], names: Sequence[str]) -> float:
+    return round(float(np.mean([getattr(row, who) == names[gold[row.text]] for row in rows])), 4)
+
+
+@contextmanager
+def _annotator(
+    task: Task, gold: Mapping[str, int], config: PGKDConfig, options: argparse.Namespace
+) -> Iterator[Annotate]:
+    if not options.teacher:
+        yield SimulatedAnnotator(gold, options.accuracy, config.seed)
+        return
+    budget = Budget(config.budget, load_prices(config.teacher.prices))
+    log = options.calls or Path(":memory:")
+    with open_annotator(task.taxonomy, task.description, config, budget, log) as annotator:
+        yield annotator
+
+
+class _Watched(LabellingTeacher):
+    """Keeps who said what in each KD step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.steps: dict[int, list[Labelled]] = {}
+
+    def label(self, kd_step: int, num: int) -> Labelling:
+        done = super().label(kd_step, num)
+        self.steps[kd_step] = done.rows
+        return done
 
 
 def _say(line: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data.reading import Texts, read_pool
-from pgkd_agent.loop.choosing import GoldCheck
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices

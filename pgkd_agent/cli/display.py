@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pgkd_agent.cli.terminal import Log, say
-from pgkd_agent.loop.choosing import GoldCheck
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.text import counted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pgkd_agent.loop.choosing import GoldCheck
 from pgkd_agent.loop.protocols import Asked
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.types import StepRecord
 
 

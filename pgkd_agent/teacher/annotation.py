@@ -16,6 +16,7 @@ from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, ReplyParser
 from pgkd_agent.teacher.prompting.answer import NONE, zero_shot_schema
 from pgkd_agent.teacher.prompting.chat_prompt import ChatPrompt
+from pgkd_agent.teacher.prompting.likelihood import chances
 from pgkd_agent.teacher.prompting.parsing import parse_label
 from pgkd_agent.teacher.prompting.templates import PromptTemplate, annotation_values
 from pgkd_agent.teacher.prompting.tokens import shown
@@ -42,10 +43,17 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`label` is a class id, or None where none of the candidates was named; `is_readable` tells which of the two."""
+    """What the LLM says about a text.
+
+    Attributes:
+        label: A class id; None where none of the candidates was named.
+        is_readable: Whether, where there is no label, it said that none fits.
+        chances: Its probability of each candidate; empty where it only named one.
+    """
 
     label: int | None
     is_readable: bool = True
+    chances: tuple[float, ...] = ()
     usage: TokenUsage = field(default_factory=TokenUsage)
 
 
@@ -96,12 +104,14 @@ class Annotator:
 
         def read(reply: RawReply) -> Answer:
             label = parse_label(reply.text, resolve)
-            chosen = doubt.candidates[names.index(label)] if label in names else None
-            return Answer(chosen, label is not None, reply.usage)
+            if label not in names:
+                return Answer(None, label is not None, usage=reply.usage)
+            likely = chances(reply.alternatives, label, [*names, NONE])[: len(names)]
+            return Answer(doubt.candidates[names.index(label)], True, likely, reply.usage)
 
         rows = [Example(shown(row.text), row.label) for row in doubt.rows]
         values = annotation_values(labels, self._task_description, shown(doubt.text), rows, NONE)
-        asking: Runnable[Any, Any] = self._model.bind(answer_schema=zero_shot_schema([*names, NONE]))
+        asking: Runnable[Any, Any] = self._model.bind(answer_schema=zero_shot_schema([*names, NONE]), logprobs=True)
         chain: Runnable[dict[str, Any], Answer] = ChatPrompt(self._template) | asking | ReplyParser(read=read)
         return chain.invoke(values, doubt.call_id.config(self._template.hash))
 

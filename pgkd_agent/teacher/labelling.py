@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.choosing import Choice, GoldCheck, choose, combined, left_out, margins, nearest
+from pgkd_agent.loop.choosing import Choice, choose, margins, nearest
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
+from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
 from pgkd_agent.teacher.calls.question import CallId
@@ -158,7 +159,7 @@ class LabellingTeacher:
         if not done.stopped_by:
             self._gold = gold
             if gold.is_of_use:
-                self._label(kd_step, num, gold.weight, done)
+                self._label(kd_step, num, gold.trust, done)
         return done
 
     def _checked(self, kd_step: int, done: Labelling) -> GoldCheck:
@@ -170,26 +171,13 @@ class LabellingTeacher:
             for place, row in enumerate(rows)
         ]
         answers = self._ask(doubts, done)
-        named = {place: answer.label for place, answer in answers.items() if answer.label is not None}
-        gold = self._labels[rows]
-        num_right = sum(int(label == gold[place]) for place, label in named.items())
-        weight = (num_right + 1) / (len(named) + 2)
-        together = [
-            combined(prior[row], named[place], len(doubts[place].candidates), weight) if place in named else prior[row]
-            for place, row in enumerate(rows)
-        ]
-        check = GoldCheck(
-            n_rows=len(rows),
-            rows_alone=float((prior[rows].argmax(axis=1) == gold).mean()),
-            teacher=num_right / len(rows),
-            together=float((np.argmax(together, axis=1) == gold).mean()),
-            weight=weight,
-        )
+        words = [_word(doubt, answers.get(place)) for place, doubt in enumerate(doubts)]
+        check = GoldCheck.of(prior[rows], words, self._labels[rows])
         if not done.stopped_by:
             self._on_gold(check)
         return check
 
-    def _label(self, kd_step: int, num: int, weight: float, done: Labelling) -> None:
+    def _label(self, kd_step: int, num: int, trust: Trust, done: Labelling) -> None:
         looked_at = self._left
         if len(looked_at) > MOST_LOOKED_AT:
             looked_at = rng(self._seed, kd_step, "pool").sample(looked_at, MOST_LOOKED_AT)
@@ -203,11 +191,11 @@ class LabellingTeacher:
         self._left = [number for number in self._left if number not in taken]
         doubts = [self._doubt(CallId(kd_step, place), texts[row], prior[row]) for place, row in enumerate(chosen)]
         for place, answer in sorted(self._ask(doubts, done).items()):
-            if answer.label is not None:
+            if word := _word(doubts[place], answer):
                 own = prior[chosen[place]]
-                opinion = combined(own, answer.label, len(doubts[place].candidates), weight)
+                opinion = trust.together(own, word)
                 both, student, teacher = (
-                    self._names[int(label)] for label in (opinion.argmax(), own.argmax(), answer.label)
+                    self._names[int(label)] for label in (opinion.argmax(), own.argmax(), word.label)
                 )
                 shares = _shares(opinion, self._names)
                 done.rows.append(Labelled(doubts[place].text, both, student, teacher, shares))
@@ -248,6 +236,13 @@ class LabellingTeacher:
         if new:
             self._vectors.update(zip(new, self._pool.embed(new), strict=True))
         return np.stack([self._vectors[text] for text in texts])
+
+
+def _word(doubt: Doubt, answer: Answer | None) -> Word | None:
+    """None where no class was named."""
+    if answer is None or answer.label is None:
+        return None
+    return Word(answer.label, doubt.candidates, answer.chances)
 
 
 def _shares(opinion: np.ndarray, names: Sequence[str]) -> Shares:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.preview import estimate, preview
 from pgkd_agent.types import TeacherReply, TeacherRequest
+from tests.integration import bedrock_server
 from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
@@ -38,10 +42,33 @@ def topic(text: str) -> str:
     return next(name for name, words in TOPICS.items() if set(words) & set(text.split()))
 
 
+def topic_in(prompt: str) -> str:
+    """Of the text in the last line of the prompt."""
+    return topic(re.findall(r'\{"text": "([^"]*)"\}', prompt)[-1])
+
+
 def expert(_call: int, body: dict[str, Any]) -> Answer:
-    """Names the topic of the text in the last line of the prompt."""
-    asked = re.findall(r'\{"text": "([^"]*)"\}', body["messages"][-1]["content"])
-    return completion(json.dumps({"class_label": topic(asked[-1])}))
+    return completion(json.dumps({"class_label": topic_in(body["messages"][-1]["content"])}))
+
+
+def sure(chance: float) -> Callable[[int, dict[str, Any]], Answer]:
+    """An expert that says how likely each topic is, where it is asked to."""
+
+    def answer(call: int, body: dict[str, Any]) -> Answer:
+        given = expert(call, body)
+        if body.get("logprobs"):
+            assert body["top_logprobs"] == 20
+            right = topic_in(body["messages"][-1]["content"])
+            others = [name for name in TOPICS if name != right]
+            listed = [(right, chance), *((name, (1 - chance) / len(others)) for name in others)]
+            top = [{"token": token, "logprob": math.log(share), "bytes": None} for token, share in listed]
+            around = [{"token": token, "logprob": -0.1, "top_logprobs": []} for token in ('{"class_label": "', '"}')]
+            places = [around[0], {**top[0], "top_logprobs": top}, around[1]]
+            assert isinstance(given.content, dict)
+            given.content["choices"][0]["logprobs"] = {"content": places}
+        return given
+
+    return answer
 
 
 def config_of(student: Path, url: str, **values: Any) -> PGKDConfig:
@@ -265,3 +292,83 @@ def test_a_written_text_is_verified_and_a_labelled_one_is_not_asked_about_again(
         result = distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL)
         assert len(server.requests) == len(TRAIN) + 10
     assert result.training.steps[1].accepted == 10
+
+
+def shares_by(answer: Callable[[int, dict[str, Any]], Answer], student: Path) -> list[float]:
+    """How likely the labels are by both together, in one step; at most one call is refused."""
+    with serve(answer) as server:
+        config = config_of(student, server.base_url, **{"pgkd.num_kd_steps": 1, "teacher.max_concurrency": 1})
+        result = distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL)
+        assert len(server.requests) <= len(TRAIN) + 10 + 1
+    labelled = [row for row in result.training.history.rows if not row.is_real]
+    assert all(row.label == topic(row.text) for row in labelled) and len(labelled) == 10
+    return [row.shares[0][1] for row in labelled]
+
+
+def test_the_probabilities_of_letters_decide_how_sure_a_label_is(tiny_student: Path) -> None:
+    named, in_doubt, certain = (shares_by(answer, tiny_student) for answer in (expert, sure(0.5), sure(0.98)))
+    assert max(in_doubt) <= 1 and min(certain) > 0.97
+    assert min(certain) > max(named), "of a class that is only named, no more is known than how often that is right"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Unrecognized request argument supplied: logprobs"),
+        (403, "You are not allowed to request logprobs from this model"),
+    ],
+)
+def test_a_model_that_gives_no_probabilities_is_asked_once(
+    tiny_student: Path, status: int, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(call: int, body: dict[str, Any]) -> Answer:
+        return failure(status, message) if "logprobs" in body else expert(call, body)
+
+    assert shares_by(refuses, tiny_student) == shares_by(expert, tiny_student)
+    assert caplog.text.count("takes no logprobs; it is left out from now on") == 1
+
+
+def test_probabilities_are_kept_and_a_resumed_run_has_them(tiny_student: Path, tmp_path: Path) -> None:
+    def breaks(call: int, body: dict[str, Any]) -> Answer:
+        return failure(401, "no such key") if call == len(TRAIN) + 4 else sure(0.9)(call, body)
+
+    with serve(breaks) as server:
+        values = {"pgkd.num_kd_steps": 1, "teacher.max_concurrency": 1}
+        config = config_of(tiny_student, server.base_url, **values)
+        with pytest.raises(PGKDError):
+            distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL, out=tmp_path / "run")
+        again = resume(tmp_path / "run")
+        assert len(server.requests) == len(TRAIN) + 10 + 1
+        whole = distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL)
+    assert again.training.history.rows == whole.training.history.rows
+    with sqlite3.connect(tmp_path / "run" / "calls.sqlite") as calls:
+        kept = calls.execute("SELECT alternatives FROM calls WHERE outcome = 'answered'").fetchall()
+    assert len(kept) == len(TRAIN) + 10
+    assert all(json.loads(places)[1][0][1] == pytest.approx(math.log(0.9)) for (places,) in kept)
+
+
+def test_bedrock_names_labels_and_refuses_one(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Converse protocol has no probabilities; what a filter stood in for is no row."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", bedrock_server.KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bedrock_server.SECRET)
+    monkeypatch.setenv("AWS_REGION", bedrock_server.REGION)
+
+    def answer(call: int, body: dict[str, Any]) -> Answer:
+        if call == 0:
+            return bedrock_server.converse("ok")
+        if call == 1 + len(TRAIN) + 2:
+            return bedrock_server.converse("Sorry, the model cannot answer", "guardrail_intervened")
+        label = topic_in(body["messages"][-1]["content"][0]["text"])
+        return bedrock_server.tool_use("answer", {"class_label": label})
+
+    with bedrock_server.serve(answer) as server:
+        values = {"teacher.spec": "bedrock_converse:some.model", "pgkd.num_kd_steps": 1, "teacher.max_concurrency": 1}
+        config = config_of(tiny_student, server.endpoint, **values)
+        result = distill(TRAIN, VALIDATION, TEST, config=config, unlabelled=POOL, out=tmp_path / "run")
+        asked = len(server.requests)
+        assert resume(tmp_path / "run").training.history.rows == result.training.history.rows
+        assert len(server.requests) == asked, "nothing is paid twice"
+    labelled = [row for row in result.training.history.rows if not row.is_real]
+    assert len(labelled) == 9 and all(row.label == topic(row.text) for row in labelled)

@@ -19,7 +19,7 @@ from typing import Any
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.text import well_formed
-from pgkd_agent.types import TokenUsage
+from pgkd_agent.types import Alternatives, TokenUsage
 
 SENT = "sent"
 """Outcome of a call that nothing is known of yet."""
@@ -50,10 +50,11 @@ CREATE TABLE calls (
     output_tokens INTEGER NOT NULL DEFAULT 0,
     seconds REAL NOT NULL DEFAULT 0,
     charged_input INTEGER NOT NULL DEFAULT 0,
-    charged_output INTEGER NOT NULL DEFAULT 0
+    charged_output INTEGER NOT NULL DEFAULT 0,
+    alternatives TEXT NOT NULL DEFAULT '[]'
 )
 """
-_VERSION = 2
+_VERSION = 3
 """Of the table; SQLite keeps it in the file."""
 
 REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_intervened")
@@ -62,13 +63,19 @@ REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_interven
 
 @dataclass(frozen=True, slots=True)
 class RawReply:
-    """What came back, as it came; `note` says what came instead of a text, where there is none."""
+    """What came back, as it came.
+
+    Attributes:
+        note: What came instead of a text, where there is none.
+        alternatives: Where they were asked for and the provider gives them; else empty.
+    """
 
     text: str
     finish_reason: str
     usage: TokenUsage
     seconds: float
     note: str = ""
+    alternatives: Alternatives = ()
 
     @property
     def is_cut_off(self) -> bool:
@@ -151,14 +158,16 @@ class CallLog:
     def find(self, key: str) -> RawReply | None:
         """The reply to the call with this key, or None where there is none."""
         columns = "reply, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, error"
-        row = self._newest(f"SELECT {columns} FROM calls WHERE key = ? AND outcome IN (?, ?)", key, ANSWERED, FOUND)
+        select = f"SELECT {columns}, alternatives FROM calls WHERE key = ? AND outcome IN (?, ?)"
+        row = self._newest(select, key, ANSWERED, FOUND)
         if row is None:
             return None
-        text, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, note = row
+        text, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, note, others = row
         usage = TokenUsage(input_tokens, output_tokens)
         if usage == TokenUsage() and (charged_input or charged_output):
             usage = TokenUsage(charged_input, charged_output, 1)
-        return RawReply(text, finish_reason, usage, seconds, note)
+        places = tuple(tuple((token, chance) for token, chance in place) for place in json.loads(others))
+        return RawReply(text, finish_reason, usage, seconds, note, places)
 
     def find_failure(self, key: str) -> tuple[str, str] | None:
         """How the last try of a call ended that brought no reply: kind and error; None where it was not made."""
@@ -273,4 +282,5 @@ def _fields(reply: RawReply) -> dict[str, Any]:
         "output_tokens": reported.output_tokens,
         "seconds": reply.seconds,
         "error": reply.note,
+        "alternatives": well_formed(json.dumps(reply.alternatives, ensure_ascii=False)),
     }

@@ -39,7 +39,15 @@ from pgkd_agent.teacher.calls.question import CHECK, Question, Settings
 from pgkd_agent.teacher.calls.replies import Replies
 from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS, call_with_retries, is_worth_another_try
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens, most_tokens
-from pgkd_agent.teacher.providers.dialect import emptiness, finish_reason, longest_reply, reply_text, token_usage
+from pgkd_agent.teacher.providers.dialect import (
+    alternatives,
+    emptiness,
+    finish_reason,
+    longest_reply,
+    reply_text,
+    says_no_logprobs,
+    token_usage,
+)
 from pgkd_agent.teacher.providers.factory import with_short_replies
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher
 from pgkd_agent.text import well_formed
@@ -141,7 +149,9 @@ class Caller:
     def _wanted(self, question: Question) -> Settings:
         where = question.call_id
         seed = derive_seed(self._seed, where.kd_step, f"request/{where.request_index}/{where.attempt}")
-        return self.chat.dialect.wanted(self.chat.model, seed, question.answer_schema, question.same_beginning)
+        return self.chat.dialect.wanted(
+            self.chat.model, seed, question.answer_schema, question.same_beginning, question.logprobs
+        )
 
     def _found(self, key: str, meant: Call, shared: RawReply) -> RawReply:
         """A reply that another run paid for: free, or with the same account as if it had been sent now."""
@@ -185,7 +195,7 @@ class Caller:
                     raise BudgetExceededError(
                         f"budget.max_minutes leaves no time to try again after {type(error).__name__}"
                     ) from error
-                if kind is Kind.REJECTED and dialect.drop(error, settings):
+                if (kind is Kind.REJECTED or says_no_logprobs(error)) and dialect.drop(error, settings):
                     continue
                 if kind not in SURVIVABLE and self._stops_at_failure:
                     self.stop()  # at once: another thread may be about to send
@@ -224,7 +234,8 @@ class Caller:
                 answer = within(most_seconds, lambda: _unseen(lambda: question.send(model, settings)))
                 seconds, text = time.perf_counter() - started, well_formed(question.text_of(answer))
                 charged = _known(token_usage(answer), call, reply_text(answer), most)
-                reply = RawReply(text, finish_reason(answer), charged, seconds, emptiness(answer))
+                others = alternatives(answer) if question.logprobs else ()
+                reply = RawReply(text, finish_reason(answer), charged, seconds, emptiness(answer), others)
             except Exception as error:
                 failure = error
                 charged = most if may_be_billed(error) else TokenUsage()

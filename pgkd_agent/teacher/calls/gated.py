@@ -19,7 +19,7 @@ from pgkd_agent.teacher.calls.question import CallId, Question
 from pgkd_agent.teacher.prompting.answer import CONTRACT_LINE, LABEL_TEMPERATURE, LABEL_TOKENS, answer_schema
 from pgkd_agent.teacher.providers.factory import with_short_replies
 
-ANSWER_FIELDS = ("answer_schema", "answer_form", "same_beginning")
+ANSWER_FIELDS = ("answer_schema", "answer_form", "same_beginning", "logprobs")
 """Of a `Question`: what may be bound beside an agent's tools."""
 
 
@@ -29,9 +29,10 @@ class GatedChatModel(BaseChatModel):
     Which call of the run it is comes with the `metadata` of the RunnableConfig, where callbacks see it too: `kd_step`,
     `request_index`, `attempt` (0 where it is not said) and `prompt_hash`; see `CallId.config`. An agent's calls have
     their `attempt` bound. The same question with the same identity is answered from the log. How the answer should look
-    is bound: `answer_schema`, its form in words `answer_form`, and `same_beginning`; see `Question`. An answer's
-    `response_metadata` has `model_name`, `finish_reason` and `seconds`; one that another run paid for, or whose
-    provider does not report it, has no `usage_metadata`; an estimate is in `estimated_usage`.
+    is bound: `answer_schema`, its form in words `answer_form`, `same_beginning` and `logprobs`; see `Question`. An
+    answer's `response_metadata` has `model_name`, `finish_reason`, `seconds` and, where `logprobs` asked for them,
+    `alternatives`; one that another run paid for, or whose provider does not report it, has no `usage_metadata`; an
+    estimate is in `estimated_usage`.
     """
 
     _caller: Caller = PrivateAttr()

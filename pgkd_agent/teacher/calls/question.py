@@ -49,6 +49,7 @@ class Question:
         answer_schema: JSON Schema of the answer; None for one in words.
         answer_form: The same in words, added to the last message where the schema does not go along.
         same_beginning: Calls that follow begin with the same long text; worth remembering where that is possible.
+        logprobs: Whether what else could have stood in the answer is wanted too, with its probability.
         tools: What an agent bound to the model, in the form of the model's own class; empty for other questions.
     """
 
@@ -58,6 +59,7 @@ class Question:
     answer_schema: Mapping[str, Any] | None = None
     answer_form: str = ""
     same_beginning: bool = False
+    logprobs: bool = False
     tools: Mapping[str, Any] = field(default_factory=dict)
 
     def call(self, model_id: str, settings: Settings) -> Call:
@@ -85,6 +87,7 @@ class Question:
             message = AIMessage(reply.text)
         message.response_metadata |= {"model_name": model_id, "finish_reason": reply.finish_reason}
         message.response_metadata |= {"seconds": reply.seconds, "note": reply.note}
+        message.response_metadata |= {"alternatives": reply.alternatives}
         message.usage_metadata = _usage(reply.usage)
         if message.usage_metadata is None:
             message.response_metadata["estimated_usage"] = astuple(reply.usage)
@@ -113,7 +116,8 @@ def reply_of(answer: BaseMessage) -> RawReply:
     assert isinstance(answer, AIMessage)  # LangChain's type is the wider one
     said = answer.response_metadata
     usage = TokenUsage(*said["estimated_usage"]) if "estimated_usage" in said else token_usage(answer)
-    return RawReply(str(answer.text), finish_reason(answer), usage, said.get("seconds", 0.0), said.get("note", ""))
+    text, reason = str(answer.text), finish_reason(answer)
+    return RawReply(text, reason, usage, said.get("seconds", 0.0), said.get("note", ""), said.get("alternatives", ()))
 
 
 class ReplyParser(BaseGenerationOutputParser[ReadT]):

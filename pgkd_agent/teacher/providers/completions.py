@@ -77,6 +77,8 @@ def _completion(body: Mapping[str, Any], choice: Mapping[str, Any], message: Map
     }
     kept = {name: body.get(name) for name in ("id", "model", "created", "system_fingerprint")}
     choices = [{"index": 0, "message": whole, "finish_reason": None if reason is None else str(reason)}]
+    if isinstance(logprobs := choice.get("logprobs"), dict):
+        choices[0]["logprobs"] = logprobs
     return {**kept, "object": "chat.completion", "choices": choices, "usage": _usage(body.get("usage"))}
 
 

@@ -18,7 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
-from pgkd_agent.types import TokenUsage
+from pgkd_agent.types import Alternatives, TokenUsage
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Capabilities:
         array_bounds: Whether the schema may fix the number of samples.
         max_tokens_field: The server reads `max_tokens` only, not `max_completion_tokens`.
         prefix_cache: llama.cpp's `cache_prompt`: what begins like the call before is not read again.
+        logprobs: Of how many tokens that could have stood in a place of the reply their probability comes along; 0
+            where no probabilities come.
     """
 
     levels: tuple[Level, ...] = ("text",)
@@ -46,6 +48,7 @@ class Capabilities:
     array_bounds: bool = False
     max_tokens_field: bool = False
     prefix_cache: bool = False
+    logprobs: int = 0
 
 
 REPLY_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "max_output_tokens", "max_new_tokens")
@@ -60,6 +63,7 @@ _SIGNS = {
     "seed": r"(?i)\bseed\b",
     # Not one that calls it too large: such a server may read no other name, and replies would have no limit.
     "max_tokens": r"(?is)(?=.*max_tokens).*(not supported|unsupported|unknown|unrecogni[sz]ed|unexpected|same time)",
+    "logprobs": r"(?i)log_?prob",
     "level": r"(?i)format\b|json_schema|json_object|structured.?output|tool|function.?call|guided|grammar",
 }
 """Words by which a refusal names the setting it is about."""
@@ -84,12 +88,20 @@ class Dialect:
     def level(self) -> Level:
         return self._levels[self._level]
 
-    def wanted(self, model: BaseChatModel, seed: int, schema: Mapping[str, Any] | None, cached: bool) -> dict[str, Any]:
+    def wanted(
+        self,
+        model: BaseChatModel,
+        seed: int,
+        schema: Mapping[str, Any] | None = None,
+        cached: bool = False,
+        logprobs: bool = False,
+    ) -> dict[str, Any]:
         """What should go with a call besides the messages; the same before and after something was dropped.
 
         Args:
             schema: Of the answer; None for one in words.
             cached: What the prompt begins with comes again in the next call.
+            logprobs: The probabilities of the reply's tokens are asked for.
         """
         can = self.capabilities
         settings: dict[str, Any] = {
@@ -97,6 +109,7 @@ class Dialect:
             "seed": seed if can.seed else None,
             "max_tokens": longest_reply(model),
             "cache_prompt": True if can.prefix_cache and cached else None,
+            "logprobs": can.logprobs if logprobs and can.logprobs else None,
         }
         if schema is not None:
             settings |= {"level": self._levels[0], "schema": schema}
@@ -117,7 +130,9 @@ class Dialect:
             fields["seed"] = settings.get("seed")
         if fields:
             model = model.model_copy(update=fields)
-        call = {"seed": settings["seed"]} if can.seed == "call" and "seed" in settings else {}
+        call: dict[str, Any] = {"seed": settings["seed"]} if can.seed == "call" and "seed" in settings else {}
+        if "logprobs" in settings:
+            call |= {"logprobs": True, "top_logprobs": settings["logprobs"]}
         body: dict[str, Any] = {}
         if response_format := _response_format(settings):
             (body if can.response_format == "body" else call)["response_format"] = response_format
@@ -140,7 +155,7 @@ class Dialect:
             Whether asking again makes sense: something was left out, or another thread did so meanwhile.
         """
         said = str(error)
-        names = ["temperature", "seed"]
+        names = ["temperature", "seed", "logprobs"]
         if self.capabilities.max_tokens_field:  # elsewhere it is the only limit, under any name
             names.append("max_tokens")
         with self._lock:
@@ -193,6 +208,28 @@ def reply_text(answer: AIMessage) -> str:
     parts += [json.dumps(call["args"], ensure_ascii=False) for call in answer.tool_calls]
     parts += [str(call.get("args") or "") for call in answer.invalid_tool_calls]
     return "\n".join(filter(None, parts))
+
+
+def alternatives(answer: AIMessage) -> Alternatives:
+    """What could have stood in each place of the reply, where the provider says so; else empty."""
+    logprobs = answer.response_metadata.get("logprobs")
+    places = logprobs.get("content") if isinstance(logprobs, dict) else None
+    found = []
+    for place in places if isinstance(places, list) else []:
+        others = place.get("top_logprobs") if isinstance(place, dict) else None
+        listed = [place, *(others if isinstance(others, list) else [])]
+        chances = {
+            str(one["token"]): float(one["logprob"])
+            for one in listed
+            if isinstance(one, dict) and "token" in one and isinstance(one.get("logprob"), int | float)
+        }
+        found.append(tuple(chances.items()))
+    return tuple(found)
+
+
+def says_no_logprobs(error: BaseException) -> bool:
+    """OpenAI answers with 403 where a model gives none, as if a key were wrong."""
+    return re.search(_SIGNS["logprobs"], str(error)) is not None
 
 
 def finish_reason(answer: AIMessage) -> str:

@@ -18,7 +18,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.connection import THIS_MACHINE
 from pgkd_agent.teacher.providers.dialect import Capabilities
-from pgkd_agent.teacher.providers.openai import one_try
+from pgkd_agent.teacher.providers.openai import TOP_LOGPROBS, one_try
 from pgkd_agent.teacher.providers.provider import ChatTeacher, Kind, Provider
 from pgkd_agent.text import counted
 
@@ -118,7 +118,14 @@ def _check_gguf(path: Path) -> None:
 PROVIDER = Provider(
     "local",
     build,
-    Capabilities(("json_schema", "text"), seed="call", array_bounds=True, max_tokens_field=True, prefix_cache=True),
+    Capabilities(
+        ("json_schema", "text"),
+        seed="call",
+        array_bounds=True,
+        max_tokens_field=True,
+        prefix_cache=True,
+        logprobs=TOP_LOGPROBS,
+    ),
     module="xllamacpp",
     install="pgkd-agent[local]",
     own_server=THIS_MACHINE,

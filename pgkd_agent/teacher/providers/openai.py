@@ -13,7 +13,9 @@ from pgkd_agent.teacher.providers.connection import check_address
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher, Kind, Provider
 
-CAPABILITIES = Capabilities(("json_schema", "json_object", "tool", "text"), seed="call")
+TOP_LOGPROBS = 20
+"""As many as the protocol allows."""
+CAPABILITIES = Capabilities(("json_schema", "json_object", "tool", "text"), seed="call", logprobs=TOP_LOGPROBS)
 
 
 def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
@@ -79,7 +81,9 @@ PROVIDER = Provider(
     "openai",
     build,
     CAPABILITIES,
-    elsewhere=Capabilities(("json_schema", "json_object", "text"), seed="call", max_tokens_field=True),
+    elsewhere=Capabilities(
+        ("json_schema", "json_object", "text"), seed="call", max_tokens_field=True, logprobs=TOP_LOGPROBS
+    ),
     more_keys=("OPENAI_API_KEY",),
     server_variables=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     address_fields=("root_client.base_url",),

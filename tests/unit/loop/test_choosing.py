@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pgkd_agent.loop.choosing import at_random, choose, combined, left_out, margins, nearest
+from pgkd_agent.loop.choosing import at_random, choose, margins, nearest
 
 UNIT = np.eye(4)
 
@@ -37,26 +35,3 @@ def test_the_nearest_rows() -> None:
     rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
     assert nearest(rows, np.array([1.0, 0.0]), 2) == [0, 2]
     assert nearest(rows[:0], np.array([1.0, 0.0]), 2) == []
-
-
-@given(st.floats(0.01, 0.99), st.integers(0, 4), st.integers(2, 5))
-def test_student_and_teacher_together_are_a_distribution(accuracy: float, answer: int, num_candidates: int) -> None:
-    prior = np.array([0.4, 0.3, 0.2, 0.05, 0.05])
-    found = combined(prior, answer, num_candidates, accuracy)
-    assert found.sum() == pytest.approx(1)
-    chance = 1 / num_candidates
-    assert (found[answer] > prior[answer]) == (accuracy > chance) or accuracy == pytest.approx(chance)
-
-
-def test_a_teacher_that_is_right_half_the_time_outweighs_a_student_in_doubt_but_not_one_that_is_sure() -> None:
-    assert combined(np.array([0.4, 0.35, 0.25]), 1, 3, 0.5).argmax() == 1
-    assert combined(np.array([0.9, 0.05, 0.05]), 1, 3, 0.5).argmax() == 0
-
-
-def test_a_row_does_not_speak_for_itself() -> None:
-    """Two rows alike with other labels: each is taken for the other's class, unlike in a mean with itself."""
-    rows = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    names = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    found = left_out(rows, np.array([0, 1, 2]), names)
-    assert found.argmax(axis=1).tolist() == [1, 0, 2]
-    assert found.sum(axis=1) == pytest.approx([1, 1, 1])

@@ -10,7 +10,7 @@ import pytest
 
 from pgkd_agent.data import Task
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.choosing import GoldCheck
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.teacher.annotation import Answer, Doubt
 from pgkd_agent.teacher.labelling import LabellingTeacher, Pool, WritingAndLabelling
 from pgkd_agent.types import Example, GeneratedSample, Label, Probabilities, TeacherReply, TeacherRequest
@@ -98,7 +98,7 @@ def test_gold_rows_are_hidden_from_their_own_prompts_and_known_labels_come_with_
     annotator, checks = Annotator(right), []  # type: ignore[var-annotated]
     teacher(annotator, checks).write(request(2))
     assert checks[0].teacher == 1.0 and checks[0].is_of_use and checks[0].n_rows == len(TRAIN)
-    assert 0.9 < checks[0].weight < 1
+    assert 0.9 < checks[0].trust.accuracy < 1
     for doubt in annotator.asked:
         assert doubt.text not in {row.text for row in doubt.rows}
         assert {row.label for row in doubt.rows} == {NAMES[candidate] for candidate in doubt.candidates}

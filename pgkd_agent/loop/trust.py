@@ -1,0 +1,171 @@
+"""What a teacher's word about a text is worth beside the student's, measured on rows whose label is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pgkd_agent.types import Probabilities
+
+SHARPNESS = np.concatenate([[0.0], np.geomspace(0.1, 4, 25)])
+"""Tried as the power to which a teacher's probabilities are raised; at 0 they say nothing."""
+SCALES = np.geomspace(2, 60, 30)
+"""Tried as the factor between a cosine and a logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a teacher says about a text.
+
+    Attributes:
+        label: Class id that it names.
+        candidates: Class ids that it chose from.
+        chances: Its probability of each of them; empty where it only named one.
+    """
+
+    label: int
+    candidates: tuple[int, ...]
+    chances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How much a teacher's word counts.
+
+    Attributes:
+        accuracy: How often a class that it names is right; where it errs, it takes each other candidate as often.
+        sharpness: Power of its probabilities, where it gives them: below 1 for one that is too sure of itself.
+    """
+
+    accuracy: float
+    sharpness: float = 1.0
+
+    @classmethod
+    def measured(cls, priors: Probabilities, words: Sequence[Word], gold: np.ndarray) -> Trust:
+        """From rows with known labels.
+
+        Args:
+            priors: What is thought of the rows without the teacher, shape (n_rows, n_classes).
+            words: About each row.
+            gold: Class ids, shape (n_rows,).
+        """
+        num_right = sum(int(word.label == label) for word, label in zip(words, gold, strict=True))
+        accuracy = (num_right + 1) / (len(words) + 2)  # drawn a little towards one half
+        with_chances = [row for row, word in enumerate(words) if word.chances]
+        if not with_chances:
+            return cls(accuracy)
+
+        def loss(sharpness: float) -> float:
+            trust = cls(accuracy, sharpness)
+            together = [trust.together(priors[row], words[row])[gold[row]] for row in with_chances]
+            return -float(np.log(np.maximum(together, 1e-12)).mean())
+
+        return cls(accuracy, float(min(SHARPNESS, key=loss)))
+
+    def together(self, prior: np.ndarray, word: Word) -> np.ndarray:
+        """What both think, by Bayes' rule.
+
+        Args:
+            prior: The student's probabilities, shape (n_classes,).
+        Returns:
+            Shape (n_classes,), sums to 1.
+        """
+        if word.chances:
+            likelihood = np.full(len(prior), min(word.chances))
+            likelihood[list(word.candidates)] = word.chances
+            likelihood **= self.sharpness
+        else:
+            likelihood = np.full(len(prior), (1 - self.accuracy) / max(len(word.candidates) - 1, 1))
+            likelihood[word.label] = self.accuracy
+        posterior = prior * likelihood
+        return np.asarray(posterior / posterior.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
+
+    Attributes:
+        rows_alone: Accuracy of what the other rows say, in [0, 1].
+        teacher: Accuracy of the teacher.
+        together: Accuracy of both; the weight of each half of the rows comes from the other half.
+        trust: From all of the rows.
+        suspects: Numbers of the rows whose label both doubt, since both say the same other one.
+    """
+
+    n_rows: int
+    rows_alone: float
+    teacher: float
+    together: float
+    trust: Trust
+    suspects: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, priors: Probabilities, words: Sequence[Word | None], gold: np.ndarray) -> GoldCheck:
+        """
+        Args:
+            priors: What the other rows say of each, shape (n_rows, n_classes).
+            words: None where the teacher named no class.
+            gold: Class ids, shape (n_rows,).
+        """
+        said = {row: word for row, word in enumerate(words) if word is not None}
+
+        def trust(rows: Sequence[int]) -> Trust:
+            named = [row for row in rows if row in said]
+            return Trust.measured(priors[named], [said[row] for row in named], gold[named])
+
+        alone, together = priors.argmax(axis=1), priors.argmax(axis=1)
+        every = range(len(gold))
+        for half in (0, 1):
+            other = trust(every[1 - half :: 2])
+            for row in every[half::2]:
+                if row in said:
+                    together[row] = other.together(priors[row], said[row]).argmax()
+        return cls(
+            n_rows=len(gold),
+            rows_alone=float((alone == gold).mean()),
+            teacher=sum(int(word.label == gold[row]) for row, word in said.items()) / len(gold),
+            together=float((together == gold).mean()),
+            trust=trust(every),
+            suspects=tuple(row for row, word in said.items() if word.label == alone[row] != gold[row]),
+        )
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether the teacher's word makes the labels better."""
+        return self.together > self.rows_alone
+
+    def __str__(self) -> str:
+        sentence = (
+            f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
+            f"{self.rows_alone:.0%}, both together {self.together:.0%}"
+        )
+        return sentence if self.is_of_use else f"{sentence}: its labels would not help, and it is asked for none"
+
+
+def left_out(embeddings: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Probabilities:
+    """What the other rows say of each: softmax over cosines to the mean of each class's rows and its name.
+
+    Args:
+        embeddings: Of the rows, shape (n_rows, width), each with a length of 1.
+        labels: Class ids, shape (n_rows,).
+        names: Embeddings of texts about the classes, shape (n_classes, width).
+    """
+    sums = names.copy()
+    np.add.at(sums, labels, embeddings)
+    cosines = embeddings @ _unit(sums).T
+    rows = np.arange(len(labels))
+    cosines[rows, labels] = (_unit(sums[labels] - embeddings) * embeddings).sum(1)
+    candidates = [_softmax(scale * cosines) for scale in SCALES]
+    return min(candidates, key=lambda found: -float(np.log(found[rows, labels] + 1e-12).mean()))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
+
+ALL = (0, 1, 2)
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 4), st.integers(2, 5))
+def test_student_and_teacher_together_are_a_distribution(accuracy: float, label: int, num: int) -> None:
+    prior = np.array([0.4, 0.3, 0.2, 0.05, 0.05])
+    found = Trust(accuracy).together(prior, Word(label, tuple(range(num))))
+    assert found.sum() == pytest.approx(1)
+    assert (found[label] > prior[label]) == (accuracy > 1 / num) or accuracy == pytest.approx(1 / num)
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3), st.floats(0, 4))
+def test_so_they_are_where_the_teacher_gives_probabilities(given: list[float], sharpness: float) -> None:
+    chances = tuple(chance / sum(given) for chance in given)
+    prior = np.array([0.4, 0.3, 0.2, 0.1])
+    found = Trust(0.5, sharpness).together(prior, Word(int(np.argmax(chances)), ALL, chances))
+    assert found.sum() == pytest.approx(1) and (found > 0).all()
+    if sharpness == 0:
+        assert found == pytest.approx(prior), "it says nothing"
+
+
+def test_a_teacher_that_is_right_half_the_time_outweighs_a_student_in_doubt_but_not_one_that_is_sure() -> None:
+    assert Trust(0.5).together(np.array([0.4, 0.35, 0.25]), Word(1, ALL)).argmax() == 1
+    assert Trust(0.5).together(np.array([0.9, 0.05, 0.05]), Word(1, ALL)).argmax() == 0
+
+
+def rows(num: int, is_right: bool, chances: tuple[float, ...]) -> tuple[np.ndarray, list[Word], np.ndarray]:
+    """Priors that know nothing, words that are all right or all wrong, and what is right."""
+    gold = np.arange(num) % 3
+    named = gold if is_right else (gold + 1) % 3
+    words = [Word(int(label), ALL, tuple(np.roll(chances, label))) for label in named]
+    return np.full((num, 3), 1 / 3), words, gold
+
+
+def test_what_a_teacher_is_sure_of_counts_as_much_as_it_was_right() -> None:
+    sure = (0.98, 0.01, 0.01)
+    assert Trust.measured(*rows(30, True, sure)).sharpness > 1
+    assert Trust.measured(*rows(30, False, sure)).sharpness == 0
+    priors, words, gold = rows(30, True, sure)
+    half_wrong = [word if row % 2 else rows(30, False, sure)[1][row] for row, word in enumerate(words)]
+    assert 0 < Trust.measured(priors, half_wrong, gold).sharpness < 0.8, "too sure of itself"
+
+
+def test_without_probabilities_the_share_of_right_classes_counts() -> None:
+    priors, words, gold = rows(8, True, ())
+    assert Trust.measured(priors, words, gold) == Trust(0.9)
+    assert Trust.measured(priors[:0], [], gold[:0]) == Trust(0.5)
+
+
+def test_the_weight_of_a_row_comes_from_other_rows() -> None:
+    """Right on every other row and wrong on the rest: each half makes believe that the teacher is the reverse."""
+    priors, words, gold = rows(8, True, ())
+    priors = priors + np.array([[0.001 * (label == right) for label in ALL] for right in gold])
+    mixed = [word if row % 2 else Word((word.label + 1) % 3, ALL) for row, word in enumerate(words)]
+    check = GoldCheck.of(priors, mixed, gold)
+    assert check.teacher == 0.5 and check.rows_alone == 1 and check.together == 0 and not check.is_of_use
+
+
+def test_rows_whose_label_both_doubt_are_listed() -> None:
+    priors, words, gold = rows(4, True, ())
+    priors = np.eye(3)[gold] * 0.9 + 0.03
+    gold = gold.copy()
+    gold[1] = 2
+    check = GoldCheck.of(priors, [*words[:3], None], gold)
+    assert check.suspects == (1,) and check.teacher == 0.5, "a row without a word counts as wrong"
+
+
+def test_a_row_does_not_speak_for_itself() -> None:
+    """Two rows alike with other labels: each is taken for the other's class, unlike in a mean with itself."""
+    rows = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    names = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    found = left_out(rows, np.array([0, 1, 2]), names)
+    assert found.argmax(axis=1).tolist() == [1, 0, 2]
+    assert found.sum(axis=1) == pytest.approx([1, 1, 1])

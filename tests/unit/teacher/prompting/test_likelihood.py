@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pgkd_agent.teacher.prompting.likelihood import LEAST_CHANCE, chances
+from pgkd_agent.types import Alternatives
+
+NAMES = ("card_arrival", "card", "lost", "card_linking", "none of these")
+
+
+def places(*tokens: dict[str, float]) -> Alternatives:
+    return tuple(tuple((token, math.log(chance)) for token, chance in place.items()) for place in tokens)
+
+
+OPENING, CLOSING = {'{"class_label":': 1.0}, {'"}': 1.0}
+
+
+def test_the_tokens_of_other_answers_have_their_probability() -> None:
+    reply = places(
+        OPENING,
+        {' "': 1.0},
+        {"card": 0.6, "lost": 0.2, " lost": 0.05, "none": 0.1, "Card": 0.04},
+        {"_arr": 0.5, '"': 0.3, "_link": 0.2},
+        {"ival": 1.0},
+        CLOSING,
+    )
+    found = dict(zip(NAMES, chances(reply, "card_arrival", NAMES), strict=True))
+    assert found == pytest.approx(
+        {"card_arrival": 0.3, "card": 0.18, "lost": 0.25, "card_linking": 0.12, "none of these": 0.1}
+    )
+
+
+def test_answers_that_begin_alike_share_what_was_not_followed() -> None:
+    reply = places(OPENING, {' "lost': 0.7, ' "card': 0.27, " 'lost": 0.03}, CLOSING)
+    found = chances(reply, "lost", NAMES)
+    assert found == pytest.approx((0.09, 0.09, 0.7, 0.09, LEAST_CHANCE))
+
+
+def test_a_shorter_answer_is_told_from_one_that_goes_on_by_what_ends_it() -> None:
+    reply = places(OPENING, {' "': 1.0}, {"card": 1.0}, {'"}': 0.9, "_arrival": 0.1})
+    found = dict(zip(NAMES, chances(reply, "card", NAMES), strict=True))
+    assert found["card"] == pytest.approx(0.9) and found["card_arrival"] == pytest.approx(0.1)
+
+
+def test_a_plain_answer_has_them_too() -> None:
+    assert chances(places({"lost": 0.8, "card": 0.2}), "lost", ("lost", "card")) == pytest.approx((0.8, 0.2))
+
+
+def test_without_probabilities_or_in_another_spelling_there_are_none() -> None:
+    assert chances((), "lost", NAMES) == ()
+    assert chances(places(OPENING, {' "Lost': 1.0}, CLOSING), "lost", NAMES) == ()
