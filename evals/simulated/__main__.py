@@ -2,7 +2,7 @@
 
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500 --choose drawn
-    python -m evals.simulated --data DIR/banking77 --seeds 1 --teacher local:FILE.gguf --steps 1 --labels 200 --calls FILE
+    python -m evals.simulated --data DIR/banking77 --teacher local:FILE.gguf --steps 1 --labels 200 --calls FILE
 
 The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
 student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others.

@@ -59,8 +59,8 @@ class Trust:
 
         def loss(sharpness: float) -> float:
             trust = cls(accuracy, sharpness)
-            together = [trust.together(priors[row], words[row])[gold[row]] for row in with_chances]
-            return -float(np.log(np.maximum(together, 1e-12)).mean())
+            together = np.stack([trust.together(priors[row], words[row]) for row in with_chances])
+            return -float(_logs(together, gold[with_chances]).mean())
 
         return cls(accuracy, float(min(SHARPNESS, key=loss)))
 
@@ -91,6 +91,8 @@ class GoldCheck:
         rows_alone: Accuracy of what the other rows say, in [0, 1].
         teacher: Accuracy of the teacher.
         together: Accuracy of both; the weight of each half of the rows comes from the other half.
+        gain: By how many nats the right class is likelier by both than by the rows alone, mean of the logarithms.
+        gain_error: Standard error of that.
         trust: From all of the rows.
         suspects: Numbers of the rows whose label both doubt, since both say the same other one.
     """
@@ -99,6 +101,8 @@ class GoldCheck:
     rows_alone: float
     teacher: float
     together: float
+    gain: float
+    gain_error: float
     trust: Trust
     suspects: tuple[int, ...] = ()
 
@@ -116,33 +120,47 @@ class GoldCheck:
             named = [row for row in rows if row in said]
             return Trust.measured(priors[named], [said[row] for row in named], gold[named])
 
-        alone, together = priors.argmax(axis=1), priors.argmax(axis=1)
+        alone, together = priors.argmax(axis=1), priors.copy()
         every = range(len(gold))
         for half in (0, 1):
             other = trust(every[1 - half :: 2])
             for row in every[half::2]:
                 if row in said:
-                    together[row] = other.together(priors[row], said[row]).argmax()
+                    together[row] = other.together(priors[row], said[row])
+        gains = _logs(together, gold) - _logs(priors, gold)
         return cls(
             n_rows=len(gold),
             rows_alone=float((alone == gold).mean()),
             teacher=sum(int(word.label == gold[row]) for row, word in said.items()) / len(gold),
-            together=float((together == gold).mean()),
+            together=float((together.argmax(axis=1) == gold).mean()),
+            gain=float(gains.mean()),
+            gain_error=float(gains.std() / np.sqrt(len(gains))),
             trust=trust(every),
             suspects=tuple(row for row, word in said.items() if word.label == alone[row] != gold[row]),
         )
 
     @property
     def is_of_use(self) -> bool:
-        """Whether the teacher's word makes the labels better."""
-        return self.together > self.rows_alone
+        """Whether the teacher's word makes the labels better, beyond chance.
+
+        Of a few dozen rows the logarithms say more than the number of right ones, and labels in shares are what is
+        trained on.
+        """
+        return self.gain > self.gain_error
 
     def __str__(self) -> str:
         sentence = (
             f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
             f"{self.rows_alone:.0%}, both together {self.together:.0%}"
         )
-        return sentence if self.is_of_use else f"{sentence}: its labels would not help, and it is asked for none"
+        if not self.is_of_use:
+            return f"{sentence}: its labels would not help, and it is asked for none"
+        return sentence if self.together > self.rows_alone else f"{sentence}, but less sure where they are wrong"
+
+
+def _logs(probabilities: Probabilities, gold: np.ndarray) -> np.ndarray:
+    """Of the right class of each row."""
+    return np.asarray(np.log(np.maximum(probabilities[np.arange(len(gold)), gold], 1e-12)))
 
 
 def left_out(embeddings: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Probabilities:
@@ -159,7 +177,7 @@ def left_out(embeddings: np.ndarray, labels: np.ndarray, names: np.ndarray) -> P
     rows = np.arange(len(labels))
     cosines[rows, labels] = (_unit(sums[labels] - embeddings) * embeddings).sum(1)
     candidates = [_softmax(scale * cosines) for scale in SCALES]
-    return min(candidates, key=lambda found: -float(np.log(found[rows, labels] + 1e-12).mean()))
+    return min(candidates, key=lambda found: -float(_logs(found, labels).mean()))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

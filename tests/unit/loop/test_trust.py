@@ -65,6 +65,16 @@ def test_the_weight_of_a_row_comes_from_other_rows() -> None:
     assert check.teacher == 0.5 and check.rows_alone == 1 and check.together == 0 and not check.is_of_use
 
 
+def test_a_teacher_that_makes_the_right_class_likelier_is_of_use_though_no_more_are_right() -> None:
+    gold = np.arange(32) % 3
+    priors = np.full((32, 3), 0.05) + 0.85 * np.eye(3)[(gold + 1) % 3]
+    words = [Word(int(label), ALL, tuple(np.roll((0.4, 0.35, 0.25), label))) for label in gold]
+    check = GoldCheck.of(priors, words, gold)
+    assert check.together == 0 and check.gain > check.gain_error and check.is_of_use
+    unsure = [Word(word.label, ALL, (1 / 3,) * 3) for word in words]
+    assert GoldCheck.of(priors, unsure, gold).gain == 0 and not GoldCheck.of(priors, unsure, gold).is_of_use
+
+
 def test_rows_whose_label_both_doubt_are_listed() -> None:
     priors, words, gold = rows(4, True, ())
     priors = np.eye(3)[gold] * 0.9 + 0.03
