@@ -9,9 +9,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pgkd_agent.cli import options, terminal
+from pgkd_agent.cli.display import say_gold
 from pgkd_agent.cli.groups import grouped
 from pgkd_agent.cli.stopping import going_on, going_on_with
 from pgkd_agent.cli.terminal import say
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.text import counted
 
 
@@ -55,9 +57,11 @@ def annotate(
         def show(_kd_step: int, answered: int, planned: int) -> None:
             progress.update(bar, description="asking", completed=answered, total=planned)
 
-        done = label_texts(
-            run, file, settings, labels, calls, show, lambda check: say(progress.console, f"{check}; calls in {calls}")
-        )
+        def show_gold(check: GoldCheck) -> None:
+            say_gold(progress.console, check)
+            say(progress.console, f"calls in {calls}")
+
+        done = label_texts(run, file, settings, labels, calls, show, show_gold)
         if done.rows:
             write_table(as_rows(done), out)
     said = f"{out}: {counted(len(done.rows), 'text')} labelled" if done.rows else "no text was labelled"

@@ -9,8 +9,24 @@ from pgkd_agent.cli.terminal import Log, say
 from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.estimates import Estimate
-from pgkd_agent.text import counted
+from pgkd_agent.text import counted, shorten
 from pgkd_agent.types import StepRecord
+
+SUSPECTS_SHOWN = 5
+
+
+def say_gold(console: Console, check: GoldCheck) -> None:
+    """Say how the teacher labelled rows with known labels, and whose label looks wrong."""
+    say(console, str(check))
+    if check.suspects:
+        labels = counted(len(check.suspects), "label")
+        say(
+            console, f"{labels} of them may be wrong: teacher and other rows say the same other one; nothing is changed"
+        )
+    for suspect in check.suspects[:SUSPECTS_SHOWN]:
+        say(console, f"  {suspect.label}, or {suspect.other}? {shorten(suspect.text, 80)}")
+    if (more := len(check.suspects) - SUSPECTS_SHOWN) > 0:
+        say(console, f"  and {more} more")
 
 
 class Display(Observer):
@@ -71,7 +87,7 @@ class Display(Observer):
         say(self._console, f"{what}: {estimate}")
 
     def on_gold(self, check: GoldCheck) -> None:
-        say(self._console, str(check))
+        say_gold(self._console, check)
 
     def on_test(self, n_rows: int) -> None:
         self._begin(f"predicting {counted(n_rows, 'test row')}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgkd_agent.types import Probabilities
+from pgkd_agent.types import Example, Probabilities
 
 SHARPNESS = np.concatenate([[0.0], np.geomspace(0.1, 4, 25)])
 """Tried as the power to which a teacher's probabilities are raised; at 0 they say nothing."""
@@ -84,6 +84,15 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A training row whose label teacher and other rows both doubt: both say the same `other` one."""
+
+    text: str
+    label: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
 class GoldCheck:
     """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
 
@@ -94,7 +103,7 @@ class GoldCheck:
         gain: By how many nats the right class is likelier by both than by the rows alone, mean of the logarithms.
         gain_error: Standard error of that.
         trust: From all of the rows.
-        suspects: Numbers of the rows whose label both doubt, since both say the same other one.
+        suspects: Rows for a person to look at; nothing is changed.
     """
 
     n_rows: int
@@ -104,20 +113,23 @@ class GoldCheck:
     gain: float
     gain_error: float
     trust: Trust
-    suspects: tuple[int, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
 
     @classmethod
-    def of(cls, priors: Probabilities, words: Sequence[Word | None], gold: np.ndarray) -> GoldCheck:
+    def of(
+        cls, rows: Sequence[Example], names: Sequence[str], priors: Probabilities, words: Sequence[Word | None]
+    ) -> GoldCheck:
         """
         Args:
+            names: Of the classes, in order.
             priors: What the other rows say of each, shape (n_rows, n_classes).
             words: None where the teacher named no class.
-            gold: Class ids, shape (n_rows,).
         """
+        gold = np.array([names.index(row.label) for row in rows])
         said = {row: word for row, word in enumerate(words) if word is not None}
 
-        def trust(rows: Sequence[int]) -> Trust:
-            named = [row for row in rows if row in said]
+        def trust(some: Sequence[int]) -> Trust:
+            named = [row for row in some if row in said]
             return Trust.measured(priors[named], [said[row] for row in named], gold[named])
 
         alone, together = priors.argmax(axis=1), priors.copy()
@@ -136,7 +148,11 @@ class GoldCheck:
             gain=float(gains.mean()),
             gain_error=float(gains.std() / np.sqrt(len(gains))),
             trust=trust(every),
-            suspects=tuple(row for row, word in said.items() if word.label == alone[row] != gold[row]),
+            suspects=tuple(
+                Suspect(rows[row].text, rows[row].label, names[word.label])
+                for row, word in said.items()
+                if word.label == alone[row] != gold[row]
+            ),
         )
 
     @property

@@ -6,6 +6,7 @@ steps.jsonl   a line a step            rejected.jsonl                rejected sa
 result.json   the outcome              calls.sqlite                  prompts and raw replies
 evidence.jsonl     rows in the prompts models/                       best/ and last/, Hugging Face layout
 report.html   all of it as a page      transcripts.jsonl             talks of an agent
+gold.json     how the teacher labelled training rows, where it labels texts
 """
 
 from __future__ import annotations
@@ -191,6 +192,10 @@ class RunDirectory:
         """Store an agent's conversation; one that is stored is kept."""
         if kd_step >= self.num_stored_steps:
             self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
+
+    def write_gold(self, check: Mapping[str, Any]) -> None:
+        """Store how the teacher labelled rows with known labels; a replay writes the same again."""
+        self._write_json("gold.json", check)
 
     def _compare(self, record: StepRecord) -> None:
         stored = self._losses[record.kd_step]

@@ -18,6 +18,7 @@ from pgkd_agent import version
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.protocols import Asked
+from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import is_current, write_card, write_report
@@ -78,6 +79,9 @@ class RunRecorder(Recorder):
 
     def keep(self) -> None:
         self._directory.keep()
+
+    def on_gold(self, check: GoldCheck) -> None:
+        self._directory.write_gold(asdict(check))
 
     def on_transcript(self, kd_step: int, messages: Sequence[Mapping[str, Any]]) -> None:
         self._directory.add_transcript(kd_step, messages)

@@ -172,7 +172,7 @@ class LabellingTeacher:
         ]
         answers = self._ask(doubts, done)
         words = [_word(doubt, answers.get(place)) for place, doubt in enumerate(doubts)]
-        check = GoldCheck.of(prior[rows], words, self._labels[rows])
+        check = GoldCheck.of([self._train[row] for row in rows], self._names, prior[rows], words)
         if not done.stopped_by:
             self._on_gold(check)
         return check

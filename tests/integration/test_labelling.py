@@ -103,6 +103,8 @@ def test_a_pool_becomes_rows_with_labels(tiny_student: Path, tmp_path: Path) -> 
     stored = rows_of(tmp_path / "r" / "history.jsonl")[len(TRAIN) :]
     assert {row["source"] for row in stored} == {"labelled"} and stored[0]["shares"][0][0] == stored[0]["label"]
     assert read_run(tmp_path / "r").task.unlabelled == tuple(POOL)
+    check = json.loads((tmp_path / "r" / "gold.json").read_text())
+    assert check["n_rows"] == len(TRAIN) and check["teacher"] == 1 and check["suspects"] == []
     assert export_samples(tmp_path / "r", tmp_path / "out.csv") == {"accepted": 20}
     reviewed = prepare_retraining(tmp_path / "r", tmp_path / "out.csv")
     again = run_task(reviewed.stored.task, reviewed.config, reviewed.teacher).training.history.rows

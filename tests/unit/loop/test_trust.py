@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
+from pgkd_agent.loop.trust import GoldCheck, Suspect, Trust, Word, left_out
+from pgkd_agent.types import Example
 
 ALL = (0, 1, 2)
+NAMES = ("red", "green", "blue")
 
 
 @given(st.floats(0.01, 0.99), st.integers(0, 4), st.integers(2, 5))
@@ -41,6 +45,11 @@ def rows(num: int, is_right: bool, chances: tuple[float, ...]) -> tuple[np.ndarr
     return np.full((num, 3), 1 / 3), words, gold
 
 
+def check_of(priors: np.ndarray, words: Sequence[Word | None], gold: np.ndarray) -> GoldCheck:
+    labelled = [Example(f"text {row}", NAMES[label]) for row, label in enumerate(gold)]
+    return GoldCheck.of(labelled, NAMES, priors, words)
+
+
 def test_what_a_teacher_is_sure_of_counts_as_much_as_it_was_right() -> None:
     sure = (0.98, 0.01, 0.01)
     assert Trust.measured(*rows(30, True, sure)).sharpness > 1
@@ -61,7 +70,7 @@ def test_the_weight_of_a_row_comes_from_other_rows() -> None:
     priors, words, gold = rows(8, True, ())
     priors = priors + np.array([[0.001 * (label == right) for label in ALL] for right in gold])
     mixed = [word if row % 2 else Word((word.label + 1) % 3, ALL) for row, word in enumerate(words)]
-    check = GoldCheck.of(priors, mixed, gold)
+    check = check_of(priors, mixed, gold)
     assert check.teacher == 0.5 and check.rows_alone == 1 and check.together == 0 and not check.is_of_use
 
 
@@ -69,10 +78,10 @@ def test_a_teacher_that_makes_the_right_class_likelier_is_of_use_though_no_more_
     gold = np.arange(32) % 3
     priors = np.full((32, 3), 0.05) + 0.85 * np.eye(3)[(gold + 1) % 3]
     words = [Word(int(label), ALL, tuple(np.roll((0.4, 0.35, 0.25), label))) for label in gold]
-    check = GoldCheck.of(priors, words, gold)
+    check = check_of(priors, words, gold)
     assert check.together == 0 and check.gain > check.gain_error and check.is_of_use
     unsure = [Word(word.label, ALL, (1 / 3,) * 3) for word in words]
-    assert GoldCheck.of(priors, unsure, gold).gain == 0 and not GoldCheck.of(priors, unsure, gold).is_of_use
+    assert check_of(priors, unsure, gold).gain == 0 and not check_of(priors, unsure, gold).is_of_use
 
 
 def test_rows_whose_label_both_doubt_are_listed() -> None:
@@ -80,8 +89,10 @@ def test_rows_whose_label_both_doubt_are_listed() -> None:
     priors = np.eye(3)[gold] * 0.9 + 0.03
     gold = gold.copy()
     gold[1] = 2
-    check = GoldCheck.of(priors, [*words[:3], None], gold)
-    assert check.suspects == (1,) and check.teacher == 0.5, "a row without a word counts as wrong"
+    check = check_of(priors, [*words[:3], None], gold)
+    assert check.suspects == (Suspect("text 1", "blue", "green"),) and check.teacher == 0.5, (
+        "a row without a word counts as wrong"
+    )
 
 
 def test_a_row_does_not_speak_for_itself() -> None:
