@@ -20,9 +20,7 @@ def say_gold(console: Console, check: GoldCheck) -> None:
     say(console, str(check))
     if check.suspects:
         labels = counted(len(check.suspects), "label")
-        say(
-            console, f"{labels} of them may be wrong: teacher and other rows say the same other one; nothing is changed"
-        )
+        say(console, f"{labels} may be wrong, as teacher and other rows say the same other one; nothing is changed:")
     for suspect in check.suspects[:SUSPECTS_SHOWN]:
         say(console, f"  {suspect.label}, or {suspect.other}? {shorten(suspect.text, 80)}")
     if (more := len(check.suspects) - SUSPECTS_SHOWN) > 0:
