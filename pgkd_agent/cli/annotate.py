@@ -23,7 +23,7 @@ def annotate(
     run: Annotated[Path, typer.Argument(help="Run directory, whose model chooses the texts.")],
     file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSONL, Parquet, TXT).")],
     teacher: Annotated[str, typer.Option(help="local:smollm2, local:/path.gguf, openai:NAME or provider:NAME.")],
-    labels: Annotated[int, typer.Option(min=1, help="Most texts to label.")] = 100,
+    labels: Annotated[int, typer.Option(min=0, help="Most texts to label; 0 only checks the teacher.")] = 100,
     text_column: options.TextColumn = None,
     server: options.Server,
     out: Annotated[
@@ -52,7 +52,7 @@ def annotate(
         going_on(lambda: going_on_with(out)),
         Progress(*columns, console=terminal.notes(), transient=True) as progress,
     ):
-        bar = progress.add_task("loading", total=labels)
+        bar = progress.add_task("loading", total=labels or 1)
 
         def show(_kd_step: int, answered: int, planned: int) -> None:
             progress.update(bar, description="asking", completed=answered, total=planned)

@@ -179,3 +179,21 @@ def test_an_example_needs_no_more_than_the_public_names(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name.startswith("pgkd_agent")} <= {"pgkd_agent", "pgkd_agent.testing"}
+
+
+def test_texts_are_labelled_by_a_teacher_that_knows(quick: PGKDConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("label_texts")
+    gold = {row.text: row.label for row in example.ROWS}
+
+    def answer(_call: int, body: dict[str, Any]) -> Any:
+        asked = json.loads(body["messages"][-1]["content"].splitlines()[-1])["text"]
+        return completion(json.dumps({"class_label": gold[asked]}))
+
+    with serve(answer) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        settings = {"teacher.spec": "openai:m", "pgkd.pgkd_batch_size": 0, "pgkd.labels_per_step": 8}
+        result = example.run(quick.changed(settings))
+        num, share = example.share_right(result)
+    assert len(server.requests) == 64 + 8
+    assert num <= 8 and (not num or share == 1), "of texts whose class is no candidate none is named"

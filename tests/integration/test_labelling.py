@@ -374,3 +374,16 @@ def test_bedrock_names_labels_and_refuses_one(
         assert len(server.requests) == asked, "nothing is paid twice"
     labelled = [row for row in result.training.history.rows if not row.is_real]
     assert len(labelled) == 9 and all(row.label == topic(row.text) for row in labelled)
+
+
+def test_a_teacher_is_only_checked_where_no_text_is_wanted(tiny_student: Path, tmp_path: Path) -> None:
+    distill(TRAIN, VALIDATION, TEST, steps=0, config=tiny_config(tiny_student), out=tmp_path / "run")
+    (tmp_path / "pool.txt").write_text("\n".join(POOL), encoding="utf-8")
+    with serve(expert) as server:
+        done = pgkd(
+            *("annotate", f"{tmp_path}/run", f"{tmp_path}/pool.txt", "--teacher", "openai:expert", "--labels", "0"),
+            *("--base-url", server.base_url, "--out", f"{tmp_path}/table.csv"),
+        )
+        assert len(server.requests) == len(TRAIN)
+    assert done.returncode == 0 and "the teacher names 100% right" in done.stderr
+    assert "no text was labelled" in done.stdout and not (tmp_path / "table.csv").exists()
