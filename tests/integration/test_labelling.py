@@ -51,13 +51,14 @@ def expert(_call: int, body: dict[str, Any]) -> Answer:
     return completion(json.dumps({"class_label": topic_in(body["messages"][-1]["content"])}))
 
 
-def sure(chance: float) -> Callable[[int, dict[str, Any]], Answer]:
-    """An expert that says how likely each topic is, where it is asked to."""
+def sure(chance: float, most: int = 20) -> Callable[[int, dict[str, Any]], Answer]:
+    """An expert that says how likely each topic is, where it is asked to for at most so many."""
 
     def answer(call: int, body: dict[str, Any]) -> Answer:
         given = expert(call, body)
         if body.get("logprobs"):
-            assert body["top_logprobs"] == 20
+            if body["top_logprobs"] > most:
+                return failure(400, f"top_logprobs: input should be less than or equal to {most}")
             right = topic_in(body["messages"][-1]["content"])
             others = [name for name in TOPICS if name != right]
             listed = [(right, chance), *((name, (1 - chance) / len(others)) for name in others)]
@@ -311,6 +312,10 @@ def test_the_probabilities_of_letters_decide_how_sure_a_label_is(tiny_student: P
     named, in_doubt, certain = (shares_by(answer, tiny_student) for answer in (expert, sure(0.5), sure(0.98)))
     assert max(in_doubt) <= 1 and min(certain) > 0.97
     assert min(certain) > max(named), "of a class that is only named, no more is known than how often that is right"
+
+
+def test_a_server_that_gives_fewer_probabilities_is_asked_for_fewer(tiny_student: Path) -> None:
+    assert shares_by(sure(0.9, most=5), tiny_student) == shares_by(sure(0.9), tiny_student)
 
 
 @pytest.mark.parametrize(

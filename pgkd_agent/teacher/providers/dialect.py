@@ -69,6 +69,11 @@ _SIGNS = {
 """Words by which a refusal names the setting it is about."""
 
 
+FEW_LOGPROBS = 5
+"""As many as servers allow that do not allow as many as OpenAI."""
+_TOO_MANY_LOGPROBS = rf"(?is)(?=.*logprobs)(?=.*\b{FEW_LOGPROBS}\b)"
+
+
 class Dialect:
     """Puts questions the way a model takes them; shared by all calls of a run, from several threads.
 
@@ -83,6 +88,7 @@ class Dialect:
         self._lock = threading.Lock()
         self._dropped: set[str] = set()
         self._level = 0
+        self._most_logprobs = capabilities.logprobs
 
     @property
     def level(self) -> Level:
@@ -120,6 +126,8 @@ class Dialect:
         settings = {name: value for name, value in wanted.items() if name not in self._dropped}
         if "level" in settings:
             settings["level"] = self.level
+        if "logprobs" in settings:
+            settings["logprobs"] = self._most_logprobs
         return settings
 
     def bind(self, model: BaseChatModel, settings: Mapping[str, Any]) -> Runnable[Any, AIMessage]:
@@ -159,6 +167,9 @@ class Dialect:
         if self.capabilities.max_tokens_field:  # elsewhere it is the only limit, under any name
             names.append("max_tokens")
         with self._lock:
+            if sent.get("logprobs", 0) > FEW_LOGPROBS and re.search(_TOO_MANY_LOGPROBS, said):
+                self._most_logprobs = FEW_LOGPROBS
+                return True
             for name in names:
                 if sent.get(name) is not None and re.search(_SIGNS[name], said):
                     if name not in self._dropped:
