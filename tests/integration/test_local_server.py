@@ -17,13 +17,17 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from pgkd_agent.config import BudgetSettings, TeacherSettings
+from pgkd_agent.config import BudgetSettings, PGKDConfig, TeacherSettings
 from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
+from pgkd_agent.teacher.annotation import Doubt
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.models import open_models
 from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.calls.question import CallId
 from pgkd_agent.teacher.providers.factory import build_teacher
 from pgkd_agent.teacher.providers.local import serve
+from pgkd_agent.teacher.standalone import open_annotator
+from pgkd_agent.types import Example, Label
 
 LABELS = ["Sci/Tech", "it's", 'a "quoted" one', "été 🏀"]
 ITEM = {
@@ -156,6 +160,8 @@ BUSY = """
 import os, sys, threading, urllib.request
 from pathlib import Path
 from pgkd_agent.teacher.providers.local import serve
+from pgkd_agent.teacher.standalone import open_annotator
+from pgkd_agent.types import Example, Label
 with serve(Path(sys.argv[1])) as server:
     asked = urllib.request.Request(server + "/completions", b'{"prompt": "x", "n_predict": 4000, "ignore_eos": true}')
     threading.Thread(target=urllib.request.urlopen, args=(asked,)).start()
@@ -232,3 +238,17 @@ def test_when_the_run_s_time_is_over_its_server_is_not_waited_for(smollm2: Path)
         with pytest.raises(BudgetExceededError, match=words):
             model.bind(answer_schema=ENDLESS).invoke("Write.")
     assert time.monotonic() - started < 25
+
+
+def test_every_candidate_of_a_text_to_label_has_a_probability(smollm2: Path) -> None:
+    taxonomy = [Label(name) for name in LABELS]
+    config = PGKDConfig().changed({"teacher.spec": f"local:{smollm2}", "teacher.context_tokens": 512})
+    rows = tuple(Example(f"about {name}", name) for name in LABELS)
+    budget = Budget(BudgetSettings(), load_prices(None))
+    with open_annotator(taxonomy, "", config, budget, Path(":memory:")) as annotator:
+        doubts = [Doubt(CallId(0, number), f"text {number}", (0, 1, 2, 3), rows) for number in range(2)]
+        answers = [answer for _place, answer in annotator.label(doubts)]
+    named = [answer for answer in answers if answer.label is not None]
+    assert len(answers) == 2 and named, "even if it is always the same one"
+    for answer in named:
+        assert len(answer.chances) == 4 and 0 < sum(answer.chances) < 1.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -19,12 +20,14 @@ def chances(places: Alternatives, answer: str, answers: Sequence[str]) -> tuple[
 
     Args:
         places: Of the whole reply.
-        answer: What was answered; in the reply it stands spelled like this.
+        answer: What was answered; in the reply it stands spelled like this, or as it is in JSON.
         answers: All that could be, `answer` among them.
     Returns:
         Each at least `LEAST_CHANCE`; empty where the reply has no probabilities, or another spelling.
     """
     written = "".join(place[0][0] for place in places)
+    if answer not in written:
+        answer, *answers = (json.dumps(name, ensure_ascii=False)[1:-1] for name in (answer, *answers))
     start = written.rfind(answer)
     if start < 0:
         return ()

@@ -48,6 +48,11 @@ def test_a_plain_answer_has_them_too() -> None:
     assert chances(places({"lost": 0.8, "card": 0.2}), "lost", ("lost", "card")) == pytest.approx((0.8, 0.2))
 
 
+def test_names_are_found_as_json_spells_them() -> None:
+    reply = places(OPENING, {' "': 1.0}, {"the": 0.8, "an": 0.2}, {' \\"': 1.0}, {"old": 1.0}, {'\\"': 1.0}, CLOSING)
+    assert chances(reply, 'the "old"', ('the "old"', 'an "old"')) == pytest.approx((0.8, 0.2))
+
+
 def test_without_probabilities_or_in_another_spelling_there_are_none() -> None:
     assert chances((), "lost", NAMES) == ()
     assert chances(places(OPENING, {' "Lost': 1.0}, CLOSING), "lost", NAMES) == ()
