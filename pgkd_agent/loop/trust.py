@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,11 +37,11 @@ class Trust:
 
     Attributes:
         accuracy: How often a class that it names is right; where it errs, it takes each other candidate as often.
-        sharpness: Power of its probabilities, where it gives them: below 1 for one that is too sure of itself.
+        sharpness: Power of its probabilities, below 1 for one that is too sure of itself; None where it gave none.
     """
 
     accuracy: float
-    sharpness: float = 1.0
+    sharpness: float | None = None
 
     @classmethod
     def measured(cls, priors: Probabilities, words: Sequence[Word], gold: np.ndarray) -> Trust:
@@ -72,7 +73,7 @@ class Trust:
         Returns:
             Shape (n_classes,), sums to 1.
         """
-        if word.chances:
+        if word.chances and self.sharpness is not None:
             likelihood = np.full(len(prior), min(word.chances))
             likelihood[list(word.candidates)] = word.chances
             likelihood **= self.sharpness
@@ -146,7 +147,7 @@ class GoldCheck:
             teacher=sum(int(word.label == gold[row]) for row, word in said.items()) / len(gold),
             together=float((together.argmax(axis=1) == gold).mean()),
             gain=float(gains.mean()),
-            gain_error=float(gains.std() / np.sqrt(len(gains))),
+            gain_error=float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else math.inf,
             trust=trust(every),
             suspects=tuple(
                 Suspect(rows[row].text, rows[row].label, names[word.label])

@@ -28,7 +28,7 @@ from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.metrics.calibration import CALIBRATION_FILE
 from pgkd_agent.types import Example, Label, StepRecord
 
-FORMAT = 2
+FORMAT = 3
 """Of a run directory, in its `meta.json`; directories of another one are not read."""
 
 SAME_LOSS = 1e-6
@@ -194,8 +194,9 @@ class RunDirectory:
             self._append("transcripts.jsonl", [{"kd_step": kd_step, "messages": messages}])
 
     def write_gold(self, check: Mapping[str, Any]) -> None:
-        """Store how the teacher labelled rows with known labels; a replay writes the same again."""
-        self._write_json("gold.json", check)
+        """Store how the teacher labelled rows with known labels; what is stored stays."""
+        if not (self.path / "gold.json").exists():
+            self._write_json("gold.json", check)
 
     def _compare(self, record: StepRecord) -> None:
         stored = self._losses[record.kd_step]

@@ -95,9 +95,8 @@ class Labelling:
 class LabellingTeacher:
     """Chooses texts that the student is unsure of, and has them labelled.
 
-    Before the first of them it labels training rows whose label is known and hidden from it. How often it is right
-    there is how much its word counts against the student's; where both together are no better than the rows alone, it
-    labels nothing.
+    Before the first of them it labels training rows whose label is known and hidden from it. How well it does there is
+    how much its word counts against the student's (`Trust`); where it does not help there, it labels nothing.
 
     Args:
         train: Rows with labels, for comparison.
@@ -158,7 +157,7 @@ class LabellingTeacher:
         gold = self._gold or self._checked(kd_step, done)
         if not done.stopped_by:
             self._gold = gold
-            if gold.is_of_use:
+            if num and gold.is_of_use:
                 self._label(kd_step, num, gold.trust, done)
         return done
 

@@ -70,8 +70,10 @@ _SIGNS = {
 
 
 FEW_LOGPROBS = 5
-"""As many as servers allow that do not allow as many as OpenAI."""
-_TOO_MANY_LOGPROBS = rf"(?is)(?=.*logprobs)(?=.*\b{FEW_LOGPROBS}\b)"
+"""Asked for where a server does not allow as many as OpenAI."""
+_NUM_LOGPROBS = r"(?i)top_?logprobs"
+"""What a refusal is about that may only be about their number."""
+_LEAST_LOGPROB = -1e4
 
 
 class Dialect:
@@ -167,7 +169,7 @@ class Dialect:
         if self.capabilities.max_tokens_field:  # elsewhere it is the only limit, under any name
             names.append("max_tokens")
         with self._lock:
-            if sent.get("logprobs", 0) > FEW_LOGPROBS and re.search(_TOO_MANY_LOGPROBS, said):
+            if sent.get("logprobs", 0) > FEW_LOGPROBS and re.search(_NUM_LOGPROBS, said):
                 self._most_logprobs = FEW_LOGPROBS
                 return True
             for name in names:
@@ -222,20 +224,27 @@ def reply_text(answer: AIMessage) -> str:
 
 
 def alternatives(answer: AIMessage) -> Alternatives:
-    """What could have stood in each place of the reply, where the provider says so; else empty."""
+    """What could have stood in each place of the reply; empty where the provider does not say so for every place."""
     logprobs = answer.response_metadata.get("logprobs")
     places = logprobs.get("content") if isinstance(logprobs, dict) else None
     found = []
     for place in places if isinstance(places, list) else []:
-        others = place.get("top_logprobs") if isinstance(place, dict) else None
-        listed = [place, *(others if isinstance(others, list) else [])]
-        chances = {
-            str(one["token"]): float(one["logprob"])
-            for one in listed
-            if isinstance(one, dict) and "token" in one and isinstance(one.get("logprob"), int | float)
-        }
+        if not _has_logprob(place):
+            return ()
+        others = place.get("top_logprobs")
+        chances: dict[str, float] = {}
+        for one in filter(_has_logprob, [place, *(others if isinstance(others, list) else [])]):
+            chances.setdefault(one["token"], float(max(min(one["logprob"], 0), _LEAST_LOGPROB)))  # two may look alike
         found.append(tuple(chances.items()))
     return tuple(found)
+
+
+def _has_logprob(one: Any) -> bool:
+    """A little above 0 is rounding; not a number is neither."""
+    if not isinstance(one, dict) or not isinstance(one.get("token"), str):
+        return False
+    logprob = one.get("logprob")
+    return isinstance(logprob, int | float) and logprob < 1
 
 
 def says_no_logprobs(error: BaseException) -> bool:
