@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -252,3 +253,28 @@ def test_every_candidate_of_a_text_to_label_has_a_probability(smollm2: Path) -> 
     assert len(answers) == 2 and named, "even if it is always the same one"
     for answer in named:
         assert len(answer.chances) == 4 and 0 < sum(answer.chances) < 1.001
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_requests(smollm2: Path) -> None:
+    def resident() -> int:
+        """MiB of what is not the model's file, of the server's process."""
+        (status,) = (
+            text
+            for child in Path("/proc/self/task").glob("*/children")
+            for pid in child.read_text().split()
+            if "llama_process.py" in Path(f"/proc/{pid}/cmdline").read_text()
+            for text in [Path(f"/proc/{pid}/status").read_text()]
+            if pid not in others
+        )
+        return int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) // 1024
+
+    others = {pid for child in Path("/proc/self/task").glob("*/children") for pid in child.read_text().split()}
+    with serve(smollm2, context_tokens=1024) as server:
+        prompts = [f"{number} " + "words that say nothing at all " * 40 for number in range(8)]
+        for prompt in prompts[:3]:
+            ask(server, prompt, max_tokens=1)
+        before = resident()
+        for prompt in prompts[3:]:
+            assert ask(server, prompt, max_tokens=1).status_code == 200
+        assert resident() - before < 12

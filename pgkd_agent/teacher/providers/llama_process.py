@@ -31,6 +31,7 @@ def main(model: str, alias: str, context_tokens: int, threads: int, slots: int) 
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cache_prompt = False
+    params.cache_ram_mib = 0  # else the state after each request stays in memory, up to 8 GiB
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.fit_params = False  # never shrink the context to the free memory behind our back
     params.warmup = False
