@@ -2,10 +2,13 @@
 
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500
     python -m evals.simulated --data DIR/banking77 --seeds 1 2 3 --accuracy 0.9 --steps 2 --labels 500 --choose drawn
+    python -m evals.simulated --data DIR/huffpost --seeds 1 2 3 --accuracy 1 --steps 2 --write 300 --plan even
     python -m evals.simulated --data DIR/banking77 --teacher local:FILE.gguf --steps 1 --labels 200 --calls FILE
 
 The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
-student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others.
+student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others. With
+`--write` it writes in place of labelling: rows of the pool, of the classes that the report finds weak, or of all alike;
+where it errs a row of another class.
 Prints a line of JSON for each model, judged on further rows of `train.jsonl` that are not in the pool, or with `--test`
 on the test rows. Of the texts that a step labelled it has the share that student, teacher and both together name right.
 """
@@ -18,7 +21,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,13 @@ import numpy as np
 from evals.tuning import drawn
 from pgkd_agent import PGKDConfig, build_config
 from pgkd_agent.data import Task, read_examples, read_taxonomy
-from pgkd_agent.loop.algorithm import run_pgkd
+from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.choosing import at_random, choose
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.metrics.report import evaluate
+from pgkd_agent.seeding import rng
 from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.student.head_start import class_texts
 from pgkd_agent.student.student import TorchStudent
@@ -40,8 +44,17 @@ from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Labelled, Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.prompting.planning import plan_requests
 from pgkd_agent.teacher.standalone import open_annotator
-from pgkd_agent.types import Evaluation, Example, StepRecord, label_names
+from pgkd_agent.types import (
+    Evaluation,
+    Example,
+    GeneratedSample,
+    StepRecord,
+    TeacherReply,
+    TeacherRequest,
+    label_names,
+)
 
 
 def main() -> None:
@@ -54,6 +67,8 @@ def main() -> None:
     parser.add_argument("--calls", type=Path, help="file of its calls; what is in it is not asked again")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--labels", type=int, default=500, help="a step")
+    parser.add_argument("--write", type=int, metavar="N", help="samples a step, in place of labels")
+    parser.add_argument("--plan", choices=["guided", "even"], default="guided", help="which classes it writes for")
     parser.add_argument("--choose", choices=["margin", "drawn"], default="margin")
     parser.add_argument("--judges", type=int, default=1500, help="further rows, at most")
     parser.add_argument("--test", action="store_true", help="judge by the test rows")
@@ -77,34 +92,47 @@ def _run(
     flags: dict[str, object] = {
         "seed": seed,
         "pgkd.num_kd_steps": options.steps,
-        "pgkd.labels_per_step": options.labels,
+        "pgkd.labels_per_step": 0 if options.write else options.labels,
+        "pgkd.pgkd_batch_size": options.write,
         "teacher.spec": options.teacher,
     }
     config = build_config(assignments=options.settings, flags=flags)
     student = TorchStudent(config.student, task.taxonomy, seed)
     judged = _Judged(student, task, judges)
+    if options.write:
+        yield from _written(task, pool, student, config, judged, options)
+        return
     pool_of = Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
     choice = choose if options.choose == "margin" else at_random(seed)
-    screener = Guardrails(config.guardrails, task.taxonomy, texts_of((*task.validation, *judges)))
+    screener = judged.screener(config)
     with _annotator(task, gold, config, options) as annotator:
         teacher = _Watched(
             *(annotator, pool_of, task.train, task.taxonomy, seed, choice),
             on_gold=lambda check: _say({"gold": asdict(check)}),
         )
         result = run_pgkd(task, student, teacher, screener, config, judged)
-    for step, evaluation in zip(result.steps, judged.evaluations, strict=True):
-        said = teacher.steps.get(step.kd_step, [])
+    for line in judged.lines(result):
+        said = teacher.steps.get(line["step"], [])
         yield {
             "teacher": annotator.model_id,
             "choice": options.choose,
-            "step": step.kd_step,
-            "returned": step.kd_step == result.best_step,
-            "validation_loss": round(step.validation.loss, 4),
-            "accuracy": round(evaluation.report.accuracy, 4),
-            "macro_f1": round(evaluation.report.macro_f1, 4),
-            "labelled": step.accepted,
+            **line,
             "right": {who: _share(said, who, gold, names) for who in ("student", "teacher", "label")} if said else None,
         }
+
+
+def _written(
+    task: Task,
+    pool: Sequence[Example],
+    student: TorchStudent,
+    config: PGKDConfig,
+    judged: _Judged,
+    options: argparse.Namespace,
+) -> Iterator[dict[str, object]]:
+    writer = SimulatedWriter(pool, options.accuracy, config, options.plan == "guided")
+    result = run_pgkd(replace(task, unlabelled=()), student, writer, judged.screener(config), config, judged)
+    for line in judged.lines(result):
+        yield {"teacher": writer.model_id, "plan": options.plan, **line}
 
 
 def _share(rows: Sequence[Labelled], who: str, gold: Mapping[str, int], names: Sequence[str]) -> float:
@@ -151,6 +179,22 @@ class _Judged(LoopObserver):
         self._judges = judges
         self.evaluations: list[Evaluation] = []
 
+    def screener(self, config: PGKDConfig) -> Guardrails:
+        """Lets no row through that validates or judges."""
+        return Guardrails(config.guardrails, self._task.taxonomy, texts_of((*self._task.validation, *self._judges)))
+
+    def lines(self, result: PGKDResult) -> Iterator[dict[str, Any]]:
+        """Of each model; `accepted` are the labelled or written rows that its step added."""
+        for step, evaluation in zip(result.steps, self.evaluations, strict=True):
+            yield {
+                "step": step.kd_step,
+                "returned": step.kd_step == result.best_step,
+                "validation_loss": round(step.validation.loss, 4),
+                "accuracy": round(evaluation.report.accuracy, 4),
+                "macro_f1": round(evaluation.report.macro_f1, 4),
+                "accepted": step.accepted,
+            }
+
     def on_step(self, record: StepRecord) -> None:
         probabilities = self._student.predict(texts_of(self._judges))
         self.evaluations.append(evaluate(probabilities, self._judges, self._task.taxonomy))
@@ -176,6 +220,45 @@ class SimulatedAnnotator:
             if draw.random() >= self._accuracy:
                 gold = draw.choice([label for label in doubt.candidates if label != gold][:3])
             yield number, Answer(gold if gold in doubt.candidates else None)
+
+
+class SimulatedWriter:
+    """Writes rows of a pool, each once.
+
+    Args:
+        pool: With the labels that people gave them.
+        accuracy: Share of samples that have the label asked for; the others are rows of any other class.
+        is_guided: Whether weak classes come up more often, as in prompts about one class; else all in turn.
+    """
+
+    def __init__(self, pool: Sequence[Example], accuracy: float, config: PGKDConfig, is_guided: bool) -> None:
+        self.model_id = f"simulated writer, right {accuracy:.0%} of the time"
+        self._accuracy = accuracy
+        self._seed = config.seed
+        self._size = config.teacher.samples_per_request
+        self._is_guided = is_guided
+        self._stock: dict[str, list[str]] = {}
+        for row in pool:
+            self._stock.setdefault(row.label, []).append(row.text)
+
+    def write(self, request: TeacherRequest) -> TeacherReply:
+        draw = rng(self._seed, request.kd_step, "simulated writer")
+        samples = []
+        for label in self._labels(request, draw):
+            others = [name for name, texts in self._stock.items() if texts and name != label]
+            source = label if draw.random() < self._accuracy or not others else draw.choice(others)
+            if texts := self._stock.get(source):
+                samples.append(GeneratedSample(texts.pop(), label))
+        return TeacherReply(tuple(samples), num_requests=1)
+
+    def _labels(self, request: TeacherRequest, draw: random.Random) -> list[str]:
+        """Of each sample to write."""
+        if self._is_guided:
+            planned = plan_requests(request.report, request.num_samples, self._size, draw)
+            return [one.label for one in planned for _ in range(one.num_samples)]
+        names = label_names(request.taxonomy)
+        first = (request.kd_step - 1) * request.num_samples
+        return [names[(first + number) % len(names)] for number in range(request.num_samples)]
 
 
 if __name__ == "__main__":

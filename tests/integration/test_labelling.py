@@ -308,7 +308,7 @@ def shares_by(answer: Callable[[int, dict[str, Any]], Answer], student: Path) ->
     return [row.shares[0][1] for row in labelled]
 
 
-def test_the_probabilities_of_letters_decide_how_sure_a_label_is(tiny_student: Path) -> None:
+def test_the_probabilities_of_names_decide_how_sure_a_label_is(tiny_student: Path) -> None:
     named, in_doubt, certain = (shares_by(answer, tiny_student) for answer in (expert, sure(0.5), sure(0.98)))
     assert max(in_doubt) <= 1 and min(certain) > 0.97
     assert min(certain) > max(named), "of a class that is only named, no more is known than how often that is right"
