@@ -102,3 +102,15 @@ def test_a_row_does_not_speak_for_itself() -> None:
     found = left_out(rows, np.array([0, 1, 2]), names)
     assert found.argmax(axis=1).tolist() == [1, 0, 2]
     assert found.sum(axis=1) == pytest.approx([1, 1, 1])
+
+
+def test_probabilities_count_only_where_their_sharpness_was_measured() -> None:
+    prior = np.array([0.4, 0.3, 0.3])
+    with_chances, without = Word(1, ALL, (0.01, 0.98, 0.01)), Word(1, ALL)
+    assert Trust(0.5).together(prior, with_chances) == pytest.approx(Trust(0.5).together(prior, without))
+    assert Trust(0.5, 1.0).together(prior, with_chances)[1] > Trust(0.5).together(prior, without)[1]
+
+
+def test_one_row_says_nothing_about_a_teacher() -> None:
+    priors, words, gold = rows(1, True, ())
+    assert not check_of(priors, words, gold).is_of_use
