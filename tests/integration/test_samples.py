@@ -142,7 +142,7 @@ def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "history.jsonl").write_text('{"text": 1\n', encoding="utf-8")
     with pytest.raises(StorageError, match=r"history\.jsonl is damaged"):
         read_run(tmp_path / "copy")
-    (tmp_path / "copy" / "meta.json").write_text('{"format": 2}', encoding="utf-8")
+    (tmp_path / "copy" / "meta.json").write_text('{"format": 3}', encoding="utf-8")
     (tmp_path / "copy" / "history.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match="is damaged: KeyError"):
         read_run(tmp_path / "copy")
