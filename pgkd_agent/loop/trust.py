@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgkd_agent.types import Example, Probabilities
+from pgkd_agent.metrics.report import class_ids
+from pgkd_agent.types import Example, Label, Probabilities
 
 SHARPNESS = np.concatenate([[0.0], np.geomspace(0.1, 4, 25)])
 """Tried as the power to which a teacher's probabilities are raised; at 0 they say nothing."""
@@ -118,15 +119,14 @@ class GoldCheck:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Example], names: Sequence[str], priors: Probabilities, words: Sequence[Word | None]
+        cls, rows: Sequence[Example], taxonomy: Sequence[Label], priors: Probabilities, words: Sequence[Word | None]
     ) -> GoldCheck:
         """
         Args:
-            names: Of the classes, in order.
             priors: What the other rows say of each, shape (n_rows, n_classes).
             words: None where the teacher named no class.
         """
-        gold = np.array([names.index(row.label) for row in rows])
+        gold = class_ids(rows, taxonomy)
         said = {row: word for row, word in enumerate(words) if word is not None}
 
         def trust(some: Sequence[int]) -> Trust:
@@ -150,7 +150,7 @@ class GoldCheck:
             gain_error=float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else math.inf,
             trust=trust(every),
             suspects=tuple(
-                Suspect(rows[row].text, rows[row].label, names[word.label])
+                Suspect(rows[row].text, rows[row].label, taxonomy[word.label].name)
                 for row, word in said.items()
                 if word.label == alone[row] != gold[row]
             ),

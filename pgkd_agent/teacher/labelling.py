@@ -13,6 +13,7 @@ from pgkd_agent.loop.choosing import Choice, choose, margins, nearest
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
+from pgkd_agent.metrics.report import class_ids
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
 from pgkd_agent.teacher.calls.question import CallId
@@ -120,7 +121,8 @@ class LabellingTeacher:
         self._pool = pool
         self._train = train
         self._names = label_names(taxonomy)
-        self._labels = np.array([self._names.index(row.label) for row in train])
+        self._taxonomy = taxonomy
+        self._labels = class_ids(train, taxonomy)
         self._seed = seed
         self._choose = choose_texts
         self._on_request = on_request or (lambda kd_step, answered, planned: None)
@@ -171,7 +173,7 @@ class LabellingTeacher:
         ]
         answers = self._ask(doubts, done)
         words = [_word(doubt, answers.get(place)) for place, doubt in enumerate(doubts)]
-        check = GoldCheck.of([self._train[row] for row in rows], self._names, prior[rows], words)
+        check = GoldCheck.of([self._train[row] for row in rows], self._taxonomy, prior[rows], words)
         if not done.stopped_by:
             self._on_gold(check)
         return check

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -16,6 +17,13 @@ from botocore.credentials import Credentials
 from tests.integration.loopback import Answer, Request, serve_json
 
 KEY_ID, SECRET, REGION = "AKIDEXAMPLE", "a-secret-of-the-tests", "us-east-1"
+
+
+def sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the keys and the region that the server knows."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", REGION)
 
 
 @dataclass

@@ -508,9 +508,7 @@ def test_no_try_is_made_when_the_time_is_over_and_the_run_ends_with_its_best_mod
 def test_the_check_of_a_hosted_teacher_comes_after_the_estimate_and_a_failed_one_leaves_nothing(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", bedrock_server.KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bedrock_server.SECRET)
-    monkeypatch.setenv("AWS_REGION", bedrock_server.REGION)
+    bedrock_server.sign_in(monkeypatch)
     told: list[int] = []
 
     class Told(Observer):

@@ -96,9 +96,7 @@ def test_a_finished_run_of_an_agent_is_replayed_without_a_call(tiny_student: Pat
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", bedrock_server.KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bedrock_server.SECRET)
-    monkeypatch.setenv("AWS_REGION", bedrock_server.REGION)
+    bedrock_server.sign_in(monkeypatch)
 
 
 def openai_call(name: str, arguments: dict[str, Any], cut: int | None = None) -> Answer:

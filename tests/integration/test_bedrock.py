@@ -13,7 +13,7 @@ from pgkd_agent import distill
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import TeacherUnavailableError
 from pgkd_agent.teacher.calls.calling import Caller
-from tests.integration.bedrock_server import KEY_ID, REGION, SECRET, BedrockServer, converse, error, serve, tool_use
+from tests.integration.bedrock_server import REGION, SECRET, BedrockServer, converse, error, serve, sign_in, tool_use
 from tests.integration.conftest import sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.test_distill import FIRST, SECOND
@@ -26,9 +26,7 @@ OK = converse("ok")
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_REGION", REGION)
+    sign_in(monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
 
 

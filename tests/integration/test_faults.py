@@ -389,9 +389,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", bedrock_server.KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bedrock_server.SECRET)
-    monkeypatch.setenv("AWS_REGION", bedrock_server.REGION)
+    bedrock_server.sign_in(monkeypatch)
 
 
 @pytest.mark.parametrize("serve", [openai, bedrock], ids=["openai", "bedrock"])

@@ -358,9 +358,7 @@ def test_bedrock_names_labels_and_refuses_one(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its Converse protocol has no probabilities; what a filter stood in for is no row."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", bedrock_server.KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", bedrock_server.SECRET)
-    monkeypatch.setenv("AWS_REGION", bedrock_server.REGION)
+    bedrock_server.sign_in(monkeypatch)
 
     def answer(call: int, body: dict[str, Any]) -> Answer:
         if call == 0:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkd_agent.loop.trust import GoldCheck, Suspect, Trust, Word, left_out
-from pgkd_agent.types import Example
+from pgkd_agent.types import Example, Label
 
 ALL = (0, 1, 2)
 NAMES = ("red", "green", "blue")
@@ -47,7 +47,7 @@ def rows(num: int, is_right: bool, chances: tuple[float, ...]) -> tuple[np.ndarr
 
 def check_of(priors: np.ndarray, words: Sequence[Word | None], gold: np.ndarray) -> GoldCheck:
     labelled = [Example(f"text {row}", NAMES[label]) for row, label in enumerate(gold)]
-    return GoldCheck.of(labelled, NAMES, priors, words)
+    return GoldCheck.of(labelled, [*map(Label, NAMES)], priors, words)
 
 
 def test_what_a_teacher_is_sure_of_counts_as_much_as_it_was_right() -> None:
