@@ -21,7 +21,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pgkd_agent.loop.choosing import at_random, choose
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
+from pgkd_agent.loop.trust import Word
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.seeding import rng
 from pgkd_agent.student.embedding import Embedder
@@ -108,7 +109,7 @@ def _run(
     with _annotator(task, gold, config, options) as annotator:
         teacher = _Watched(
             *(annotator, pool_of, task.train, task.taxonomy, seed, choice),
-            on_gold=lambda check: _say({"gold": asdict(check)}),
+            on_gold=lambda check: _say({"gold": str(check)}),
         )
         result = run_pgkd(task, student, teacher, screener, config, judged)
     for line in judged.lines(result):
@@ -219,7 +220,7 @@ class SimulatedAnnotator:
             gold = self._gold[doubt.text]
             if draw.random() >= self._accuracy:
                 gold = draw.choice([label for label in doubt.candidates if label != gold][:3])
-            yield number, Answer(gold if gold in doubt.candidates else None)
+            yield number, Answer(Word(gold, doubt.candidates) if gold in doubt.candidates else None)
 
 
 class SimulatedWriter:

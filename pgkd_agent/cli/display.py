@@ -18,12 +18,12 @@ SUSPECTS_SHOWN = 5
 def say_gold(console: Console, check: GoldCheck) -> None:
     """Say how the teacher labelled rows with known labels, and whose label looks wrong."""
     say(console, str(check))
-    if check.suspects:
-        labels = counted(len(check.suspects), "label")
+    if suspects := check.suspects:
+        labels = counted(len(suspects), "label")
         say(console, f"{labels} may be wrong, as teacher and other rows say the same other one; nothing is changed:")
-    for suspect in check.suspects[:SUSPECTS_SHOWN]:
-        say(console, f"  {suspect.label}, or {suspect.other}? {shorten(suspect.text, 80)}")
-    if (more := len(check.suspects) - SUSPECTS_SHOWN) > 0:
+    for row in suspects[:SUSPECTS_SHOWN]:
+        say(console, f"  {row.label}, or {row.teacher}? {shorten(row.text, 80)}")
+    if (more := len(suspects) - SUSPECTS_SHOWN) > 0:
         say(console, f"  and {more} more")
 
 

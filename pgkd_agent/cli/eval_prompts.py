@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.compare import names_of, progress_on, write_results
 from pgkd_agent.cli.stopping import SAME_COMMAND, going_on
 from pgkd_agent.config import nested_settings
 from pgkd_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pgkd_agent.experiments.prompt_evals import PromptSuite
 
 app = typer.Typer(name="eval", help="Evaluate prompts by what students make of them.", no_args_is_help=True)
 
@@ -43,8 +47,9 @@ def prompts(
 ) -> None:
     """Compare prompt variants: what the teacher writes, and students trained on it, on test rows.
 
-    Writes results.json and results.md. Ends with exit code 1 where something could not be measured, or where a score
-    (readable, accepted, accuracy, F1) is lower than in the baseline by more than --fail-under.
+    Variants that label texts (`purpose: annotate` in the suite) are compared on training rows whose label they are not
+    shown. Writes results.json and results.md. Ends with exit code 1 where something could not be measured, or where a
+    score (readable, accepted, accuracy, F1, right) is lower than in the baseline by more than --fail-under.
     """
     from pgkd_agent.experiments import prompt_evals
 
@@ -53,17 +58,48 @@ def prompts(
     if baseline and baseline.resolve() == (out / "results.json").resolve():
         raise ConfigError(f"{baseline} is written anew by this command; keep the baseline elsewhere")
     before = prompt_evals.read_baseline(baseline) if baseline else None
-    read = prompt_evals.read_suite(suite)
-    plan = prompt_evals.to_comparison(read, names_of(datasets), names_of(variants), nested_settings(set_ or ()))
-    console = terminal.notes()
-    told = progress_on(console, plan, recorded)
+    read, console = prompt_evals.read_suite(suite), terminal.notes()
+    chosen = names_of(datasets), names_of(variants), nested_settings(set_ or ())
+    evaluated = _labelled if read.purpose == "annotate" else _written
     with going_on(lambda: SAME_COMMAND):
-        grid, results = prompt_evals.evaluate_prompts(read, plan, data, out, told, recorded)
-    record, text = prompt_evals.to_json(read, plan, grid, results), prompt_evals.to_markdown(read, plan, grid, results)
+        record, text, is_whole = evaluated(read, chosen, data, out, console, recorded)
     write_results(out, {"results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n", "results.md": text})
     terminal.echo(text)
     lost = prompt_evals.losses_against(before, record, fail_under or 0.0) if before else []
     for loss in lost:
         terminal.say(console, f"lower than in {baseline}: {loss}")
-    if lost or grid.failures or any(result.failures for result in results):
+    if lost or not is_whole:
         raise typer.Exit(1)
+
+
+Chosen = tuple[list[str], list[str], dict[str, Any]]
+"""Datasets, variants, and settings that come before those of the suite."""
+Evaluated = tuple[dict[str, Any], str, bool]
+"""As JSON, as Markdown, and whether everything could be measured."""
+
+
+def _written(
+    suite: PromptSuite, chosen: Chosen, data: Path | None, out: Path, console: Console, recorded: bool
+) -> Evaluated:
+    from pgkd_agent.experiments.prompt_evals import evaluate_prompts, to_comparison, to_json, to_markdown
+
+    plan = to_comparison(suite, *chosen)
+    grid, results = evaluate_prompts(suite, plan, data, out, progress_on(console, plan, recorded), recorded)
+    is_whole = not grid.failures and not any(result.failures for result in results)
+    return to_json(suite, plan, grid, results), to_markdown(suite, plan, grid, results), is_whole
+
+
+def _labelled(
+    suite: PromptSuite, chosen: Chosen, data: Path | None, out: Path, console: Console, recorded: bool
+) -> Evaluated:
+    from pgkd_agent.experiments.prompt_evals import (
+        evaluate_labelling,
+        labelling_to_json,
+        labelling_to_markdown,
+        part_of,
+    )
+
+    part = part_of(suite, *chosen)
+    results = evaluate_labelling(part, data, out, lambda sentence: terminal.say(console, sentence), recorded)
+    is_whole = not any(result.failures for result in results)
+    return labelling_to_json(part, results), labelling_to_markdown(part, results), is_whole

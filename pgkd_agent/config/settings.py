@@ -127,6 +127,8 @@ class TeacherSettings(_Settings):
     """Price table (YAML) that replaces the one of the package; `schemas/prices.schema.json` has its form."""
     prompt: str | None = None
     """Prompt variant or path of a template; None: `per_class` for local teachers, else `paper`."""
+    label_prompt: str = "candidates"
+    """Variant under `prompts/annotate`, or a path, for texts that the teacher labels."""
     prompt_folder: Path | None = None
     """Folder of one's own variants, laid out like `prompts/`; looked through before those of the package."""
     structured: Literal["auto", "json_schema", "json_object", "tool", "text"] = "auto"

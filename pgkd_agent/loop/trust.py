@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
+from typing import Literal
 
 import numpy as np
 
+from pgkd_agent.metrics.intervals import Measured
 from pgkd_agent.metrics.report import class_ids
 from pgkd_agent.types import Example, Label, Probabilities
 
@@ -86,12 +88,27 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """A training row whose label teacher and other rows both doubt: both say the same `other` one."""
+class GoldRow:
+    """A training row whose label was hidden, and who names which class.
+
+    Attributes:
+        rows_alone: By the other rows.
+        teacher: By the teacher; None where it named none.
+        together: By both; the teacher's weight comes from the other half of the rows.
+        gain: By how many nats the right class is likelier by both than by the other rows alone.
+    """
 
     text: str
     label: str
-    other: str
+    rows_alone: str
+    teacher: str | None
+    together: str
+    gain: float
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether teacher and other rows both say the same other class."""
+        return self.teacher == self.rows_alone != self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +116,11 @@ class GoldCheck:
     """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
 
     Attributes:
-        rows_alone: Accuracy of what the other rows say, in [0, 1].
-        teacher: Accuracy of the teacher.
-        together: Accuracy of both; the weight of each half of the rows comes from the other half.
-        gain: By how many nats the right class is likelier by both than by the rows alone, mean of the logarithms.
-        gain_error: Standard error of that.
         trust: From all of the rows.
-        suspects: Rows for a person to look at; nothing is changed.
     """
 
-    n_rows: int
-    rows_alone: float
-    teacher: float
-    together: float
-    gain: float
-    gain_error: float
+    rows: tuple[GoldRow, ...]
     trust: Trust
-    suspects: tuple[Suspect, ...] = ()
 
     @classmethod
     def of(
@@ -133,7 +138,7 @@ class GoldCheck:
             named = [row for row in some if row in said]
             return Trust.measured(priors[named], [said[row] for row in named], gold[named])
 
-        alone, together = priors.argmax(axis=1), priors.copy()
+        together = priors.copy()
         every = range(len(gold))
         for half in (0, 1):
             other = trust(every[1 - half :: 2])
@@ -141,20 +146,32 @@ class GoldCheck:
                 if row in said:
                     together[row] = other.together(priors[row], said[row])
         gains = _logs(together, gold) - _logs(priors, gold)
-        return cls(
-            n_rows=len(gold),
-            rows_alone=float((alone == gold).mean()),
-            teacher=sum(int(word.label == gold[row]) for row, word in said.items()) / len(gold),
-            together=float((together.argmax(axis=1) == gold).mean()),
-            gain=float(gains.mean()),
-            gain_error=float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else math.inf,
-            trust=trust(every),
-            suspects=tuple(
-                Suspect(rows[row].text, rows[row].label, taxonomy[word.label].name)
-                for row, word in said.items()
-                if word.label == alone[row] != gold[row]
-            ),
+        checked = (
+            GoldRow(
+                text=rows[row].text,
+                label=rows[row].label,
+                rows_alone=taxonomy[int(priors[row].argmax())].name,
+                teacher=taxonomy[said[row].label].name if row in said else None,
+                together=taxonomy[int(together[row].argmax())].name,
+                gain=float(gains[row]),
+            )
+            for row in every
         )
+        return cls(tuple(checked), trust(every))
+
+    def accuracy(self, who: Literal["rows_alone", "teacher", "together"]) -> float:
+        """In [0, 1]; a row without a class counts as wrong."""
+        return mean(float(getattr(row, who) == row.label) for row in self.rows)
+
+    @property
+    def gain(self) -> Measured:
+        """Of the right class's logarithm, over the rows."""
+        return Measured.of([row.gain for row in self.rows])
+
+    @property
+    def suspects(self) -> list[GoldRow]:
+        """Rows for a person to look at; nothing is changed."""
+        return [row for row in self.rows if row.is_suspect]
 
     @property
     def is_of_use(self) -> bool:
@@ -163,16 +180,17 @@ class GoldCheck:
         Of a few dozen rows the logarithms say more than the number of right ones, and labels in shares are what is
         trained on.
         """
-        return self.gain > self.gain_error
+        return self.gain.mean > self.gain.error
 
     def __str__(self) -> str:
         sentence = (
-            f"of {self.n_rows} labelled rows in doubt the teacher names {self.teacher:.0%} right, the other rows alone "
-            f"{self.rows_alone:.0%}, both together {self.together:.0%}"
+            f"of {len(self.rows)} labelled rows in doubt the teacher names {self.accuracy('teacher'):.0%} right, the "
+            f"other rows alone {self.accuracy('rows_alone'):.0%}, both together {self.accuracy('together'):.0%}"
         )
         if not self.is_of_use:
             return f"{sentence}: its labels would not help, and it is asked for none"
-        return sentence if self.together > self.rows_alone else f"{sentence}, but less sure where they are wrong"
+        more_are_right = self.accuracy("together") > self.accuracy("rows_alone")
+        return sentence if more_are_right else f"{sentence}, but less sure where they are wrong"
 
 
 def _logs(probabilities: Probabilities, gold: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -29,6 +30,18 @@ class Spread:
     mean: float
     deviation: float | None
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A mean, and its standard error; infinite where a single value says nothing of it."""
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Measured:
+        return cls(mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf)
 
 
 @dataclass(frozen=True, slots=True)

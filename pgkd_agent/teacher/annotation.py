@@ -1,4 +1,4 @@
-"""`Annotator`: the LLM decides between the few classes that the student finds likely, beside labelled rows of them."""
+"""`Annotator`: the LLM labels a text, told the few classes that the student finds likely, and labelled rows of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from langchain_core.runnables import Runnable
 
 from pgkd_agent.loop.guardrails import LabelResolver
+from pgkd_agent.loop.trust import Word
 from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
@@ -31,7 +32,7 @@ class Doubt:
 
     Attributes:
         call_id: Of the call about it.
-        candidates: Class ids among which to choose, likeliest first.
+        candidates: Class ids that the student finds likely, likeliest first.
         rows: Labelled rows to compare with.
     """
 
@@ -46,15 +47,15 @@ class Answer:
     """What the LLM says about a text.
 
     Attributes:
-        label: A class id; None where none of the candidates was named.
-        is_readable: Whether, where there is no label, it said that none fits.
-        chances: Its probability of each candidate; empty where it only named one.
+        word: None where it named no class.
+        is_readable: Whether, where there is no word, it said that no class fits.
+        seconds: Of the call, in whichever run it was made.
     """
 
-    label: int | None
+    word: Word | None
     is_readable: bool = True
-    chances: tuple[float, ...] = ()
     usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
 
 
 class Annotate(Protocol):
@@ -77,6 +78,7 @@ class Annotator:
 
     Args:
         model: Set up to name labels (`GatedChatModel.for_labels`).
+        template: One that uses `taxonomy` has it choose among all classes, any other among the candidates.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Annotator:
         self._template = template
         self._taxonomy = taxonomy
         self._task_description = task_description
+        self._names_any_class = "taxonomy" in template.variables
 
     def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
         """See `Annotate`."""
@@ -98,19 +101,24 @@ class Annotator:
         return until_it_fits(self._ask_once, doubt, _shorter)
 
     def _ask_once(self, doubt: Doubt) -> Answer:
-        labels = [self._taxonomy[candidate] for candidate in doubt.candidates]
+        chosen_from = tuple(range(len(self._taxonomy))) if self._names_any_class else doubt.candidates
+        labels = [self._taxonomy[number] for number in chosen_from]
         names = label_names(labels)
         resolve = LabelResolver([*labels, Label(NONE)])
 
         def read(reply: RawReply) -> Answer:
             label = parse_label(reply.text, resolve)
             if label not in names:
-                return Answer(None, label is not None, usage=reply.usage)
+                return Answer(None, label is not None, reply.usage, reply.seconds)
             likely = chances(reply.alternatives, label, [*names, NONE])[: len(names)]
-            return Answer(doubt.candidates[names.index(label)], True, likely, reply.usage)
+            word = Word(chosen_from[names.index(label)], chosen_from, likely)
+            return Answer(word, True, reply.usage, reply.seconds)
 
         rows = [Example(shown(row.text), row.label) for row in doubt.rows]
-        values = annotation_values(labels, self._task_description, shown(doubt.text), rows, NONE)
+        candidates = [self._taxonomy[candidate] for candidate in doubt.candidates]
+        values = annotation_values(
+            self._taxonomy, candidates, self._task_description, shown(doubt.text), rows, other=NONE
+        )
         asking: Runnable[Any, Any] = self._model.bind(answer_schema=zero_shot_schema([*names, NONE]), logprobs=True)
         chain: Runnable[dict[str, Any], Answer] = ChatPrompt(self._template) | asking | ReplyParser(read=read)
         return chain.invoke(values, doubt.call_id.config(self._template.hash))

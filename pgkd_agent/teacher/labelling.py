@@ -12,7 +12,7 @@ from pgkd_agent.errors import BudgetExceededError
 from pgkd_agent.loop.choosing import Choice, choose, margins, nearest
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
-from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
+from pgkd_agent.loop.trust import GoldCheck, Trust, left_out
 from pgkd_agent.metrics.report import class_ids
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
@@ -84,6 +84,7 @@ class Labelling:
     num_requests: int = 0
     num_unreadable: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
     stopped_by: str = ""
 
     def count(self, answers: Iterable[Answer]) -> None:
@@ -91,6 +92,7 @@ class Labelling:
             self.num_requests += 1
             self.num_unreadable += not answer.is_readable
             self.usage += answer.usage
+            self.seconds += answer.seconds
 
 
 class LabellingTeacher:
@@ -172,7 +174,7 @@ class LabellingTeacher:
             for place, row in enumerate(rows)
         ]
         answers = self._ask(doubts, done)
-        words = [_word(doubt, answers.get(place)) for place, doubt in enumerate(doubts)]
+        words = [answers[place].word if place in answers else None for place in range(len(doubts))]
         check = GoldCheck.of([self._train[row] for row in rows], self._taxonomy, prior[rows], words)
         if not done.stopped_by:
             self._on_gold(check)
@@ -192,7 +194,7 @@ class LabellingTeacher:
         self._left = [number for number in self._left if number not in taken]
         doubts = [self._doubt(CallId(kd_step, place), texts[row], prior[row]) for place, row in enumerate(chosen)]
         for place, answer in sorted(self._ask(doubts, done).items()):
-            if word := _word(doubts[place], answer):
+            if word := answer.word:
                 own = prior[chosen[place]]
                 opinion = trust.together(own, word)
                 both, student, teacher = (
@@ -237,13 +239,6 @@ class LabellingTeacher:
         if new:
             self._vectors.update(zip(new, self._pool.embed(new), strict=True))
         return np.stack([self._vectors[text] for text in texts])
-
-
-def _word(doubt: Doubt, answer: Answer | None) -> Word | None:
-    """None where no class was named."""
-    if answer is None or answer.label is None:
-        return None
-    return Word(answer.label, doubt.candidates, answer.chances)
 
 
 def _shares(opinion: np.ndarray, names: Sequence[str]) -> Shares:

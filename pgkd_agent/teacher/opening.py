@@ -194,7 +194,7 @@ def annotation_prompt(settings: TeacherSettings) -> PromptTemplate:
     Raises:
         PromptError: See `load_prompt`.
     """
-    return load_prompt("candidates", "annotate", settings.prompt_folder)
+    return load_prompt(settings.label_prompt, "annotate", settings.prompt_folder)
 
 
 def members(settings: TeacherSettings) -> list[TeacherSettings]:

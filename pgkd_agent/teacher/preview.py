@@ -150,7 +150,7 @@ def _labelling_prompt(task: Task, config: PGKDConfig) -> list[Message]:
     labels = task.taxonomy[:CANDIDATES]
     of_label = ([row for row in task.train if row.label == label.name][:ROWS_PER_CANDIDATE] for label in labels)
     rows = [Example(shown(row.text), row.label) for row in chain.from_iterable(of_label)]
-    values = annotation_values(labels, task.description, shown(task.unlabelled[0]), rows, NONE)
+    values = annotation_values(task.taxonomy, labels, task.description, shown(task.unlabelled[0]), rows, NONE)
     return annotation_prompt(config.teacher).render(values)
 
 

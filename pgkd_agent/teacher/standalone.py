@@ -75,20 +75,28 @@ def _with_number(usual: int, values: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def open_annotator(
-    taxonomy: Sequence[Label], task_description: str, config: PGKDConfig, budget: Budget, log: Path
+    taxonomy: Sequence[Label],
+    task_description: str,
+    config: PGKDConfig,
+    budget: Budget,
+    log: Path,
+    only_stored: bool = False,
 ) -> Iterator[Annotator]:
     """The first teacher of the settings as one that labels texts, checked.
 
     Args:
         log: See `open_models`.
+        only_stored: Ask nothing; a call of step 0 that is not in the log raises StorageError.
     Raises:
         PromptError: See `load_prompt`.
         ConfigError, TeacherUnavailableError: See `build_teacher` and `Caller.check`.
     """
     template = annotation_prompt(config.teacher)
     exact = config.teacher.changed({"temperature": LABEL_TEMPERATURE})
-    with open_models(None, [(exact, LABEL_TOKENS)], config.seed, budget, log, one_server=False) as (model,):
-        model.caller.check()
+    teachers, stored_steps = [(exact, LABEL_TOKENS)], int(only_stored)
+    with open_models(None, teachers, config.seed, budget, log, stored_steps, one_server=False) as (model,):
+        if not only_stored:
+            model.caller.check()
         yield Annotator(model, template, taxonomy, task_description)
 
 

@@ -23,9 +23,13 @@ from pgkd_agent.pipeline import run as run_task
 from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.samples import export_samples, prepare_retraining
 from pgkd_agent.student.embedding import Embedder
+from pgkd_agent.teacher.annotation import Doubt
+from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.calls.question import CallId
 from pgkd_agent.teacher.preview import estimate, preview
-from pgkd_agent.types import TeacherReply, TeacherRequest
+from pgkd_agent.teacher.standalone import open_annotator
+from pgkd_agent.types import Label, TeacherReply, TeacherRequest
 from tests.integration import bedrock_server
 from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences, tiny_config
@@ -105,7 +109,8 @@ def test_a_pool_becomes_rows_with_labels(tiny_student: Path, tmp_path: Path) -> 
     assert {row["source"] for row in stored} == {"labelled"} and stored[0]["shares"][0][0] == stored[0]["label"]
     assert read_run(tmp_path / "r").task.unlabelled == tuple(POOL)
     check = json.loads((tmp_path / "r" / "gold.json").read_text())
-    assert check["n_rows"] == len(TRAIN) and check["teacher"] == 1 and check["suspects"] == []
+    assert {(row["text"], row["label"]) for row in check["rows"]} == {(row.text, row.label) for row in TRAIN}
+    assert all(row["teacher"] == row["label"] for row in check["rows"])
     assert export_samples(tmp_path / "r", tmp_path / "out.csv") == {"accepted": 20}
     reviewed = prepare_retraining(tmp_path / "r", tmp_path / "out.csv")
     again = run_task(reviewed.stored.task, reviewed.config, reviewed.teacher).training.history.rows
@@ -400,3 +405,22 @@ def test_odd_probabilities_end_no_run(tiny_student: Path) -> None:
         return given
 
     assert shares_by(odd, tiny_student) == shares_by(expert, tiny_student)
+
+
+@pytest.mark.parametrize(("prompt", "is_taken"), [("candidates", False), ("all_labels", True)])
+def test_a_prompt_over_all_classes_lets_the_teacher_name_any_of_them(
+    tmp_path: Path, tiny_student: Path, prompt: str, is_taken: bool
+) -> None:
+    taxonomy = [*map(Label, TOPICS)]
+    doubt = Doubt(CallId(0, 0), POOL[0], tuple(number for number, name in enumerate(TOPICS) if name != topic(POOL[0])))
+    with serve(expert) as server:
+        config = config_of(tiny_student, server.base_url, **{"teacher.label_prompt": prompt})
+        budget = Budget(config.budget, load_prices())
+        with open_annotator(taxonomy, "", config, budget, tmp_path / "calls.sqlite") as annotator:
+            ((_number, answer),) = annotator.label([doubt])
+        prompt_text = server.requests[-1]["messages"][-1]["content"]
+    word = answer.word
+    assert (word is not None) == is_taken and answer.is_readable == is_taken
+    if word:
+        assert taxonomy[word.label].name == topic(POOL[0]) and word.candidates == tuple(range(len(TOPICS)))
+    assert (topic(POOL[0]) in prompt_text) == is_taken

@@ -13,6 +13,7 @@ import yaml
 from tests.integration.command_line import pgkd
 from tests.integration.openai_server import Answer, OpenAIServer, completion, failure, serve
 from tests.integration.test_compare import plan_of
+from tests.integration.test_labelling import topic_in
 
 TEMPLATE = """Human:
 {{ classification_report }} {{ few_shot | json }} {{ taxonomy | json }} {{ correct | json }}
@@ -155,3 +156,63 @@ def test_what_failed_is_not_measured_and_not_0(tmp_path: Path, suite: Path, data
     assert careless["teaching"] is None and careless["students"] == {} and careless["agreement"] is None
     assert "401" in careless["failures"][0] and "is not there" in careless["failures"][1]
     assert "| careless | - | -" in done.stdout
+
+
+def labels(_call: int, body: dict[str, Any]) -> Answer:
+    """Right, but where the prompt says "guess"; then always the same."""
+    asked = json.dumps(body["messages"])
+    return completion(
+        json.dumps({"class_label": "fruit" if "guess" in asked else topic_in(body["messages"][-1]["content"])})
+    )
+
+
+def test_prompts_that_label_are_compared_on_rows_whose_label_they_are_not_shown(
+    tmp_path: Path, suite: Path, data: Path
+) -> None:
+    guess = tmp_path / "guess.j2"
+    guess.write_text("Human:\nguess {{ candidates | json }} {{ other }} {{ {'text': text} | json }}", encoding="utf-8")
+    content = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    content |= {"purpose": "annotate", "variants": ["candidates", str(guess)], "verify": False}
+    suite.write_text(yaml.safe_dump(content), encoding="utf-8")
+    out = tmp_path / "out"
+    with serve(labels) as server:
+        done = evaluate(suite, out, data, server)
+        assert done.returncode == 0, done.stderr
+        good, bad = results_of(out)["prompts"]
+        assert good["right"]["teacher"] == 1 and good["requests"] == len(server.requests) / 2
+        assert bad["right"]["teacher"] < 0.5 and bad["over_first"]["mean"] < 0 and good["over_first"] is None
+        assert [row["text"] for row in good["rows"]["1"]] == [row["text"] for row in bad["rows"]["1"]]
+        assert [row["text"] for row in good["rows"]["1"]] != [row["text"] for row in good["rows"]["2"]], "by seed"
+        assert "### topics" in done.stdout and "| candidates | 1.000 |" in done.stdout
+        asked, before = len(server.requests), results_of(out)
+        chosen = evaluate(suite, out, data, server, "--variants", "guess", "--baseline", tmp_path / "b.json")
+        assert chosen.returncode == 2, "there is no such baseline"
+        assert evaluate(suite, out, data, server, "--variants", "gues").returncode == 2
+    baseline = tmp_path / "baseline.json"
+    better = json.loads(json.dumps(before))
+    better["prompts"][1]["right"]["teacher"] = 0.9
+    baseline.write_text(json.dumps(better), encoding="utf-8")
+    again = evaluate(suite, out, data, server, "--recorded", "--baseline", baseline)
+    assert results_of(out)["prompts"] == before["prompts"] and len(server.requests) == asked
+    assert again.returncode == 1 and "guess: right of teacher" in " ".join(again.stderr.split())
+    nothing = evaluate(suite, tmp_path / "nothing", data, server, "--recorded")
+    assert nothing.returncode == 1 and "not run yet" in nothing.stdout
+
+
+def test_what_failed_for_one_prompt_that_labels_leaves_the_others(tmp_path: Path, suite: Path, data: Path) -> None:
+    content = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    content |= {"purpose": "annotate", "variants": ["candidates", "no_rows"], "verify": False, "seeds": [1]}
+    suite.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def strict(call: int, body: dict[str, Any]) -> Answer:
+        is_first = "Labelled texts" in json.dumps(body["messages"])
+        return failure(401, "no such key") if is_first else labels(call, body)
+
+    with serve(strict) as server:
+        done = evaluate(suite, tmp_path / "out", data, server)
+    assert done.returncode == 1 and "topics, candidates, seed 1:" in done.stdout
+    first, second = results_of(tmp_path / "out")["prompts"]
+    assert not first["rows"] and first["right"] == {} and second["right"]["teacher"] == 1
+    content |= {"verify": True}
+    suite.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert evaluate(suite, tmp_path / "out", data, server).returncode == 2

@@ -1,6 +1,7 @@
 """Methods against each other on the same rows, students and seeds."""
 
-from pgkd_agent.experiments.compare.grid import Grid, Progress, fill
+from pgkd_agent.experiments.compare.cells import source_and_config
+from pgkd_agent.experiments.compare.grid import Grid, Progress, fill, read_task
 from pgkd_agent.experiments.compare.plan import ComparisonFile, narrowed, read_comparison
 from pgkd_agent.experiments.compare.records import Done
 from pgkd_agent.experiments.compare.tables import Line, lines, to_csv, to_json, to_markdown
@@ -15,6 +16,8 @@ __all__ = [
     "lines",
     "narrowed",
     "read_comparison",
+    "read_task",
+    "source_and_config",
     "to_csv",
     "to_json",
     "to_markdown",

@@ -13,6 +13,7 @@ from pgkd_agent.data import PRESETS
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.compare.plan import (
     ComparisonFile,
+    Plan,
     Settings,
     method_of,
     needed,
@@ -85,7 +86,7 @@ def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Itera
         for key, value in zip(plan.tune, values, strict=True):
             section, _, name = key.rpartition(".")
             chosen.setdefault(section, {})[name] = value
-        source, config = _source_and_config(plan, dataset, seed, data, chosen)
+        source, config = source_and_config(plan, dataset, seed, data, chosen)
         what = ", ".join(f"{key}={value}" for key, value in zip(plan.tune, values, strict=True))
         yield chosen, Cell(dataset, source, f"tuning {what}", seed, method_named("plain"), config, {})
 
@@ -93,7 +94,7 @@ def tuning_cells(plan: ComparisonFile, dataset: str, data: Path | None) -> Itera
 def _cell(plan: ComparisonFile, name: str, dataset: str, seed: int, data: Path | None, tuned: Settings) -> Cell:
     entry, method, of = plan.methods[name], method_of(plan, name), repeated_by(plan, name)
     layers = [tuned, *(plan.methods[one].settings for one in _chain(plan, of)), entry.settings]
-    source, config = _source_and_config(plan, dataset, seed, data, *layers)
+    source, config = source_and_config(plan, dataset, seed, data, *layers)
     if method.all_rows:
         config = config.changed({"data.rows": None})
     of_seed = (*plan.methods[of].seeds, seed)[0] if of and method.repeats == "samples" else None
@@ -109,9 +110,16 @@ def _chain(plan: ComparisonFile, name: str | None) -> list[str]:
     return [] if name is None else [*_chain(plan, repeated_by(plan, name)), name]
 
 
-def _source_and_config(
-    plan: ComparisonFile, dataset: str, seed: int, data: Path | None, *layers: Settings
+def source_and_config(
+    plan: Plan, dataset: str, seed: int, data: Path | None, *layers: Settings
 ) -> tuple[Path | None, PGKDConfig]:
+    """The folder of a dataset's rows, None for one of the paper's; and the settings, later layers before earlier ones.
+
+    Args:
+        data: See `cells`.
+    Raises:
+        ConfigError: There is no such dataset, or a setting is not known.
+    """
     entry = plan.datasets[dataset]
     name = entry.source or dataset
     folder = data / name if data and (data / name / TRAIN_FILE).is_file() else None

@@ -250,7 +250,7 @@ class _Work:
     def _task(self, cell: Cell) -> Task:
         key = (cell.source, cell.seed, cell.config.data, cell.method.labels_texts)
         if key not in self._tasks:
-            task = _read_task(cell, cell.config)
+            task = read_task(cell.source, cell.config)
             self._tasks[key] = _with_pool(task, cell) if cell.method.labels_texts else task
         task, wanted = self._tasks[key], cell.config.data.rows
         found = len(task.train) + len(task.validation)
@@ -272,8 +272,8 @@ def _rows_name(cell: Cell) -> str:
     return cell.source.name if cell.source else str(cell.config.data.dataset)
 
 
-def _read_task(cell: Cell, config: PGKDConfig) -> Task:
-    folder = cell.source
+def read_task(folder: Path | None, config: PGKDConfig) -> Task:
+    """The rows of `source_and_config`."""
     if folder is None:
         return load_task(config=config)
     train, test, labels = (folder / name for name in (TRAIN_FILE, "test.jsonl", "labels.json"))
@@ -285,7 +285,7 @@ def _with_pool(task: Task, cell: Cell) -> Task:
     if cell.source and (file := cell.source / UNLABELLED_FILE).is_file():
         return task.with_unlabelled(read_pool(file, cell.config.data.text_column))
     drawn = {row.text for row in (*task.train, *task.validation)}
-    whole = _read_task(cell, cell.config.changed({"data.rows": None}))
+    whole = read_task(cell.source, cell.config.changed({"data.rows": None}))
     rest = [row.text for row in (*whole.train, *whole.validation) if row.text not in drawn]
     if not rest:
         raise _NotRunError(f"no texts to label: there is no {UNLABELLED_FILE}, and `data.rows` leaves no row out")

@@ -30,7 +30,8 @@ def read_baseline(file: Path) -> dict[str, Any]:
 def losses_against(baseline: Mapping[str, Any], now: Mapping[str, Any], tolerated: float) -> list[str]:
     """Scores that are lower than in the baseline by more than is tolerated, or missing where it has them; in words.
 
-    Scores are parse rate, acceptance rate, and the metrics of the students, each in [0, 1]. What the evaluation now is
+    Scores are parse rate, acceptance rate, and the metrics of the students; of prompts that label, the share that the
+    teacher names right, alone and with the other rows. Each is in [0, 1]. What the evaluation now is
     not about does not count.
 
     Raises:
@@ -56,11 +57,14 @@ def losses_against(baseline: Mapping[str, Any], now: Mapping[str, Any], tolerate
 def _scores(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, str, str], float]]:
     for result in results["prompts"]:
         place = _place(result)
+        for who in ("teacher", "together"):
+            if who in result.get("right", {}):
+                yield (*place, f"right of {who}"), float(result["right"][who])
         for rate in RATES:
-            value = (result["teaching"] or {}).get(rate)
+            value = (result.get("teaching") or {}).get(rate)
             if value is not None:
                 yield (*place, rate), float(value)
-        for name, spread in result["students"].items():
+        for name, spread in result.get("students", {}).items():
             yield (*place, name), float(spread["mean"])
 
 

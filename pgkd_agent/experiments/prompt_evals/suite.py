@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -33,8 +34,11 @@ class PromptSuite(Plan):
     """What `pgkd eval prompts` reads.
 
     Each variant is asked in one run of PGKD, with the first seed; students of all seeds train on what was accepted.
+    Variants of `annotate` are asked about training rows whose label they are not shown, of each seed.
     """
 
+    purpose: Literal["pgkd", "annotate"] = "pgkd"
+    """Folder of `prompts/` that the variants are of: such as write samples, or such as label texts."""
     variants: tuple[str, ...] = Field(min_length=1)
     """Names of prompts, or paths of templates."""
     teachers: dict[str, Settings] = Field(default_factory=dict)
@@ -72,8 +76,40 @@ def read_suite(file: Path) -> PromptSuite:
         ConfigError: The file cannot be read, or something in it is not known or does not fit together.
     """
     suite = read_plan(file, PromptSuite)
-    to_comparison(suite, what=str(file))
+    if suite.purpose == "pgkd":
+        to_comparison(suite, what=str(file))
+    elif suite.tune or suite.verify:
+        raise ConfigError(f"{file}: where texts are labelled no student is tuned, and nothing is verified")
+    else:
+        part_of(suite, what=str(file))
     return suite
+
+
+def part_of(
+    suite: PromptSuite,
+    datasets: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    overrides: Settings | None = None,
+    what: str = "the suite",
+) -> PromptSuite:
+    """With these datasets and variants; none are all.
+
+    Raises:
+        ConfigError: Two variants have one name, or there is no such dataset or variant.
+    """
+    by_name = {_name(prompt): prompt for prompt in suite.variants}
+    if len(by_name) < len(suite.variants):
+        raise ConfigError(f"{what}: two variants have the same name; give the templates different names")
+    for kind, wanted, known in (("dataset", datasets, suite.datasets), ("variant", variants, by_name)):
+        if unknown := [name for name in wanted if name not in known]:
+            raise ConfigError(f"{what} has no {kind} {unknown[0]!r}; it has {', '.join(known)}")
+    return suite.model_copy(
+        update={
+            "datasets": {name: entry for name, entry in suite.datasets.items() if not datasets or name in datasets},
+            "variants": tuple(prompt for name, prompt in by_name.items() if not variants or name in variants),
+            "overrides": overrides or {},
+        }
+    )
 
 
 def trials(suite: PromptSuite) -> list[Trial]:

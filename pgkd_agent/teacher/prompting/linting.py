@@ -19,7 +19,7 @@ from pgkd_agent.teacher.prompting.templates import VARIABLES, PromptTemplate, Pu
 REQUIRED: dict[Purpose, tuple[tuple[str, ...], ...]] = {
     "pgkd": (("num_samples",), ("taxonomy", "target")),
     "zero_shot": (("text",), ("taxonomy",)),
-    "annotate": (("text",), ("taxonomy",)),
+    "annotate": (("text",), ("candidates", "taxonomy"), ("other",)),
 }
 """Of each group a template has to use one variable at least."""
 
@@ -27,6 +27,7 @@ _SHOT = {"text": "The lamp stays dark.", "label": "broken"}
 _ROW = {**_SHOT, "predicted_label": "delivery"}
 _FULL: dict[str, Any] = {
     "taxonomy": [{"name": "broken", "description": "a device fails"}, {"name": "delivery", "description": ""}],
+    "candidates": [{"name": "delivery", "description": ""}],
     "task_description": "Messages to a shop.",
     "num_samples": 2,
     "few_shot": [_SHOT],

@@ -65,11 +65,12 @@ VARIABLES: dict[Purpose, dict[str, str]] = {
         "few_shot": "list of labelled rows {text, label}; empty where the teacher gets none",
     },
     "annotate": {
-        "taxonomy": "list of {name, description}: the classes that the student finds likely, likeliest first",
-        "other": "what to answer where none of them fits",
-        "task_description": _COMMON["task_description"],
+        **_COMMON,
+        "candidates": "list of {name, description}: the classes that the student finds likely, likeliest first; a "
+        "template that uses `taxonomy` beside or instead of it has the teacher choose among all classes",
+        "other": "what to answer where no class fits",
         "text": "the text to label",
-        "few_shot": "list of labelled rows {text, label} of these classes that are like the text",
+        "few_shot": "list of labelled rows {text, label} of the candidates that are like the text",
     },
 }
 """What a template may use, with its meaning."""
@@ -222,7 +223,7 @@ def zero_shot_values(
 ) -> dict[str, Any]:
     """What a zero-shot template gets."""
     return {
-        "taxonomy": [label_values(label) for label in labels],
+        "taxonomy": list(map(label_values, labels)),
         "task_description": task_description,
         "text": text,
         "few_shot": [{"text": row.text, "label": row.label} for row in few_shot],
@@ -230,10 +231,16 @@ def zero_shot_values(
 
 
 def annotation_values(
-    labels: Sequence[Label], task_description: str, text: str, few_shot: Sequence[Example], other: str
+    labels: Sequence[Label],
+    candidates: Sequence[Label],
+    task_description: str,
+    text: str,
+    few_shot: Sequence[Example],
+    other: str,
 ) -> dict[str, Any]:
     """What an annotation template gets."""
-    return {**zero_shot_values(labels, task_description, text, few_shot), "other": other}
+    shared = zero_shot_values(labels, task_description, text, few_shot)
+    return {**shared, "candidates": list(map(label_values, candidates)), "other": other}
 
 
 def prompt_tokens(messages: Sequence[Message]) -> int:

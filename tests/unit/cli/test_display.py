@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 
 from pgkd_agent.cli.display import say_gold
-from pgkd_agent.loop.trust import GoldCheck, Suspect, Trust
+from pgkd_agent.loop.trust import GoldCheck, GoldRow, Trust
 
 
 def shown(check: GoldCheck) -> str:
@@ -15,8 +15,12 @@ def shown(check: GoldCheck) -> str:
 
 
 def check_with(num_suspects: int) -> GoldCheck:
-    suspects = tuple(Suspect(f"[b]text {number}[/b] " + "x" * 100, "lost", "arrival") for number in range(num_suspects))
-    return GoldCheck(64, 0.4, 0.45, 0.5, 0.3, 0.1, Trust(0.4, 0.5), suspects)
+    texts = (f"[b]text {number}[/b] " + "x" * 100 for number in range(num_suspects))
+    suspects = [
+        GoldRow(text, "lost", rows_alone="arrival", teacher="arrival", together="lost", gain=0) for text in texts
+    ]
+    fine = GoldRow("where is it", "lost", rows_alone="arrival", teacher="lost", together="lost", gain=1)
+    return GoldCheck((*suspects, fine), Trust(0.4, 0.5))
 
 
 def test_labels_that_look_wrong_are_shown_for_a_person_to_decide() -> None:

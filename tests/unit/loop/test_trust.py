@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkd_agent.loop.trust import GoldCheck, Suspect, Trust, Word, left_out
+from pgkd_agent.loop.trust import GoldCheck, Trust, Word, left_out
 from pgkd_agent.types import Example, Label
 
 ALL = (0, 1, 2)
@@ -71,7 +71,8 @@ def test_the_weight_of_a_row_comes_from_other_rows() -> None:
     priors = priors + np.array([[0.001 * (label == right) for label in ALL] for right in gold])
     mixed = [word if row % 2 else Word((word.label + 1) % 3, ALL) for row, word in enumerate(words)]
     check = check_of(priors, mixed, gold)
-    assert check.teacher == 0.5 and check.rows_alone == 1 and check.together == 0 and not check.is_of_use
+    assert check.accuracy("teacher") == 0.5 and check.accuracy("rows_alone") == 1
+    assert check.accuracy("together") == 0 and not check.is_of_use
 
 
 def test_a_teacher_that_makes_the_right_class_likelier_is_of_use_though_no_more_are_right() -> None:
@@ -79,9 +80,9 @@ def test_a_teacher_that_makes_the_right_class_likelier_is_of_use_though_no_more_
     priors = np.full((32, 3), 0.05) + 0.85 * np.eye(3)[(gold + 1) % 3]
     words = [Word(int(label), ALL, tuple(np.roll((0.4, 0.35, 0.25), label))) for label in gold]
     check = check_of(priors, words, gold)
-    assert check.together == 0 and check.gain > check.gain_error and check.is_of_use
+    assert check.accuracy("together") == 0 and check.gain.mean > check.gain.error and check.is_of_use
     unsure = [Word(word.label, ALL, (1 / 3,) * 3) for word in words]
-    assert check_of(priors, unsure, gold).gain == 0 and not check_of(priors, unsure, gold).is_of_use
+    assert check_of(priors, unsure, gold).gain.mean == 0 and not check_of(priors, unsure, gold).is_of_use
 
 
 def test_rows_whose_label_both_doubt_are_listed() -> None:
@@ -90,9 +91,8 @@ def test_rows_whose_label_both_doubt_are_listed() -> None:
     gold = gold.copy()
     gold[1] = 2
     check = check_of(priors, [*words[:3], None], gold)
-    assert check.suspects == (Suspect("text 1", "blue", "green"),) and check.teacher == 0.5, (
-        "a row without a word counts as wrong"
-    )
+    assert [(row.text, row.label, row.teacher) for row in check.suspects] == [("text 1", "blue", "green")]
+    assert check.rows[3].teacher is None and check.accuracy("teacher") == 0.5, "a row without a word counts as wrong"
 
 
 def test_a_row_does_not_speak_for_itself() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pgkd_agent.data import Task
 from pgkd_agent.errors import BudgetExceededError
-from pgkd_agent.loop.trust import GoldCheck
+from pgkd_agent.loop.trust import GoldCheck, Word
 from pgkd_agent.teacher.annotation import Answer, Doubt
 from pgkd_agent.teacher.labelling import LabellingTeacher, Pool, WritingAndLabelling
 from pgkd_agent.types import Example, GeneratedSample, Label, Probabilities, TeacherReply, TeacherRequest
@@ -59,11 +59,11 @@ class Annotator:
 
 
 def right(doubt: Doubt) -> Answer:
-    return Answer(gold(doubt.text))
+    return Answer(Word(gold(doubt.text), doubt.candidates))
 
 
-def ignorant(_doubt: Doubt) -> Answer:
-    return Answer(0)
+def ignorant(doubt: Doubt) -> Answer:
+    return Answer(Word(0, doubt.candidates))
 
 
 def request(num_labels: int, kd_step: int = 1) -> TeacherRequest:
@@ -97,7 +97,7 @@ def test_a_label_carries_what_student_and_teacher_think_together() -> None:
 def test_gold_rows_are_hidden_from_their_own_prompts_and_known_labels_come_with_each_text() -> None:
     annotator, checks = Annotator(right), []  # type: ignore[var-annotated]
     teacher(annotator, checks).write(request(2))
-    assert checks[0].teacher == 1.0 and checks[0].is_of_use and checks[0].n_rows == len(TRAIN)
+    assert checks[0].accuracy("teacher") == 1 and checks[0].is_of_use and len(checks[0].rows) == len(TRAIN)
     assert 0.9 < checks[0].trust.accuracy < 1
     for doubt in annotator.asked:
         assert doubt.text not in {row.text for row in doubt.rows}

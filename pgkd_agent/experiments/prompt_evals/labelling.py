@@ -1,0 +1,217 @@
+"""Prompts that label texts against each other: on training rows whose label the teacher is not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pgkd_agent.config import PGKDConfig
+from pgkd_agent.data import Task
+from pgkd_agent.errors import PGKDError, StorageError
+from pgkd_agent.experiments.compare import read_task, source_and_config
+from pgkd_agent.experiments.compare.markdown import cost_text, seconds_text, table
+from pgkd_agent.experiments.prompt_evals.suite import PromptSuite, trials
+from pgkd_agent.files import lock
+from pgkd_agent.loop.trust import GoldCheck
+from pgkd_agent.metrics.intervals import Measured
+from pgkd_agent.teacher.calls.budget import Budget
+from pgkd_agent.teacher.calls.prices import load_prices
+from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.standalone import open_annotator
+
+COLUMNS = ("", "LLM", "both", "gain", "over the first", "no class", "tokens in / out", "cost", "s a call")
+
+
+@dataclass
+class LabellingResult:
+    """A variant with a teacher on a dataset.
+
+    Attributes:
+        checks: By seed.
+        work: Of all seeds, the calls of earlier evaluations among it.
+        over_first: Of each row's gain over that with the first variant of the same teacher; None of that one itself.
+        cost: In the currency of the price table; None where it is not known.
+        failures: Why a part of it is missing, in words.
+    """
+
+    dataset: str
+    variant: str
+    teacher: str
+    checks: dict[int, GoldCheck] = field(default_factory=dict)
+    work: Labelling = field(default_factory=Labelling)
+    over_first: Measured | None = None
+    cost: float | None = None
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, done: Labelling) -> None:
+        self.work.num_requests += done.num_requests
+        self.work.num_unreadable += done.num_unreadable
+        self.work.usage += done.usage
+        self.work.seconds += done.seconds
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, {self.teacher}" if self.teacher else self.variant
+
+    @property
+    def check(self) -> GoldCheck | None:
+        """The rows of all seeds; None where there are none."""
+        rows = [row for check in self.checks.values() for row in check.rows]
+        return GoldCheck(tuple(rows), next(iter(self.checks.values())).trust) if rows else None
+
+
+def evaluate_labelling(
+    suite: PromptSuite,
+    data: Path | None,
+    out: Path,
+    on_check: Callable[[str], None] = lambda sentence: None,
+    only_stored: bool = False,
+) -> list[LabellingResult]:
+    """Ask what is not in `out` yet: each variant about the same rows, those that the other rows leave most in doubt.
+
+    Calls are kept in `calls/DATASET-SEED.sqlite`; what is there is not asked again.
+
+    Args:
+        on_check: Told what came of each.
+        only_stored: Ask nothing.
+    Raises:
+        ConfigError: A setting, prompt or dataset is not known.
+        StorageError: Another process works in `out`.
+    """
+    held = lock(out / ".lock", str(out))
+    try:
+        results = []
+        for dataset, trial in product(suite.datasets, trials(suite)):
+            result = LabellingResult(dataset, trial.variant, trial.teacher)
+            for seed in suite.seeds:
+                layer = {"teacher": {**trial.settings, "label_prompt": trial.prompt}}
+                source, config = source_and_config(suite, dataset, seed, data, layer)
+                calls = out / "calls" / f"{dataset}-{seed}.sqlite"
+                calls.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    _check(result, seed, read_task(source, config), config, calls, only_stored)
+                except PGKDError as error:
+                    result.failures.append(f"seed {seed}: {_in_words(error, only_stored)}")
+                said = result.checks.get(seed) or result.failures[-1]
+                on_check(f"{dataset}, {result.name}, seed {seed}: {said}")
+            results.append(result)
+        _compare(results)
+        return results
+    finally:
+        held.release()
+
+
+def _check(result: LabellingResult, seed: int, task: Task, config: PGKDConfig, calls: Path, only_stored: bool) -> None:
+    from pgkd_agent.student.embedding import Embedder
+    from pgkd_agent.student.head_start import class_texts
+
+    prices = load_prices(config.teacher.prices)
+    embedder, texts = Embedder(config.student), class_texts(task.taxonomy)
+
+    def keep(check: GoldCheck) -> None:
+        result.checks[seed] = check
+
+    budget = Budget(config.budget, prices)
+    with open_annotator(task.taxonomy, task.description, config, budget, calls, only_stored) as annotator:
+        pool = Pool((), _no_student, embedder, texts)
+        teacher = LabellingTeacher(annotator, pool, task.train, task.taxonomy, seed, on_gold=keep)
+        done = teacher.label(kd_step=0, num=0)
+        result.add(done)
+        result.cost = prices.cost(annotator.model_id, result.work.usage)
+    if done.stopped_by:
+        result.failures.append(f"seed {seed}: {done.stopped_by}")
+
+
+def _no_student(texts: Sequence[str]) -> Any:
+    raise AssertionError("the gold rows are known by their embeddings alone")
+
+
+def _in_words(error: PGKDError, only_stored: bool) -> str:
+    return "not run yet" if only_stored and isinstance(error, StorageError) else str(error)
+
+
+def _compare(results: Sequence[LabellingResult]) -> None:
+    firsts: dict[tuple[str, str], LabellingResult] = {}
+    for result in results:
+        first = firsts.setdefault((result.dataset, result.teacher), result)
+        pairs = [
+            (row.gain, other.gain)
+            for seed in result.checks.keys() & first.checks.keys()
+            for row, other in zip(result.checks[seed].rows, first.checks[seed].rows, strict=True)
+        ]
+        if pairs and first is not result:
+            result.over_first = Measured.of([gain - other for gain, other in pairs])
+
+
+def labelling_to_json(suite: PromptSuite, results: Sequence[LabellingResult]) -> dict[str, Any]:
+    return {"about": suite.about, "seeds": list(suite.seeds), "prompts": [_record(result) for result in results]}
+
+
+def _record(result: LabellingResult) -> dict[str, Any]:
+    check = result.check
+    return {
+        "dataset": result.dataset,
+        "variant": result.variant,
+        "teacher": result.teacher,
+        "right": {who: check.accuracy(who) for who in ("rows_alone", "teacher", "together")} if check else {},
+        "gain": asdict(check.gain) if check else None,
+        "over_first": asdict(result.over_first) if result.over_first else None,
+        "requests": result.work.num_requests,
+        "unreadable": result.work.num_unreadable,
+        "input_tokens": result.work.usage.input_tokens if result.work.usage.is_known else None,
+        "output_tokens": result.work.usage.output_tokens if result.work.usage.is_known else None,
+        "cost": result.cost,
+        "seconds": result.work.seconds,
+        "rows": {seed: [asdict(row) for row in one.rows] for seed, one in result.checks.items()},
+        "failures": result.failures,
+    }
+
+
+def labelling_to_markdown(suite: PromptSuite, results: Sequence[LabellingResult]) -> str:
+    """A table for each dataset."""
+    parts = [suite.about] if suite.about else []
+    parts.append(
+        "Each variant is asked about the same training rows, whose label it is not shown: of each seed "
+        f"({', '.join(map(str, suite.seeds))}) those that the other rows leave most in doubt. *LLM* and *both*: how "
+        "many the teacher names right, and how many it and the other rows together. *Gain*: by how many nats the right "
+        "class is likelier by both than by the other rows alone, with its standard error; *over the first*: how much "
+        "of that it has over the variant in the first line, row by row."
+    )
+    for dataset in suite.datasets:
+        here = [result for result in results if result.dataset == dataset]
+        parts += [f"### {dataset}", table(COLUMNS, list(_lines(here)))]
+    failures = [f"* {result.dataset}, {result.name}, {why}" for result in results for why in result.failures]
+    if failures:
+        parts.append("Not measured:\n\n" + "\n".join(failures))
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(results: Sequence[LabellingResult]) -> Iterator[list[str]]:
+    checks = [result.check for result in results]
+    if known := next((check for check in checks if check), None):
+        alone = f"{known.accuracy('rows_alone'):.3f}"
+        yield [f"the other rows alone, {len(known.rows)} rows", "", alone, *[""] * (len(COLUMNS) - 3)]
+    for result, check in zip(results, checks, strict=True):
+        if check is None:
+            yield [result.name, *["-"] * (len(COLUMNS) - 1)]
+            continue
+        work, calls = result.work, max(result.work.num_requests, 1)
+        usage = work.usage
+        yield [
+            result.name,
+            f"{check.accuracy('teacher'):.3f}",
+            f"{check.accuracy('together'):.3f}",
+            _measured(check.gain),
+            _measured(result.over_first) if result.over_first else "",
+            str(sum(row.teacher is None for row in check.rows)),
+            f"{usage.input_tokens:,} / {usage.output_tokens:,}" if usage.is_known else "not known",
+            cost_text(result.cost),
+            seconds_text(work.seconds / calls),
+        ]
+
+
+def _measured(value: Measured) -> str:
+    return f"{value.mean:+.3f} ± {value.error:.3f}"
