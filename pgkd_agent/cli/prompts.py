@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,7 +23,10 @@ Folder = Annotated[
     Path | None,
     typer.Option("--folder", help="Folder of your own, laid out like prompts/, that comes before the package's."),
 ]
-ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Variants for zero-shot classification.")]
+Purpose = Annotated[
+    Literal["pgkd", "zero_shot", "annotate"] | None,
+    typer.Option(help="What the variant is for; a template by path is to write samples unless this says otherwise."),
+]
 
 
 @app.command("list")
@@ -39,11 +42,11 @@ def list_(folder: Folder = None) -> None:
 
 
 @app.command()
-def show(variant: Variant, folder: Folder = None, zero_shot: ZeroShot = False) -> None:
+def show(variant: Variant, folder: Folder = None, purpose: Purpose = None) -> None:
     """Print the template as it is."""
     from pgkd_agent.teacher.prompting import templates
 
-    typer.echo(templates.read_prompt(variant, _purpose(variant, folder, zero_shot), folder).source, nl=False)
+    typer.echo(templates.read_prompt(variant, _purpose_of(variant, folder, purpose), folder).source, nl=False)
 
 
 @app.command()
@@ -52,23 +55,23 @@ def lint(
         list[str] | None, typer.Argument(help="Names of variants, or paths to .j2 templates; none: all there are.")
     ] = None,
     folder: Folder = None,
-    zero_shot: ZeroShot = False,
+    purpose: Purpose = None,
 ) -> None:
     """Check templates for syntax, unknown and missing variables, and by rendering them with made-up values."""
     from pgkd_agent.teacher.prompting import templates
     from pgkd_agent.teacher.prompting.linting import lint_prompt
 
-    purposes: list[templates.Purpose] = ["zero_shot"] if zero_shot else list(templates.VARIABLES)
-    named = [(_purpose(name, folder, zero_shot), name) for name in variants or ()] or [
-        (purpose, name) for purpose in purposes for name in templates.list_prompts(purpose, folder)
+    purposes = [purpose] if purpose else list(templates.VARIABLES)
+    named = [(_purpose_of(name, folder, purpose), name) for name in variants or ()] or [
+        (one, name) for one in purposes for name in templates.list_prompts(one, folder)
     ]
     errors = 0
-    for purpose, name in named:
-        findings = lint_prompt(name, purpose, folder)
+    for one, name in named:
+        findings = lint_prompt(name, one, folder)
         for finding in findings:
-            typer.echo(f"{purpose} {name}: {'error' if finding.is_error else 'note'}: {finding.message}")
+            typer.echo(f"{one} {name}: {'error' if finding.is_error else 'note'}: {finding.message}")
         if not findings:
-            typer.echo(f"{purpose} {name}: ok")
+            typer.echo(f"{one} {name}: ok")
         errors += sum(finding.is_error for finding in findings)
     if errors:
         raise PromptError(f"found {counted(errors, 'error')} in the templates; see the lines above")
@@ -94,12 +97,12 @@ def render(
     show_dry_run(data.task(settings), settings, asks=False)
 
 
-def _purpose(variant: str, folder: Path | None, zero_shot: bool) -> templates.Purpose:
-    """That of the name, where it says it; a template of one's own is to write samples, unless the option is given."""
+def _purpose_of(variant: str, folder: Path | None, given: templates.Purpose | None) -> templates.Purpose:
+    """That of the option, else of the name."""
     from pgkd_agent.teacher.prompting import templates
 
-    if zero_shot:
-        return "zero_shot"
+    if given:
+        return given
     is_known = variant in templates.list_prompts("annotate", folder)
     return "annotate" if is_known and variant not in templates.list_prompts("pgkd", folder) else "pgkd"
 

@@ -214,7 +214,7 @@ def test_prompts_are_listed_shown_and_rendered(files: Path) -> None:
         "zero_shot paper one request per text; uses taxonomy, text",
     ):
         assert any(line.startswith(beginning) for line in listed), listed
-    assert "Text-to-classifiy" in pgkd("prompts", "show", "paper", "--zero-shot").stdout
+    assert "Text-to-classifiy" in pgkd("prompts", "show", "paper", "--purpose", "zero_shot").stdout
     assert "You are a Teacher model for a Student LM" in pgkd("prompts", "show", "paper").stdout
     rendered = pgkd("prompts", "render", "paper", "--train", files / "train.jsonl").stdout
     assert "please generate 32 training samples" in rendered
@@ -232,7 +232,7 @@ def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) 
     assert clean.returncode == 0 and clean.stdout.endswith("templates, no errors\n")
     assert "pgkd paper: note: does not use task_description, few_shot" in clean.stdout
     assert "zero_shot paper: note: does not use task_description, few_shot\n" in clean.stdout
-    assert pgkd("prompts", "lint", "--zero-shot").stdout.endswith("2 templates, no errors\n")
+    assert pgkd("prompts", "lint", "--purpose", "zero_shot").stdout.endswith("2 templates, no errors\n")
 
     (own / "mine.j2").write_text("Human:\n{{ num_samples }} {{ target.name }}\n{{ few_shots }}", encoding="utf-8")
     bad = pgkd("prompts", "lint", *folder)
