@@ -19,6 +19,7 @@ import argparse
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -238,6 +239,7 @@ class SimulatedWriter:
         self._seed = config.seed
         self._size = config.teacher.samples_per_request
         self._is_guided = is_guided
+        self._asked: Counter[str] = Counter()
         self._stock: dict[str, list[str]] = {}
         for row in pool:
             self._stock.setdefault(row.label, []).append(row.text)
@@ -255,7 +257,8 @@ class SimulatedWriter:
     def _labels(self, request: TeacherRequest, draw: random.Random) -> list[str]:
         """Of each sample to write."""
         if self._is_guided:
-            planned = plan_requests(request.report, request.num_samples, self._size, draw)
+            planned = plan_requests(request.report, request.num_samples, self._size, draw, self._asked)
+            self._asked.update(one.label for one in planned)
             return [one.label for one in planned for _ in range(one.num_samples)]
         names = label_names(request.taxonomy)
         first = (request.kd_step - 1) * request.num_samples

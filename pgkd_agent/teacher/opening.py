@@ -21,7 +21,7 @@ from pgkd_agent.types import Example
 if TYPE_CHECKING:
     from pgkd_agent.teacher.calls.gated import GatedChatModel
     from pgkd_agent.teacher.labelling import Pool
-    from pgkd_agent.teacher.prompting.requests import PromptRequest
+    from pgkd_agent.teacher.prompting.requests import PromptRequest, RequestPlanner
 
 MAX_REPLY_TOKENS = 4096
 """What even older hosted models write; a longer reply is cut off, and its whole samples are kept."""
@@ -146,7 +146,8 @@ def _working(
     from pgkd_agent.teacher.verification import VerifyingScreener
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
-    teachers = [_teacher(model, template, config, observer) for model in models]
+    planner = RequestPlanner.of(template, config)
+    teachers = [_teacher(model, planner, config, observer) for model in models]
     ensemble = EnsembleTeacher(teachers)
     if config.guardrails.verify:
         asking = [model.for_labels() for model in models]
@@ -158,7 +159,7 @@ def _working(
         screener,
         names,
         name=", ".join(names),
-        require_room=ChainTeacher(models[0], RequestPlanner.of(template, config)).require_room,
+        require_room=ChainTeacher(models[0], planner).require_room,
         check=lambda: _check(models),
     )
 
@@ -214,11 +215,10 @@ def _check(models: Sequence[GatedChatModel]) -> None:
         model.caller.check()
 
 
-def _teacher(model: GatedChatModel, template: PromptTemplate, config: PGKDConfig, observer: LoopObserver) -> Teacher:
+def _teacher(model: GatedChatModel, planner: RequestPlanner, config: PGKDConfig, observer: LoopObserver) -> Teacher:
     from pgkd_agent.teacher.chain import ChainTeacher
     from pgkd_agent.teacher.prompting.requests import RequestPlanner
 
-    planner = RequestPlanner.of(template, config)
     if config.teacher.mode == "chain":
         return ChainTeacher(model, planner, observer.on_request, observer.on_plan)
 

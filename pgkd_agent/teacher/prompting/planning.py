@@ -34,17 +34,26 @@ class PlannedRequest:
 
 
 def plan_requests(
-    report: ClassificationReport, num_samples: int, samples_per_request: int, random: random.Random
+    report: ClassificationReport,
+    num_samples: int,
+    samples_per_request: int,
+    random: random.Random,
+    asked: Mapping[str, int] | None = None,
 ) -> list[PlannedRequest]:
-    """Split `num_samples` into requests about one class each; weak classes come up more often.
+    """Split `num_samples` into requests about one class each; weak classes come first.
 
-    Classes are drawn without repetition, with probability proportional to 1 - F1, where F1 is shrunk
-    toward the mean by support. Only when there are more requests than classes does a class come twice.
+    Of the classes that were asked about least often, some are drawn without repetition, with probability proportional
+    to 1 - F1, where F1 is shrunk toward the mean by support. Drawn anew in each step, weak classes would come again and
+    again before others have come at all; with a writer that makes no mistakes that is a point of accuracy worse.
+
+    Args:
+        asked: How often each class was asked about in earlier steps.
     """
-    sizes = _sizes(num_samples, samples_per_request)
+    sizes, times = _sizes(num_samples, samples_per_request), Counter(asked)
     labels: list[str] = []
     while len(labels) < len(sizes):
-        labels += _draw(report, random)[: len(sizes) - len(labels)]
+        drawn = sorted(_draw(report, random), key=times.__getitem__)
+        labels += drawn[: len(sizes) - len(labels)]
     return [PlannedRequest(label, size) for label, size in zip(labels, sizes, strict=True)]
 
 

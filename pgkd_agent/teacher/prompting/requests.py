@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgkd_agent.config import EvidenceSettings, PGKDConfig, TeacherSettings
@@ -80,12 +81,14 @@ class RequestPlanner:
 
     Attributes:
         seed: Of the run.
+        asked: Classes that each KD step's prompts are about, where they are about one.
     """
 
     template: PromptTemplate
     teacher: TeacherSettings
     evidence: EvidenceSettings
     seed: int
+    asked: dict[int, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, template: PromptTemplate, config: PGKDConfig) -> RequestPlanner:
@@ -106,7 +109,10 @@ class RequestPlanner:
         if not self.template.is_pairwise:
             random = rng(self.seed, request.kd_step, "plan")
             report = request.report if self._shows_report else report_without_rows(request.taxonomy)
-            return plan_requests(report, request.num_samples, size, random)
+            before = Counter(label for step, labels in self.asked.items() if step < request.kd_step for label in labels)
+            planned = plan_requests(report, request.num_samples, size, random, before)
+            self.asked[request.kd_step] = [one.label for one in planned]
+            return planned
         random = rng(self.seed, request.kd_step, "pairs")
         sources = (request.confusions, count_confusions(request.scored))
         return plan_pairs(sources, request.report, request.num_samples, size, random)

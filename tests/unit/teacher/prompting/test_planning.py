@@ -28,6 +28,18 @@ def test_a_weak_class_is_asked_for_more_often_and_none_twice() -> None:
     assert counts["b"] < counts["c"] < counts["a"]  # no data: like the mean class
 
 
+def test_no_class_comes_again_before_all_others_have_come() -> None:
+    asked: Counter[str] = Counter()
+    for step in range(5):
+        planned = plan_requests(WIDE, 8, 4, random.Random(step), asked)
+        asked.update(request.label for request in planned)
+        if step == 1:
+            assert max(asked.values()) == 1, "two of five classes a step"
+    assert set(asked.values()) == {2}
+    first = Counter(plan_requests(WIDE, 8, 4, random.Random(seed), {"c": 1})[0].label for seed in range(200))
+    assert "c" not in first and first["e"] > first["d"], "of the others the weak one is likelier to be the first"
+
+
 def test_sizes_add_up_also_beyond_the_number_of_classes() -> None:
     planned = plan_requests(REPORT, 18, 4, random.Random(0))
     assert [request.num_samples for request in planned] == [4, 4, 4, 4, 2]
