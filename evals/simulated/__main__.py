@@ -8,7 +8,8 @@
 The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
 student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others. With
 `--write` it writes in place of labelling: rows of the pool, of the classes that the report finds weak, or of all alike;
-where it errs a row of another class.
+where it errs a row of another class. `--choose entropy` and `weak` (places for the classes that the report finds weak)
+are ways that were tried. `--frozen` puts a logistic regression on frozen embeddings in the student's place.
 Prints a line of JSON for each model, judged on further rows of `train.jsonl` that are not in the pool, or with `--test`
 on the test rows. Of the texts that a step labelled it has the share that student, teacher and both together name right.
 """
@@ -22,20 +23,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evals.simulated.frozen import CachedEmbedder, FrozenStudent
 from evals.tuning import drawn
 from pgkd_agent import PGKDConfig, build_config
 from pgkd_agent.data import Task, read_examples, read_taxonomy
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
-from pgkd_agent.loop.choosing import at_random, choose
+from pgkd_agent.loop.choosing import Choice, at_random, choose, margins
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
+from pgkd_agent.loop.protocols import Student
 from pgkd_agent.loop.trust import Word
 from pgkd_agent.metrics.report import evaluate
 from pgkd_agent.seeding import rng
@@ -49,9 +53,11 @@ from pgkd_agent.teacher.labelling import Labelled, Labelling, LabellingTeacher, 
 from pgkd_agent.teacher.prompting.planning import plan_requests
 from pgkd_agent.teacher.standalone import open_annotator
 from pgkd_agent.types import (
+    ClassificationReport,
     Evaluation,
     Example,
     GeneratedSample,
+    Probabilities,
     StepRecord,
     TeacherReply,
     TeacherRequest,
@@ -71,22 +77,30 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=500, help="a step")
     parser.add_argument("--write", type=int, metavar="N", help="samples a step, in place of labels")
     parser.add_argument("--plan", choices=["guided", "even"], default="guided", help="which classes it writes for")
-    parser.add_argument("--choose", choices=["margin", "drawn"], default="margin")
+    parser.add_argument("--choose", choices=["margin", "drawn", "entropy", "weak"], default="margin")
+    parser.add_argument("--votes", type=int, metavar="N", help="of the LLM's probabilities only N draws are known")
+    parser.add_argument("--frozen", action="store_true", help="frozen embeddings as the student: seconds, not hours")
     parser.add_argument("--judges", type=int, default=1500, help="further rows, at most")
     parser.add_argument("--test", action="store_true", help="judge by the test rows")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     rows, taxonomy = read_examples(options.data / "train.jsonl"), read_taxonomy(options.data / "labels.json")
+    embed = CachedEmbedder(Embedder(build_config(assignments=options.settings).student))
     for seed in options.seeds:
         task, further = drawn(rows, taxonomy, options.rows, seed)
         judges = read_examples(options.data / "test.jsonl") if options.test else further[: options.judges]
         pool = further if options.test else further[options.judges :]
-        for line in _run(task, pool, judges, seed, options):
+        for line in _run(task, pool, judges, embed, seed, options):
             _say({"data": options.data.name, "seed": seed, **line})
 
 
 def _run(
-    task: Task, pool: Sequence[Example], judges: Sequence[Example], seed: int, options: argparse.Namespace
+    task: Task,
+    pool: Sequence[Example],
+    judges: Sequence[Example],
+    embed: CachedEmbedder,
+    seed: int,
+    options: argparse.Namespace,
 ) -> Iterator[dict[str, object]]:
     names = label_names(task.taxonomy)
     gold = {row.text: names.index(row.label) for row in (*task.train, *pool)}
@@ -99,18 +113,25 @@ def _run(
         "teacher.spec": options.teacher,
     }
     config = build_config(assignments=options.settings, flags=flags)
-    student = TorchStudent(config.student, task.taxonomy, seed)
+    student: Student = TorchStudent(config.student, task.taxonomy, seed)
+    if options.frozen:
+        student = FrozenStudent(embed, task.taxonomy)
     judged = _Judged(student, task, judges)
     if options.write:
         yield from _written(task, pool, student, config, judged, options)
         return
-    pool_of = Pool(task.unlabelled, student.predict, Embedder(config.student), class_texts(task.taxonomy))
-    choice = choose if options.choose == "margin" else at_random(seed)
+    pool_of = Pool(task.unlabelled, student.predict, embed, class_texts(task.taxonomy))
+    choices: dict[str, Choice] = {
+        "margin": choose,
+        "drawn": at_random(seed),
+        "entropy": _entropy,
+        "weak": partial(_weak, judged),
+    }
     screener = judged.screener(config)
     with _annotator(task, gold, config, options) as annotator:
         teacher = _Watched(
-            *(annotator, pool_of, task.train, task.taxonomy, seed, choice),
-            on_gold=lambda check: _say({"gold": str(check)}),
+            *(annotator, pool_of, task.train, task.taxonomy, seed, choices[options.choose]),
+            on_gold=lambda check: _say({"gold": str(check), "gain": asdict(check.gain)}),
         )
         result = run_pgkd(task, student, teacher, screener, config, judged)
     for line in judged.lines(result):
@@ -126,7 +147,7 @@ def _run(
 def _written(
     task: Task,
     pool: Sequence[Example],
-    student: TorchStudent,
+    student: Student,
     config: PGKDConfig,
     judged: _Judged,
     options: argparse.Namespace,
@@ -151,7 +172,28 @@ def _annotator(
     budget = Budget(config.budget, load_prices(config.teacher.prices))
     log = options.calls or Path(":memory:")
     with open_annotator(task.taxonomy, task.description, config, budget, log) as annotator:
-        yield annotator
+        yield VotingAnnotator(annotator, options.votes, config.seed) if options.votes else annotator
+
+
+def _entropy(probabilities: Probabilities, _embeddings: np.ndarray, num: int) -> list[int]:
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+    return [int(row) for row in np.argsort(-entropy, kind="stable")[:num]]
+
+
+def _weak(judged: _Judged, probabilities: Probabilities, _embeddings: np.ndarray, num: int) -> list[int]:
+    """Places for each class that the student would name, as many as its F1 on the validation rows is low."""
+    assert judged.report is not None
+    predicted = probabilities.argmax(axis=1)
+    lacking = np.array([1.05 - row.f1 if row.has_data else 0.5 for row in judged.report.classes])
+    lacking *= np.bincount(predicted, minlength=len(lacking)) > 0
+    places = np.maximum(1, np.round(num * lacking / lacking.sum()))
+    order, chosen = [int(row) for row in np.argsort(margins(probabilities), kind="stable")], []
+    for row in order:
+        if places[predicted[row]]:
+            places[predicted[row]] -= 1
+            chosen.append(row)
+    taken = set(chosen)
+    return [*chosen, *(row for row in order if row not in taken)][:num]
 
 
 class _Watched(LabellingTeacher):
@@ -175,11 +217,12 @@ def _say(line: Mapping[str, object]) -> None:
 class _Judged(LoopObserver):
     """Evaluates each model on rows that the loop does not know."""
 
-    def __init__(self, student: TorchStudent, task: Task, judges: Sequence[Example]) -> None:
+    def __init__(self, student: Student, task: Task, judges: Sequence[Example]) -> None:
         self._student = student
         self._task = task
         self._judges = judges
         self.evaluations: list[Evaluation] = []
+        self.report: ClassificationReport | None = None
 
     def screener(self, config: PGKDConfig) -> Guardrails:
         """Lets no row through that validates or judges."""
@@ -198,8 +241,29 @@ class _Judged(LoopObserver):
             }
 
     def on_step(self, record: StepRecord) -> None:
+        self.report = record.validation.report
         probabilities = self._student.predict(texts_of(self._judges))
         self.evaluations.append(evaluate(probabilities, self._judges, self._task.taxonomy))
+
+
+class VotingAnnotator:
+    """What would be known of an LLM that only names a class, asked so many times: draws from its probabilities."""
+
+    def __init__(self, annotator: Annotate, num_votes: int, seed: int) -> None:
+        self.model_id = f"{annotator.model_id}, {num_votes} votes"
+        self._annotator = annotator
+        self._num_votes = num_votes
+        self._seed = seed
+
+    def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
+        for number, answer in self._annotator.label(doubts):
+            yield number, answer if answer.word is None else replace(answer, word=self._voted(answer.word))
+
+    def _voted(self, word: Word) -> Word:
+        draw = np.random.default_rng([self._seed, *word.candidates])
+        votes = draw.multinomial(self._num_votes, np.array(word.chances) / sum(word.chances)) + 0.5
+        named = word.candidates[int(votes.argmax())]
+        return Word(named, word.candidates, tuple(float(share) for share in votes / votes.sum()))
 
 
 class SimulatedAnnotator:
