@@ -6,21 +6,22 @@
     python -m evals.simulated --data DIR/banking77 --teacher local:FILE.gguf --steps 1 --labels 200 --calls FILE
 
 The pool is what `train.jsonl` holds beside the rows drawn for training and validation; its labels are hidden from the
-student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others. With
-`--write` it writes in place of labelling: rows of the pool, of the classes that the report finds weak, or of all alike;
-where it errs a row of another class. `--choose entropy` and `weak` (places for the classes that the report finds weak)
-are ways that were tried. `--frozen` puts a logistic regression on frozen embeddings in the student's place.
+student, and the simulated teacher answers from them. Where it errs it names one of the three likeliest others.
+`--choose entropy` and `weak` (places for the classes that the report finds weak) are ways that were tried.
+
+With `--write` it writes in place of labelling: rows of the pool, of the classes that the report finds weak, or of all
+alike; with `--like hard` such as are like the student's confident mistakes. Where it errs it writes of another class.
+
 Prints a line of JSON for each model, judged on further rows of `train.jsonl` that are not in the pool, or with `--test`
 on the test rows. Of the texts that a step labelled it has the share that student, teacher and both together name right.
+`--frozen` puts a logistic regression on frozen embeddings in the student's place.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from evals.simulated.frozen import CachedEmbedder, FrozenStudent
+from evals.simulated.teachers import SimulatedAnnotator, SimulatedWriter, VotingAnnotator
 from evals.tuning import drawn
 from pgkd_agent import PGKDConfig, build_config
 from pgkd_agent.data import Task, read_examples, read_taxonomy
@@ -40,27 +42,21 @@ from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Student
-from pgkd_agent.loop.trust import Word
 from pgkd_agent.metrics.report import evaluate
-from pgkd_agent.seeding import rng
 from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.student.head_start import class_texts
 from pgkd_agent.student.student import TorchStudent
-from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
+from pgkd_agent.teacher.annotation import Annotate
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Labelled, Labelling, LabellingTeacher, Pool
-from pgkd_agent.teacher.prompting.planning import plan_requests
 from pgkd_agent.teacher.standalone import open_annotator
 from pgkd_agent.types import (
     ClassificationReport,
     Evaluation,
     Example,
-    GeneratedSample,
     Probabilities,
     StepRecord,
-    TeacherReply,
-    TeacherRequest,
     label_names,
 )
 
@@ -77,6 +73,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=500, help="a step")
     parser.add_argument("--write", type=int, metavar="N", help="samples a step, in place of labels")
     parser.add_argument("--plan", choices=["guided", "even"], default="guided", help="which classes it writes for")
+    parser.add_argument("--like", choices=["any", "hard", "right"], default="any", help="rows that it writes more of")
     parser.add_argument("--choose", choices=["margin", "drawn", "entropy", "weak"], default="margin")
     parser.add_argument("--votes", type=int, metavar="N", help="of the LLM's probabilities only N draws are known")
     parser.add_argument("--frozen", action="store_true", help="frozen embeddings as the student: seconds, not hours")
@@ -118,7 +115,7 @@ def _run(
         student = FrozenStudent(embed, task.taxonomy)
     judged = _Judged(student, task, judges)
     if options.write:
-        yield from _written(task, pool, student, config, judged, options)
+        yield from _written(task, pool, student, config, embed, judged, options)
         return
     pool_of = Pool(task.unlabelled, student.predict, embed, class_texts(task.taxonomy))
     choices: dict[str, Choice] = {
@@ -149,13 +146,14 @@ def _written(
     pool: Sequence[Example],
     student: Student,
     config: PGKDConfig,
+    embed: CachedEmbedder,
     judged: _Judged,
     options: argparse.Namespace,
 ) -> Iterator[dict[str, object]]:
-    writer = SimulatedWriter(pool, options.accuracy, config, options.plan == "guided")
+    writer = SimulatedWriter(pool, options.accuracy, config, options.plan == "guided", options.like, embed)
     result = run_pgkd(replace(task, unlabelled=()), student, writer, judged.screener(config), config, judged)
     for line in judged.lines(result):
-        yield {"teacher": writer.model_id, "plan": options.plan, **line}
+        yield {"teacher": writer.model_id, "plan": options.plan, "like": options.like, **line}
 
 
 def _share(rows: Sequence[Labelled], who: str, gold: Mapping[str, int], names: Sequence[str]) -> float:
@@ -244,89 +242,6 @@ class _Judged(LoopObserver):
         self.report = record.validation.report
         probabilities = self._student.predict(texts_of(self._judges))
         self.evaluations.append(evaluate(probabilities, self._judges, self._task.taxonomy))
-
-
-class VotingAnnotator:
-    """What would be known of an LLM that only names a class, asked so many times: draws from its probabilities."""
-
-    def __init__(self, annotator: Annotate, num_votes: int, seed: int) -> None:
-        self.model_id = f"{annotator.model_id}, {num_votes} votes"
-        self._annotator = annotator
-        self._num_votes = num_votes
-        self._seed = seed
-
-    def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
-        for number, answer in self._annotator.label(doubts):
-            yield number, answer if answer.word is None else replace(answer, word=self._voted(answer.word))
-
-    def _voted(self, word: Word) -> Word:
-        draw = np.random.default_rng([self._seed, *word.candidates])
-        votes = draw.multinomial(self._num_votes, np.array(word.chances) / sum(word.chances)) + 0.5
-        named = word.candidates[int(votes.argmax())]
-        return Word(named, word.candidates, tuple(float(share) for share in votes / votes.sum()))
-
-
-class SimulatedAnnotator:
-    """Right with a given probability; else it names one of the three likeliest other candidates.
-
-    Args:
-        gold: Class id of each text.
-    """
-
-    def __init__(self, gold: Mapping[str, int], accuracy: float, seed: int) -> None:
-        self.model_id = f"simulated, right {accuracy:.0%} of the time"
-        self._gold = gold
-        self._accuracy = accuracy
-        self._seed = seed
-
-    def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
-        for number, doubt in enumerate(doubts):
-            draw = random.Random(f"{self._seed} {doubt.text}")  # a text has one answer, whenever it is asked about
-            gold = self._gold[doubt.text]
-            if draw.random() >= self._accuracy:
-                gold = draw.choice([label for label in doubt.candidates if label != gold][:3])
-            yield number, Answer(Word(gold, doubt.candidates) if gold in doubt.candidates else None)
-
-
-class SimulatedWriter:
-    """Writes rows of a pool, each once.
-
-    Args:
-        pool: With the labels that people gave them.
-        accuracy: Share of samples that have the label asked for; the others are rows of any other class.
-        is_guided: Whether weak classes come up more often, as in prompts about one class; else all in turn.
-    """
-
-    def __init__(self, pool: Sequence[Example], accuracy: float, config: PGKDConfig, is_guided: bool) -> None:
-        self.model_id = f"simulated writer, right {accuracy:.0%} of the time"
-        self._accuracy = accuracy
-        self._seed = config.seed
-        self._size = config.teacher.samples_per_request
-        self._is_guided = is_guided
-        self._asked: Counter[str] = Counter()
-        self._stock: dict[str, list[str]] = {}
-        for row in pool:
-            self._stock.setdefault(row.label, []).append(row.text)
-
-    def write(self, request: TeacherRequest) -> TeacherReply:
-        draw = rng(self._seed, request.kd_step, "simulated writer")
-        samples = []
-        for label in self._labels(request, draw):
-            others = [name for name, texts in self._stock.items() if texts and name != label]
-            source = label if draw.random() < self._accuracy or not others else draw.choice(others)
-            if texts := self._stock.get(source):
-                samples.append(GeneratedSample(texts.pop(), label))
-        return TeacherReply(tuple(samples), num_requests=1)
-
-    def _labels(self, request: TeacherRequest, draw: random.Random) -> list[str]:
-        """Of each sample to write."""
-        if self._is_guided:
-            planned = plan_requests(request.report, request.num_samples, self._size, draw, self._asked)
-            self._asked.update(one.label for one in planned)
-            return [one.label for one in planned for _ in range(one.num_samples)]
-        names = label_names(request.taxonomy)
-        first = (request.kd_step - 1) * request.num_samples
-        return [names[(first + number) % len(names)] for number in range(request.num_samples)]
 
 
 if __name__ == "__main__":
