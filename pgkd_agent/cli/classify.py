@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,18 +16,21 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped, refuse
+from pgkd_agent.cli.stopping import going_on
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.files import as_line
 from pgkd_agent.text import counted
 
 if TYPE_CHECKING:
+    from pgkd_agent.answering.output import LabelledTable
     from pgkd_agent.config import PGKDConfig
+    from pgkd_agent.data.formats import Record
     from pgkd_agent.student.classifier import Prediction, StudentClassifier
 
 CHUNK = 2048
 """Texts read, sorted by length and classified at a time; bounds the memory for any input."""
 
-BLANK: dict[str, Any] = {"label": None, "confidence": None, "probabilities": {}}
+BLANK: dict[str, Any] = {"label": None, "confidence": None}
 """Said of a text without any sign: it keeps its place, and nobody is asked about it."""
 
 CASCADE_CHUNK = 64
@@ -39,6 +45,11 @@ def classify(
     file: Annotated[Path, typer.Argument(help="Texts (CSV, TSV, JSON, JSONL, Parquet, TXT), or - for lines of stdin.")],
     text_column: options.TextColumn = None,
     inference: options.Inference,
+    top: Annotated[int, typer.Option(min=0, help="Also print the probabilities of so many likeliest labels.")] = 0,
+    all_: Annotated[bool, typer.Option("--all", help="Also print the probability of every label.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A new .csv, .tsv, .jsonl or .parquet file, with the columns of the input.")
+    ] = None,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Give texts below it no label, or ask --teacher.")
     ] = None,
@@ -58,68 +69,137 @@ def classify(
         ),
     ] = None,
 ) -> None:
-    """Print a JSON line per text: text, label, confidence and the probability of every label.
+    """Print a JSON line per text: text, label and confidence; with --out make a table of it.
 
     One for each line or row, in their order; a blank text has neither label nor confidence (null). Files of any size:
-    texts are read, and results written, some thousands at a time. With --min-confidence a text that the model is less
-    sure of gets no label (null), or with --teacher that of an LLM, 64 texts at a time; `source` says whose it is, and
-    the last line of stderr how often it was asked and what that took. Exit code 1 where it could not be asked about
-    some of them.
+    texts are read, and results written, some thousands at a time. A table has all columns of the input, and beside
+    them predicted_label and confidence; the same command goes on with one that was stopped.
+
+    With --min-confidence a text that the model is less sure of gets no label (null), or with --teacher that of an LLM,
+    64 texts at a time; `source` says whose it is, and the last line of stderr how often it was asked and what that
+    took. Exit code 1 where it could not be asked about some of them.
     """
-    from pgkd_agent.data import stream_texts
+    from pgkd_agent.data import stream_rows
 
     if teacher is None:
         refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, options.Caps, options.Sources, "calls")
     if teacher and min_confidence is None:
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
-    texts = stream_texts(sys.stdin.buffer if str(file) == "-" else file, text_column)
+    if all_ and top:
+        raise ConfigError("--all prints the probability of every label, --top of the likeliest; give one of them")
+    rows = stream_rows(sys.stdin.buffer if str(file) == "-" else file, text_column)
+    if out and str(file) == "-":
+        raise ConfigError("--out goes on where it was stopped, which standard input cannot; name a file")
     classifier = inference.load(model)
-    if teacher is None:
-        _print_rows(texts, CHUNK, lambda chunk: _rows_of(classifier.classify(chunk), min_confidence))
-        terminal.warn(classifier.note)
+    shown = len(classifier.labels) if all_ else top
+    with _written(out, file, context) as written:
+        if teacher is None:
+            _classify(rows, CHUNK, lambda chunk: _found(classifier.classify(chunk), min_confidence, shown), written)
+            terminal.warn(classifier.note)
+            return
+        settings = options.settings_of(zero_shot, caps, sources, more={"teacher.spec": teacher})
+        _classify_with_llm(rows, classifier, min_confidence or 0.0, settings, labels, calls, shown, written)
+
+
+Rows = Iterator[tuple[str, "Record"]]
+Found = dict[str, Any]
+
+
+class _Lines:
+    """Standard output."""
+
+    num_rows = 0
+
+    def write(self, rows: list[tuple[Record, str, Found]]) -> None:
+        typer.echo("".join(as_line({"text": text, **found}) for _record, text, found in rows), nl=False)
+
+
+class _Table:
+    """A file."""
+
+    def __init__(self, table: LabelledTable) -> None:
+        self._table = table
+        self.num_rows = table.num_rows
+
+    def write(self, rows: list[tuple[Record, str, Found]]) -> None:
+        self._table.write([(record, _named(found)) for record, _text, found in rows])
+
+
+def _named(found: Found) -> Found:
+    """As columns beside those of the input, which often has labels of its own."""
+    return {"predicted_label" if name == "label" else name: value for name, value in found.items()}
+
+
+@contextmanager
+def _written(out: Path | None, file: Path, context: typer.Context) -> Iterator[_Lines | _Table]:
+    """What takes the rows; a table is there in the end, or goes on with the next time."""
+    if out is None:
+        yield _Lines()
         return
-    settings = options.settings_of(zero_shot, caps, sources, more={"teacher.spec": teacher})
-    _print_cascade(texts, classifier, min_confidence or 0.0, settings, labels, calls)
+
+    from pgkd_agent.answering.output import LabelledTable
+
+    given = {name: str(value) for name, value in context.params.items() if name not in ("out", "calls")}
+    model = Path(str(context.params["model"]))
+    read = [file, *(sorted(each for each in model.rglob("*") if each.is_file()) if model.is_dir() else ())]
+    states = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in read]
+    table = LabelledTable(out, hashlib.sha256(json.dumps([given, states]).encode()).hexdigest())
+    try:
+        with going_on(lambda: f"to go on: the same command again, with {out.name}.part in its place"):
+            if table.num_rows:
+                terminal.say(terminal.notes(), f"going on after {counted(table.num_rows, 'row')}")
+            yield _Table(table)
+            table.finish()
+        terminal.say(terminal.notes(), f"{out}: {counted(table.num_rows, 'row')}")
+    finally:
+        table.close()
 
 
-def _rows_of(predictions: list[Prediction], min_confidence: float | None) -> list[dict[str, Any]]:
-    return [{"label": prediction.label_if(min_confidence or 0.0), **_figures(prediction)} for prediction in predictions]
+def _found(predictions: list[Prediction], min_confidence: float | None, shown: int) -> list[Found]:
+    return [{"label": one.label_if(min_confidence or 0.0), **_figures(one, shown)} for one in predictions]
 
 
-def _figures(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "confidence": round(prediction.confidence, 6),
-        "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
-    }
+def _figures(prediction: Prediction, shown: int) -> Found:
+    """
+    Args:
+        shown: Labels with their probabilities, likeliest first.
+    """
+    figures: Found = {"confidence": round(prediction.confidence, 6)}
+    if shown:
+        likeliest = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:shown]
+        figures["probabilities"] = {name: round(probability, 6) for name, probability in likeliest}
+    return figures
 
 
-def _print_rows(texts: Iterator[str], size: int, classify: Callable[[list[str]], list[dict[str, Any]]]) -> None:
+def _classify(rows: Rows, size: int, classify: Callable[[list[str]], list[Found]], written: _Lines | _Table) -> None:
     """With a count on the way, where the lines go elsewhere than to the terminal."""
     from pgkd_agent.data.values import visible
 
     columns = (TextColumn("{task.completed} texts"), TimeElapsedColumn(), TextColumn("{task.fields[speed]}"))
-    hidden = sys.stdout.isatty()
+    hidden = sys.stdout.isatty() and isinstance(written, _Lines)
+    rows = islice(rows, written.num_rows, None)
     with Progress(*columns, console=terminal.notes(), transient=True, disable=hidden) as progress:
         bar, blank = progress.add_task("", total=None, speed=""), 0
-        while chunk := list(islice(texts, size)):
-            seen = [text for text in chunk if visible(text)]
+        while chunk := list(islice(rows, size)):
+            seen = [text for text, _record in chunk if visible(text)]
             blank += len(chunk) - len(seen)
-            rows = iter(classify(seen))
-            lines = ({"text": text, **(next(rows) if visible(text) else BLANK)} for text in chunk)
-            typer.echo("".join(map(as_line, lines)), nl=False)
+            found = iter(classify(seen))
+            written.write([(record, text, next(found) if visible(text) else BLANK) for text, record in chunk])
             progress.advance(bar, len(chunk))
             progress.update(bar, speed=f"{progress.tasks[0].speed or 0:.0f} texts/s")
     if blank:
         terminal.say(terminal.notes(), f"texts that are blank, and get no label (null): {blank}")
 
 
-def _print_cascade(
-    texts: Iterator[str],
+def _classify_with_llm(
+    rows: Rows,
     classifier: StudentClassifier,
     min_confidence: float,
     config: PGKDConfig,
     labels: Path | None,
     calls: Path | None,
+    shown: int,
+    written: _Lines | _Table,
 ) -> None:
     from pgkd_agent.answering.cascade import Cascade, open_llm
     from pgkd_agent.data import read_taxonomy
@@ -134,19 +214,19 @@ def _print_cascade(
     with open_llm(taxonomy, config, calls=calls) as llm:
         cascade = Cascade(classifier, llm, min_confidence)
 
-        def classify(chunk: list[str]) -> list[dict[str, Any]]:
+        def classify(chunk: list[str]) -> list[Found]:
             return [
                 {
                     "label": item.label,
                     "source": item.source,
                     **({"problem": item.problem} if item.problem else {}),
-                    **_figures(item.student),
+                    **_figures(item.student, shown),
                 }
                 for item in cascade.classify(chunk)
             ]
 
         try:
-            _print_rows(texts, CASCADE_CHUNK, classify)
+            _classify(rows, CASCADE_CHUNK, classify, written)
         finally:
             terminal.warn(classifier.note)
             stats, spent = cascade.stats, llm.spent

@@ -130,6 +130,11 @@ def stream_texts(source: str | Path | BinaryIO, text_column: str | None = None) 
     Raises:
         DataError: At once for what the first row shows, later for a row that cannot be read.
     """
+    return (text for text, _record in stream_rows(source, text_column))
+
+
+def stream_rows(source: str | Path | BinaryIO, text_column: str | None = None) -> Iterator[tuple[str, Record]]:
+    """As `stream_texts`, each text with the row that it is from, as that was written; a line is a row of one text."""
     if not isinstance(source, (str, Path)):
         return _lines(decoded_lines(source, "standard input"), "standard input")
     source = Path(source)
@@ -140,16 +145,24 @@ def stream_texts(source: str | Path | BinaryIO, text_column: str | None = None) 
     if first is None:
         return iter(())
     column = _column([first], text_column, TEXT_COLUMNS, "text", str(source))
-    values = (record.get(column) for record in chain([first], records))
-    texts = (
-        value if isinstance(value, str) else as_text(value, f"{source}, row {number}: the text (column {column!r})")
-        for number, value in enumerate(values, 1)
+    rows = (
+        (as_text(record.get(column), f"{source}, row {number}: the text (column {column!r})"), record)
+        for number, record in enumerate(chain([first], records), 1)
     )
-    return _mended(_started(texts), str(source))
+    return _mended_rows(_started(rows), str(source))
 
 
-def _lines(lines: Iterator[str], where: str) -> Iterator[str]:
-    return _mended((line.removesuffix("\n") for line in _started(lines)), where)
+def _lines(lines: Iterator[str], where: str) -> Iterator[tuple[str, Record]]:
+    texts = (line.removesuffix("\n") for line in _started(lines))
+    return _mended_rows(((text, {"text": text}) for text in texts), where)
+
+
+def _mended_rows(rows: Iterator[tuple[str, Record]], where: str) -> Iterator[tuple[str, Record]]:
+    mend = Mender()
+    for text, record in rows:
+        yield mend(text), record
+    if mend.count:
+        logger.warning("%s: %s", where, mend.note)
 
 
 def _mended(texts: Iterator[str], where: str) -> Iterator[str]:

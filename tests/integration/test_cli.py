@@ -58,7 +58,7 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
     assert all(any(phase in line for line in said) for phase in phases), done.stderr  # in this order
 
     model = files / "run" / "models" / "best"
-    classified = pgkd_process("classify", model, "-", stdin="apple and plum\n\na cow\n")
+    classified = pgkd_process("classify", model, "-", "--all", stdin="apple and plum\n\na cow\n")
     rows = [json.loads(line) for line in classified.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["apple and plum", "", "a cow"]
     assert set(rows[0]["probabilities"]) == set(TOPICS)

@@ -67,7 +67,7 @@ def test_every_line_has_its_answer_in_its_place(model: Path, tmp_path: Path) -> 
     rows = [json.loads(line) for line in from_file.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["an apple\u2028and a plum", "cow", "", "   ", "rain\x85hail"]
     assert [row["label"] is None for row in rows] == [False, False, True, True, False]
-    assert rows[2] == {"text": "", "label": None, "confidence": None, "probabilities": {}}
+    assert rows[2] == {"text": "", "label": None, "confidence": None}
     assert "texts that are blank, and get no label (null): 2" in from_file.stderr
     assert pgkd("classify", model, "-", stdin=LINES).stdout == from_file.stdout
 
