@@ -118,7 +118,8 @@ def _device(config: PGKDConfig) -> str:
 def _threads() -> Finding:
     import torch
 
-    from pgkd_agent.student.threads import allowed_cpus, limit_threads
+    from pgkd_agent.machine import allowed_cpus
+    from pgkd_agent.student.threads import limit_threads
 
     problem, cpus, threads = limit_threads(warns=False), allowed_cpus(), torch.get_num_threads()
     return Finding("threads", f"{counted(threads, 'thread')} on {counted(cpus, 'CPU')}", problem)

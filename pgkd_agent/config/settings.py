@@ -143,7 +143,7 @@ class TeacherSettings(_Settings):
     timeout: float = Field(default=300.0, gt=0)
     """Seconds for one call, from its start to the end of the answer."""
     max_concurrency: int | None = Field(default=None, ge=1)
-    """Requests under way at once; None: 1 for local teachers, else 8. With more than 1 a local teacher's replies depend
+    """Requests under way at once; None: 4 for local teachers, else 8. With more than 1 a local teacher's replies depend
     on what it answers at the same time, and no longer on the seed alone."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """Pace of the requests, evenly spaced; None: as they come."""
@@ -152,8 +152,9 @@ class TeacherSettings(_Settings):
     run's own log is looked in."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
-    threads: int = Field(default=1, ge=1)
-    """CPU threads of a `local:` teacher."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a `local:` teacher; None: as many as OMP_NUM_THREADS says, else as there
+    are CPUs for this process."""
     context_tokens: int = Field(default=4096, ge=512)
     """Context window of a `local:` or `ollama:` teacher."""
 
@@ -170,7 +171,7 @@ class TeacherSettings(_Settings):
     @property
     def concurrency(self) -> int:
         """Requests under way at once."""
-        return self.max_concurrency or (1 if self.is_local else 8)
+        return self.max_concurrency or (4 if self.is_local else 8)
 
 
 class ZeroShotSettings(_Settings):

@@ -249,10 +249,10 @@ def test_every_candidate_of_a_text_to_label_has_a_probability(smollm2: Path) -> 
     with open_annotator(taxonomy, "", config, budget, Path(":memory:")) as annotator:
         doubts = [Doubt(CallId(0, number), f"text {number}", (0, 1, 2, 3), rows) for number in range(2)]
         answers = [answer for _place, answer in annotator.label(doubts)]
-    named = [answer for answer in answers if answer.label is not None]
+    named = [answer.word for answer in answers if answer.word]
     assert len(answers) == 2 and named, "even if it is always the same one"
-    for answer in named:
-        assert len(answer.chances) == 4 and 0 < sum(answer.chances) < 1.001
+    for word in named:
+        assert len(word.chances) == 4 and 0 < sum(word.chances) < 1.001
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

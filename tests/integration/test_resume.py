@@ -71,6 +71,7 @@ def local_config(student: Path, model: Path | str) -> PGKDConfig:
             "teacher.spec": f"local:{model}",
             "teacher.structured": "auto",
             "teacher.prompt": "per_class",
+            "teacher.max_concurrency": 1,  # so that a reply depends on its request alone
             "teacher.samples_per_request": 1,
             "teacher.max_tokens": 48,
             **dict.fromkeys(("evidence.correct", "evidence.misclassified", "evidence.hard_negatives"), 1),

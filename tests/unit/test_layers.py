@@ -14,7 +14,7 @@ ROOT = Path(pgkd_agent.__file__).parent
 
 LAYERS = [
     {"errors", "seeding", "text", "types", "testing", "version"},
-    {"config", "files", "embedded", "data", "metrics"},
+    {"config", "files", "embedded", "data", "machine", "metrics"},
     {"loop"},
     {"student", "teacher"},
     {"runs"},

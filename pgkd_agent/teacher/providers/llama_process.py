@@ -29,10 +29,13 @@ def main(model: str, alias: str, context_tokens: int, threads: int, slots: int) 
     params.n_parallel = slots
     params.n_batch = _BATCH_TOKENS
     params.n_gpu_layers = 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    for cpus in (params.cpuparams, params.cpuparams_batch):
+        cpus.n_threads = threads
+        cpus.poll = 0  # threads that wait sleep: beside other work, spinning costs more than waking
     params.cache_prompt = False
     params.cache_ram_mib = 0  # else the state after each request stays in memory, up to 8 GiB
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    kinds = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED if slots > 1 else kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.fit_params = False  # never shrink the context to the free memory behind our back
     params.warmup = False
     params.offline = True

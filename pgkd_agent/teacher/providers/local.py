@@ -15,6 +15,7 @@ from typing import IO
 from pgkd_agent import embedded
 from pgkd_agent.config import TeacherSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.machine import wanted_threads
 from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.connection import THIS_MACHINE
 from pgkd_agent.teacher.providers.dialect import Capabilities
@@ -34,7 +35,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         raise ConfigError(f"teacher {settings.spec}: no such file; embedded models: smollm2")
     server = ExitStack()
     base_url = server.enter_context(
-        serve(path, settings.context_tokens, settings.threads, settings.max_concurrency or 1)
+        serve(path, settings.context_tokens, settings.threads or wanted_threads(), settings.concurrency)
     )
     return ChatTeacher(
         mending(ChatOpenAI)(model=path.stem, base_url=base_url, api_key="local", **one_try(settings, max_tokens)),
@@ -52,7 +53,7 @@ def serve(model: Path, context_tokens: int = 4096, threads: int = 1, slots: int 
 
     With one slot the same request with the same seed gets the same reply, also in another process and with another
     thread count: no prompt cache, requests queue, no flash attention (its sums depend on the threads). Several slots
-    compute together, which is faster, and then replies depend on what else is computed.
+    compute together, with flash attention, which is faster, and then replies depend on what else is computed.
 
     Leaving ends the server at once; who still waits for a reply is hung up on. It ends with this process too, however
     that ends.
@@ -62,7 +63,7 @@ def serve(model: Path, context_tokens: int = 4096, threads: int = 1, slots: int 
         context_tokens: Prompt and reply together, >= 256: with a handful, llama.cpp aborts. More than the model was
             trained on is not used. A longer prompt is refused with HTTP 400, a reply is cut there (`finish_reason`
             "length").
-        threads: CPU threads, >= 1. More than the free cores slows it down 10 to 100 times: they spin.
+        threads: CPU threads, >= 1; more than there are cores slow it down.
         slots: Requests answered at once, >= 1; each has a context of its own.
     Raises:
         ConfigError: The file is missing, is not GGUF, or cannot be loaded.
