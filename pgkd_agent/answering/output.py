@@ -67,7 +67,7 @@ class LabelledTable:
         if said["work"] != self._work:
             raise ConfigError(
                 f"{self._part} is of another input, model or options: remove it and {self._progress.name}, or name "
-                "another --out"
+                "another file"
             )
         if not self._part.exists() or self._part.stat().st_size < said["bytes"]:
             raise StorageError(f"{self._part} is shorter than it was; remove {self._progress} to begin anew")
@@ -102,7 +102,7 @@ class LabelledTable:
             if other := row.keys() - {*self._columns}:
                 raise ConfigError(
                     f"rows have different columns (here {min(other)!r} is new), which a {self._kind} file cannot hold; "
-                    "take --out NAME.jsonl"
+                    "take a .jsonl file"
                 )
             writer.writerow([well_formed(_as_cell(row.get(column))) for column in self._columns])
         yield text.getvalue()
