@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pgkd_agent.cli.terminal import Log, say
+from pgkd_agent.cli.terminal import Log, details, say
 from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.estimates import Estimate
@@ -98,13 +98,14 @@ class Display(Observer):
             samples += f", {counted(record.refused, 'reply', 'replies')} refused"
         if record.rejected:
             samples += f" (rejected: {by_rule(record.rejected)})"
+        teacher = f"teacher {record.teacher_seconds:.0f} s, " if record.asked else ""
         say(
             self._console,
             f"step {record.kd_step:>2}   loss {record.validation.loss:.4f}{best}  "
             f"acc {report.accuracy:.3f}  macro F1 {report.macro_f1:.3f}   rows {record.history_rows}   "
-            f"{counted(record.epochs, 'epoch')}, rate {record.learning_rate:g}   "
-            f"teacher {record.teacher_seconds:.0f} s, student {record.student_seconds:.0f} s{samples}",
+            f"{teacher}student {record.student_seconds:.0f} s{samples}",
         )
+        say(details(), f"step {record.kd_step}: {counted(record.epochs, 'epoch')}, rate {record.learning_rate:g}")
 
 
 def by_rule(rejected: dict[str, int]) -> str:

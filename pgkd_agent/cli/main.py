@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -48,24 +49,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    distill.distill,
-    train.train,
-    classify.classify,
-    annotate.annotate,
-    export.export,
-    evaluate.evaluate,
-    serve.serve,
-    push.push,
-    compare.compare,
-    report.report,
-    doctor.doctor,
-    datasets.datasets,
-    schemas.schema,
-):
-    app.command(cls=Command)(command)
-for group in (eval_prompts, samples, prompts, models, bench):
-    app.add_typer(group.app)
+PANELS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Train": (distill.distill, train.train, annotate.annotate, samples.app),
+    "Use a model": (classify.classify, evaluate.evaluate, serve.serve, export.export, push.push),
+    "Look": (report.report, prompts.app, doctor.doctor, models.app, datasets.datasets, schemas.schema),
+    "Compare": (compare.compare, eval_prompts.app, bench.app),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=panel)
+        else:
+            app.command(cls=Command, rich_help_panel=panel)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +91,7 @@ def main() -> None:
     try:
         app()
     except PGKDError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print("[bold red]error[/]: ", end="")
         console.print(without_controls(as_options(str(error))), markup=False, highlight=False)
         _end(console, error, error.exit_code)
     except stopping.Stopped as stopped:

@@ -21,7 +21,7 @@ from pgkd_agent.cli.display import Display, by_rule
 from pgkd_agent.cli.groups import options_of
 from pgkd_agent.cli.options import Caps, Outlets
 from pgkd_agent.cli.stopping import going_on
-from pgkd_agent.cli.terminal import money, say
+from pgkd_agent.cli.terminal import details, money, say
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
@@ -125,16 +125,21 @@ def _print_result(console: Console, result: DistillResult) -> None:
         _print_classes(console, summary.test)
     calibration = summary.calibration
     errors, rows = (calibration.test, "test") if calibration.test else (calibration.validation, "validation")
+    if calibration.note:
+        say(console, f"confidence: {calibration.note}")
     say(
-        console,
-        f"confidence: calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with "
-        f"temperature {calibration.temperature:.2f}" + (f" ({calibration.note})" if calibration.note else ""),
+        details(),
+        f"calibration error on the {rows} rows {errors.before:.3f}, {errors.after:.3f} with temperature "
+        f"{calibration.temperature:.2f}",
     )
     _print_teaching(console, summary)
-    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items())
-    model = f"{result.run}/models/best"
-    say(console, f"time: {seconds}\nreport: {result.run}/report.html\nmodel: {model}")
-    say(console, f"Next: pgkd classify {shlex.quote(model)} FILE, or pgkd serve {shlex.quote(model)}")
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in summary.seconds.items() if round(value))
+    say(
+        console,
+        f"time: {seconds or 'under a second'}\nreport: {result.run}/report.html\nmodel: {result.run}/models/best",
+    )
+    run = shlex.quote(str(result.run))
+    say(console, f"Next: pgkd classify {run} FILE, or pgkd serve {run}")
 
 
 def _under_higher(stopped_by: str, run: Path | None) -> str:

@@ -22,7 +22,7 @@ WITHOUT_TABLE = ("pgkd_agent.loop.algorithm", "pgkd_agent.student")
 EVERY = 30.0
 """Seconds between lines about what goes on, where nobody sees a bar."""
 
-_is_quiet = False
+_is_quiet = _is_verbose = False
 _started = time.monotonic()
 
 
@@ -66,8 +66,8 @@ def open_output() -> None:
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
     """For all that follows in this process."""
-    global _is_quiet
-    _is_quiet = quiet
+    global _is_quiet, _is_verbose
+    _is_quiet, _is_verbose = quiet, verbose
     handler = RichHandler(console=errors(), show_time=verbose, show_path=verbose, show_level=verbose)
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -88,6 +88,11 @@ def errors() -> Console:
 def notes() -> Console:
     """For progress and what is said on the way; silent with --quiet."""
     return Console(stderr=True, emoji=False, quiet=_is_quiet)
+
+
+def details() -> Console:
+    """For what few need to know; silent without --verbose."""
+    return Console(stderr=True, emoji=False, quiet=not _is_verbose)
 
 
 def warn(text: str) -> None:

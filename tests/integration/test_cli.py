@@ -46,7 +46,7 @@ def test_distill_classify_and_evaluate(files: Path, tiny_student: Path) -> None:
     assert "plain student" in done.stdout and "macro F1" in done.stdout and "24 test rows" in done.stdout
     assert "rejected: prompt_copy 1" in done.stdout  # shown as evidence by then
     assert "step  1" in done.stderr and done.stdout.splitlines()[-1] == (
-        f"Next: pgkd classify {files}/run/models/best FILE, or pgkd serve {files}/run/models/best"
+        f"Next: pgkd classify {files}/run FILE, or pgkd serve {files}/run"
     )
     phases = ["reading rows", "loading the student", "step 0/2: training the student on 48 rows", "24 test rows"]
     phases += [
@@ -130,7 +130,7 @@ def test_base_url_needs_teachers_of_one_provider(files: Path, teachers: list[str
     address = ("--base-url", "http://127.0.0.1:9")
     done = pgkd("distill", "--train", files / "train.jsonl", *named, *address, "--dry-run")
     assert done.returncode == 2 and done.stdout == "" and not (files / "runs").exists()
-    assert "ConfigError: --base-url" in done.stderr and message in " ".join(done.stderr.split())
+    assert "error: --base-url" in done.stderr and message in " ".join(done.stderr.split())
 
 
 def test_an_evaluation_of_a_local_teacher_has_no_server(files: Path) -> None:
@@ -166,12 +166,13 @@ def test_train_needs_no_teacher(files: Path, tiny_student: Path) -> None:
 
 def test_one_model_is_compared_with_nothing_and_one_epoch_is_one(files: Path, tiny_student: Path) -> None:
     rows = ("--train", files / "train.jsonl", "--test", files / "test.jsonl")
-    done = pgkd("train", *rows, "--out", files / "run", *quick(tiny_student), "--set", "student.max_epochs=1")
+    done = pgkd("-v", "train", *rows, "--out", files / "run", *quick(tiny_student), "--set", "student.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert "plain student" in done.stdout and "macro F1" in done.stdout
     for comparison in ("returned model", "change", "95 % interval", "+0.000"):
         assert comparison not in done.stdout
-    assert "   1 epoch, rate" in done.stderr
+    assert "teacher" not in done.stderr.partition("student on 48 rows")[2], "none was asked"
+    assert "step 0: 1 epoch, rate" in done.stderr and "with temperature" in done.stderr
 
 
 def test_dry_run_shows_the_prompt_and_calls_nothing(files: Path, tiny_student: Path) -> None:
@@ -258,7 +259,7 @@ def test_prompts_of_ones_own_are_listed_shown_rendered_and_checked(files: Path) 
         assert message in several.stdout  # one does not keep the next from being checked
     for name, message in (("deep", "RecursionError"), ("typo", "No filter named 'jsn'"), ("keys", "KeyError: 'x'")):
         broken = pgkd("prompts", "render", name, "--train", files / "train.jsonl", *folder)
-        assert broken.returncode == 2 and f"PromptError: prompt '{name}'" in broken.stderr and message in broken.stderr
+        assert broken.returncode == 2 and f"error: prompt '{name}'" in broken.stderr and message in broken.stderr
     nowhere = pgkd("prompts", "lint", "--folder", files)
     assert nowhere.returncode == 2 and "holds no templates" in nowhere.stderr
 
@@ -334,7 +335,7 @@ def test_a_cap_ends_a_run_which_goes_on_under_a_higher_one(files: Path, tiny_stu
         assert len(server.requests) == 3
     for beginning in (("--train", files / "train.jsonl"), ("--resume", "run")):
         refused = pgkd("distill", *beginning, "--max-calls", "-1")
-        assert refused.returncode == 2 and "ConfigError: invalid settings: budget.max_calls" in refused.stderr
+        assert refused.returncode == 2 and "error: invalid settings: budget.max_calls" in refused.stderr
 
 
 ENTRY = """
