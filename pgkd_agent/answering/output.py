@@ -49,13 +49,17 @@ class LabelledTable:
         self._progress = target.with_name(f"{target.name}.part.json")
         self._work = work
         self._held = lock_beside(target)
-        said = self._read_progress()
+        try:
+            said = self._read_progress()
+            with storing(self._part):
+                self._file = self._part.open("ab")
+                self._file.truncate(said["bytes"])
+        except BaseException:
+            self._held.release()
+            raise
         self.num_rows: int = said["rows"]
         """Of the input that are written already."""
         self._columns: list[str] | None = said["columns"]
-        with storing(self._part):
-            self._file = self._part.open("ab")
-            self._file.truncate(said["bytes"])
 
     def _read_progress(self) -> Mapping[str, Any]:
         try:

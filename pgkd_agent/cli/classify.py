@@ -98,7 +98,11 @@ def classify(
             terminal.warn(classifier.note)
             return
         settings = options.settings_of(zero_shot, caps, sources, more={"teacher.spec": teacher})
-        _classify_with_llm(rows, classifier, min_confidence or 0.0, settings, labels, calls, shown, written)
+        num_failed = _classify_with_llm(
+            rows, classifier, min_confidence or 0.0, settings, labels, calls, shown, written
+        )
+    if num_failed:
+        raise typer.Exit(1)
 
 
 Rows = Iterator[tuple[str, "Record"]]
@@ -200,7 +204,8 @@ def _classify_with_llm(
     calls: Path | None,
     shown: int,
     written: _Lines | _Table,
-) -> None:
+) -> int:
+    """Returns how many texts the LLM could not be asked about."""
     from pgkd_agent.answering.cascade import Cascade, open_llm
     from pgkd_agent.data import read_taxonomy
     from pgkd_agent.teacher.calls.prices import load_prices
@@ -238,5 +243,4 @@ def _classify_with_llm(
                 f"{counted(spent.calls, 'call')}, {counted(spent.tokens, 'token')}, "
                 f"{terminal.money(spent.cost if has_price else None, prices.currency)}",
             )
-    if stats.failed:
-        raise typer.Exit(1)
+    return stats.failed

@@ -6,12 +6,14 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from pgkd_agent.cli import classify as command
 from pgkd_agent.student.classifier import StudentClassifier
 from tests.integration.command_line import pgkd
 from tests.integration.conftest import TOPICS, sentences
+from tests.integration.openai_server import failure, serve
 
 ROWS = [{"id": str(number), "text": row.text, "label": row.label} for number, row in enumerate(sentences(3, 4))]
 ROWS[5]["text"] = "  "
@@ -56,6 +58,19 @@ def test_probabilities_are_printed_where_they_are_asked_for(model: Path, file: P
     assert list(two.items()) == list(every.items())[:2] and {*every} == {*TOPICS}
     assert list(every.values()) == sorted(every.values(), reverse=True)
     assert pgkd("classify", model, file, "--top", "2", "--all").returncode == 2
+
+
+def test_a_table_is_whole_where_the_llm_could_not_be_asked(
+    model: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    out, teacher = file.with_name("out.parquet"), ("--teacher", "openai:m", "--min-confidence", "1")
+    with serve(lambda _call, _body: failure(401, "no such key")) as server:
+        done = pgkd("classify", model, file, "--out", out, *teacher, "--base-url", server.base_url)
+    assert done.returncode == 1, done.stderr
+    rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
+    assert {row["source"] for row in rows} == {"student", None} and rows[0]["problem"]
 
 
 def test_a_stopped_table_is_gone_on_with_by_the_same_command(
