@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,7 +67,7 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
-            file.write("".join(map(as_line, rows)))
+            file.write("".join(as_line(row) for row in rows))
             file.flush()
             os.fsync(file.fileno())
 
@@ -93,9 +93,13 @@ def write_whole(target: Path, content: str) -> None:
             raise
 
 
-def as_line(row: dict[str, Any]) -> str:
-    """One line for everyone: what some programs take for the end of one is escaped."""
-    return json.dumps(row, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
+def as_line(row: dict[str, Any], default: Callable[[Any], Any] | None = None) -> str:
+    """One line for everyone: what some programs take for the end of one is escaped.
+
+    Args:
+        default: What stands for a value that JSON does not have; None refuses it.
+    """
+    return json.dumps(row, ensure_ascii=False, default=default).translate(_LINE_ENDS) + "\n"
 
 
 @contextmanager

@@ -55,7 +55,8 @@ class VotingAnnotator:
 
     def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
         for number, answer in self._annotator.label(doubts):
-            yield number, answer if answer.word is None else replace(answer, word=self._voted(answer.word))
+            has_chances = answer.word is not None and answer.word.chances
+            yield number, replace(answer, word=self._voted(answer.word)) if answer.word and has_chances else answer
 
     def _voted(self, word: Word) -> Word:
         draw = np.random.default_rng([self._seed, *word.candidates])

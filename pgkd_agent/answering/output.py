@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,6 @@ TEXT = 2
 """Rank of a Parquet column that is not only whole numbers, or numbers."""
 BLOCK = 8192
 """Rows of a Parquet file that are in memory at a time."""
-NOTHING: Mapping[str, Any] = {"rows": 0, "bytes": 0, "columns": None}
 
 
 class LabelledTable:
@@ -33,25 +32,28 @@ class LabelledTable:
 
     Args:
         target: A file that is not there yet, of one of `FORMATS`.
-        work: What the rows are made of, in words; a part that was made of something else is not gone on with.
+        work: What the rows are made of; a part that was made of something else is not gone on with.
+        new: Names of the columns that are added; a row that lacks one of them has nothing there.
     Raises:
         ConfigError: The target is there, has another suffix, or its part is of other work.
         StorageError: The disk refuses, or another process writes it.
     """
 
-    def __init__(self, target: Path, work: str) -> None:
-        self._target, self._kind = target, target.suffix.lower()
+    def __init__(self, target: Path, work: str, new: Sequence[str]) -> None:
+        self._target, self._kind, self._new = target, target.suffix.lower(), new
         if self._kind not in FORMATS:
             raise ConfigError(f"{target}: unknown format {target.suffix!r}; expected one of {', '.join(FORMATS)}")
-        if target.exists():
-            raise ConfigError(f"{target} exists already; name another one, or remove it")
+        with storing(target):
+            if target.exists():
+                raise ConfigError(f"{target} exists already; name another one, or remove it")
         self._part = target.with_name(f"{target.name}.part")
         self._progress = target.with_name(f"{target.name}.part.json")
         self._work = work
         self._held = lock_beside(target)
         try:
-            said = self._read_progress()
             with storing(self._part):
+                said = self._read_progress()
+                write_whole(self._progress, json.dumps(said))
                 self._file = self._part.open("ab")
                 self._file.truncate(said["bytes"])
         except BaseException:
@@ -63,39 +65,57 @@ class LabelledTable:
 
     def _read_progress(self) -> Mapping[str, Any]:
         try:
-            said: dict[str, Any] = json.loads(self._progress.read_text(encoding="utf-8"))
+            said = json.loads(self._progress.read_text(encoding="utf-8"))
+            said = {name: said[name] for name in ("work", "rows", "bytes", "columns")}
         except FileNotFoundError:
-            return NOTHING
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{self._progress} is damaged: {error}; remove it to begin anew") from error
+            if self._part.exists():
+                raise ConfigError(
+                    f"{self._part} is there, and is no beginning of this; remove it, or name another file"
+                ) from None
+            return {"work": self._work, "rows": 0, "bytes": 0, "columns": None}
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self._progress} is damaged ({error!r}); remove it and {self._part.name}") from error
         if said["work"] != self._work:
             raise ConfigError(
                 f"{self._part} is of another input, model or options: remove it and {self._progress.name}, or name "
                 "another file"
             )
         if not self._part.exists() or self._part.stat().st_size < said["bytes"]:
-            raise StorageError(f"{self._part} is shorter than it was; remove {self._progress} to begin anew")
+            raise StorageError(f"{self._part} is shorter than it was; remove it and {self._progress.name}")
         return said
 
     def write(self, rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Add a block: of each row what the input has, and what was found.
 
         Raises:
-            ConfigError: The input has a column of the name of a new one.
+            ConfigError: See `check`; or rows of a CSV or TSV file have different columns.
             StorageError: The disk refuses.
         """
-        whole = [_together(*row) for row in rows]
+        for record, _found in rows:
+            self.check(record)
+        whole = [
+            {**{str(name): value for name, value in record.items()}, **{name: found.get(name) for name in self._new}}
+            for record, found in rows
+        ]
         with storing(self._part):
-            self._file.write("".join(self._encoded(whole)).encode("utf-8"))
+            self._file.write(well_formed("".join(self._encoded(whole))).encode("utf-8"))
             self._file.flush()
             os.fsync(self._file.fileno())
         self.num_rows += len(rows)
         done = {"work": self._work, "rows": self.num_rows, "bytes": self._file.tell(), "columns": self._columns}
         write_whole(self._progress, json.dumps(done))
 
+    def check(self, record: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ConfigError: The input has a column of the name of a new one.
+        """
+        if both := [name for name in self._new if name in record]:
+            raise ConfigError(f"the input has a column {both[0]!r}, which is written here; give that one another name")
+
     def _encoded(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not (separator := SEPARATORS.get(self._kind)):
-            yield from map(as_line, rows)
+            yield from (as_line(row, default=str) for row in rows)
             return
         text = io.StringIO(newline="")
         writer = csv.writer(text, delimiter=separator, lineterminator="\n")
@@ -108,7 +128,7 @@ class LabelledTable:
                     f"rows have different columns (here {min(other)!r} is new), which a {self._kind} file cannot hold; "
                     "take a .jsonl file"
                 )
-            writer.writerow([well_formed(_as_cell(row.get(column))) for column in self._columns])
+            writer.writerow([_as_cell(row.get(column)) for column in self._columns])
         yield text.getvalue()
 
     def finish(self) -> None:
@@ -120,7 +140,12 @@ class LabelledTable:
         self._file.close()
         with storing(self._target):
             if self._kind == ".parquet":
-                _to_parquet(self._part, self._target)
+                whole = self._part.with_name(f"{self._part.name}.parquet")
+                try:
+                    _to_parquet(self._part, whole)
+                    os.replace(whole, self._target)
+                finally:
+                    whole.unlink(missing_ok=True)
                 self._part.unlink()
             else:
                 os.replace(self._part, self._target)
@@ -131,13 +156,6 @@ class LabelledTable:
         with suppress(OSError):
             self._file.close()
         self._held.release()
-
-
-def _together(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    row = {str(name): value for name, value in record.items()}
-    if both := [name for name in found if name in row]:
-        raise ConfigError(f"the input has a column {both[0]!r}, which is written here; give that one another name")
-    return {**row, **found}
 
 
 def _as_cell(value: Any) -> str:
@@ -157,12 +175,13 @@ def _to_parquet(part: Path, target: Path) -> None:
         for name, value in row.items():
             ranks[name] = max(ranks.get(name, 0), _rank(value))
     schema = pyarrow.schema([(name, kinds[rank]) for name, rank in ranks.items()])
-    texts = [name for name, rank in ranks.items() if rank == TEXT]
+    as_kind: dict[int, Callable[[Any], float | str]] = {1: float, TEXT: _as_cell}
+    changed = {name: as_kind[rank] for name, rank in ranks.items() if rank in as_kind}
     rows = _rows(part)
     with pyarrow.parquet.ParquetWriter(target, schema) as writer:
         while block := list(islice(rows, BLOCK)):
             for row in block:
-                row |= {name: _as_cell(row[name]) for name in texts if row.get(name) is not None}
+                row |= {name: change(row[name]) for name, change in changed.items() if row.get(name) is not None}
             writer.write_table(pyarrow.Table.from_pylist(block, schema))
 
 

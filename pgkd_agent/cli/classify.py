@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,11 @@ CHUNK = 2048
 
 BLANK: dict[str, Any] = {"label": None, "confidence": None}
 """Said of a text without any sign: it keeps its place, and nobody is asked about it."""
+
+MAKE_THE_LABELS = (
+    "text_column", "top", "all_", "min_confidence", "precision", "engine", "teacher", "prompt", "description", "set_",
+)  # fmt: skip
+"""Options that a table depends on: it is not gone on with under others."""
 
 CASCADE_CHUNK = 64
 """The same where an LLM may be asked: what it said is written soon."""
@@ -87,12 +92,14 @@ def classify(
         raise ConfigError("--teacher is asked about texts below --min-confidence; give both")
     if all_ and top:
         raise ConfigError("--all prints the probability of every label, --top of the likeliest; give one of them")
-    rows = stream_rows(sys.stdin.buffer if str(file) == "-" else file, text_column)
     if out and str(file) == "-":
         raise ConfigError("--out goes on where it was stopped, which standard input cannot; name a file")
+    rows = stream_rows(sys.stdin.buffer if str(file) == "-" else file, text_column)
     classifier = inference.load(model)
     shown = len(classifier.labels) if all_ else top
-    with _written(out, file, context) as written:
+    new = ["predicted_label", *(["source", "problem"] if teacher else []), "confidence"]
+    with _written(out, file, [*new, "probabilities"] if shown else new, context) as written:
+        rows = written.checked(rows)
         if teacher is None:
             _classify(rows, CHUNK, lambda chunk: _found(classifier.classify(chunk), min_confidence, shown), written)
             terminal.warn(classifier.note)
@@ -114,6 +121,9 @@ class _Lines:
 
     num_rows = 0
 
+    def checked(self, rows: Rows) -> Rows:
+        return rows
+
     def write(self, rows: list[tuple[Record, str, Found]]) -> None:
         typer.echo("".join(as_line({"text": text, **found}) for _record, text, found in rows), nl=False)
 
@@ -125,6 +135,13 @@ class _Table:
         self._table = table
         self.num_rows = table.num_rows
 
+    def checked(self, rows: Rows) -> Rows:
+        """The same, the first one looked at before anything is classified or asked."""
+        first = list(islice(rows, 1))
+        for _text, record in first:
+            self._table.check(record)
+        return chain(first, rows)
+
     def write(self, rows: list[tuple[Record, str, Found]]) -> None:
         self._table.write([(record, _named(found)) for record, _text, found in rows])
 
@@ -135,7 +152,7 @@ def _named(found: Found) -> Found:
 
 
 @contextmanager
-def _written(out: Path | None, file: Path, context: typer.Context) -> Iterator[_Lines | _Table]:
+def _written(out: Path | None, file: Path, new: list[str], context: typer.Context) -> Iterator[_Lines | _Table]:
     """What takes the rows; a table is there in the end, or goes on with the next time."""
     if out is None:
         yield _Lines()
@@ -143,11 +160,8 @@ def _written(out: Path | None, file: Path, context: typer.Context) -> Iterator[_
 
     from pgkd_agent.answering.output import LabelledTable
 
-    given = {name: str(value) for name, value in context.params.items() if name not in ("out", "calls")}
-    model = Path(str(context.params["model"]))
-    read = [file, *(sorted(each for each in model.rglob("*") if each.is_file()) if model.is_dir() else ())]
-    states = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in read]
-    table = LabelledTable(out, hashlib.sha256(json.dumps([given, states]).encode()).hexdigest())
+    given = {name: str(context.params[name]) for name in MAKE_THE_LABELS}
+    table = LabelledTable(out, _work(given, [file, *_files(context)]), new)
     try:
         with going_on(lambda: f"to go on: the same command again, with {out.name}.part in its place"):
             if table.num_rows:
@@ -157,6 +171,20 @@ def _written(out: Path | None, file: Path, context: typer.Context) -> Iterator[_
         terminal.say(terminal.notes(), f"{out}: {counted(table.num_rows, 'row')}")
     finally:
         table.close()
+
+
+def _files(context: typer.Context) -> list[Path]:
+    """That the labels depend on: of the model, and what the options name."""
+    from pgkd_agent.student.pretrained import model_folder
+
+    named = (context.params[name] for name in ("labels", "config", "prompt"))
+    of_model = sorted(each for each in model_folder(Path(str(context.params["model"]))).iterdir() if each.is_file())
+    return [*of_model, *(Path(str(name)) for name in named if name and Path(str(name)).is_file())]
+
+
+def _work(given: dict[str, str], files: list[Path]) -> str:
+    states = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return hashlib.sha256(json.dumps([given, states]).encode()).hexdigest()
 
 
 def _found(predictions: list[Prediction], min_confidence: float | None, shown: int) -> list[Found]:

@@ -146,10 +146,15 @@ def stream_rows(source: str | Path | BinaryIO, text_column: str | None = None) -
         return iter(())
     column = _column([first], text_column, TEXT_COLUMNS, "text", str(source))
     rows = (
-        (as_text(record.get(column), f"{source}, row {number}: the text (column {column!r})"), record)
+        (_text(record.get(column), f"{source}, row {number}: the text (column {column!r})"), record)
         for number, record in enumerate(chain([first], records), 1)
     )
     return _mended_rows(_started(rows), str(source))
+
+
+def _text(value: Any, where: str) -> str:
+    """A string as it is, blanks around it too."""
+    return value if isinstance(value, str) else as_text(value, where)
 
 
 def _lines(lines: Iterator[str], where: str) -> Iterator[tuple[str, Record]]:

@@ -111,6 +111,14 @@ class GoldRow:
         return self.teacher == self.rows_alone != self.label
 
 
+Who = Literal["rows_alone", "teacher", "together"]
+
+
+def accuracy(rows: Sequence[GoldRow], who: Who) -> float:
+    """In [0, 1]; a row without a class counts as wrong."""
+    return mean(float(getattr(row, who) == row.label) for row in rows)
+
+
 @dataclass(frozen=True, slots=True)
 class GoldCheck:
     """How the teacher labels training rows whose label is hidden from it, of those that the other rows leave in doubt.
@@ -159,9 +167,9 @@ class GoldCheck:
         )
         return cls(tuple(checked), trust(every))
 
-    def accuracy(self, who: Literal["rows_alone", "teacher", "together"]) -> float:
+    def accuracy(self, who: Who) -> float:
         """In [0, 1]; a row without a class counts as wrong."""
-        return mean(float(getattr(row, who) == row.label) for row in self.rows)
+        return accuracy(self.rows, who)
 
     @property
     def gain(self) -> Measured:

@@ -147,7 +147,8 @@ def _working(
     from pgkd_agent.teacher.zero_shot import ZeroShotClassifier
 
     planner = RequestPlanner.of(template, config)
-    teachers = [_teacher(model, planner, config, observer) for model in models]
+    fallback = RequestPlanner.of(teacher_prompt(config.teacher.changed({"mode": "chain", "prompt": None})), config)
+    teachers = [_teacher(model, planner, fallback, config, observer) for model in models]
     ensemble = EnsembleTeacher(teachers)
     if config.guardrails.verify:
         asking = [model.for_labels() for model in models]
@@ -215,9 +216,18 @@ def _check(models: Sequence[GatedChatModel]) -> None:
         model.caller.check()
 
 
-def _teacher(model: GatedChatModel, planner: RequestPlanner, config: PGKDConfig, observer: LoopObserver) -> Teacher:
+def _teacher(
+    model: GatedChatModel,
+    planner: RequestPlanner,
+    fallback: RequestPlanner,
+    config: PGKDConfig,
+    observer: LoopObserver,
+) -> Teacher:
+    """
+    Args:
+        fallback: Of what an agent is that cannot look anything up.
+    """
     from pgkd_agent.teacher.chain import ChainTeacher
-    from pgkd_agent.teacher.prompting.requests import RequestPlanner
 
     if config.teacher.mode == "chain":
         return ChainTeacher(model, planner, observer.on_request, observer.on_plan)
@@ -225,12 +235,11 @@ def _teacher(model: GatedChatModel, planner: RequestPlanner, config: PGKDConfig,
     from pgkd_agent.teacher.agent import AgentTeacher
     from pgkd_agent.teacher.tools import teacher_tools
 
-    plain = RequestPlanner.of(teacher_prompt(config.teacher.changed({"mode": "chain", "prompt": None})), config)
     return AgentTeacher(
         model,
         planner,
         teacher_tools,
-        ChainTeacher(model, plain, observer.on_request),
+        ChainTeacher(model, fallback, observer.on_request),
         observer.on_transcript,
     )
 

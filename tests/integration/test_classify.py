@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -17,6 +19,23 @@ from tests.integration.openai_server import failure, serve
 
 ROWS = [{"id": str(number), "text": row.text, "label": row.label} for number, row in enumerate(sentences(3, 4))]
 ROWS[5]["text"] = "  "
+
+
+class StandIn:
+    """A method that answers so many calls; then someone ends the process."""
+
+    def __init__(self, method: Callable[..., Any], calls: int) -> None:
+        self._method = method
+        self._left = calls
+
+    def __get__(self, classifier: StudentClassifier, _kind: type) -> Callable[..., Any]:
+        def answer(texts: list[str]) -> Any:
+            if not self._left:
+                raise SystemExit(130)
+            self._left -= 1
+            return self._method(classifier, texts)
+
+        return answer
 
 
 @pytest.fixture
@@ -70,25 +89,42 @@ def test_a_table_is_whole_where_the_llm_could_not_be_asked(
     assert done.returncode == 1, done.stderr
     rows = pyarrow.parquet.read_table(out).to_pylist()
     assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
-    assert {row["source"] for row in rows} == {"student", None} and rows[0]["problem"]
+    assert {row["source"] for row in rows} == {"student", None} and rows[0]["problem"] and rows[5]["problem"] is None
+
+
+def test_what_the_input_calls_its_columns_is_looked_at_before_a_call_is_paid(
+    model: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    file.write_text(file.read_text(encoding="utf-8").replace("id,text,label", "id,text,source", 1), encoding="utf-8")
+    with serve(lambda _call, _body: failure(401, "no such key")) as server:
+        teacher = ("--teacher", "openai:m", "--min-confidence", "1", "--base-url", server.base_url)
+        done = pgkd("classify", model, file, "--out", file.with_name("out.csv"), *teacher)
+    assert done.returncode == 2 and "has a column 'source'" in " ".join(done.stderr.split()) and not server.requests
+
+
+def test_a_blank_text_may_come_first_and_the_size_of_a_batch_may_change(
+    model: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("id,text\n0,\n" + "".join(f"{number},apple {number}\n" for number in range(1, 9)), encoding="utf-8")
+    out = file.with_name("out.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "CHUNK", 5)
+        patch.setattr(StudentClassifier, "classify", StandIn(StudentClassifier.classify, calls=1))
+        assert pgkd("classify", model, file, "--out", out, "--top", "2", "--batch-size", "64").returncode == 130
+    done = pgkd("classify", model, file, "--out", out, "--top", "2", "--batch-size", "8")
+    assert done.returncode == 0 and "going on after 5 rows" in done.stderr, done.stderr
+    assert [row["probabilities"] == "" for row in read(out)] == [True, *[False] * 8]
 
 
 def test_a_stopped_table_is_gone_on_with_by_the_same_command(
     model: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "CHUNK", 5)
-    out, asked = file.with_name("out.jsonl"), list[str]()
-    classify = StudentClassifier.classify
-
-    def stops(self: StudentClassifier, texts: list[str], *more: object) -> object:
-        if len(asked) >= 5:
-            raise SystemExit(130)
-        asked.extend(texts)
-        return classify(self, texts)
-
-    monkeypatch.setattr(StudentClassifier, "classify", stops)
-    assert pgkd("classify", model, file, "--out", out).returncode == 130
-    monkeypatch.setattr(StudentClassifier, "classify", classify)
+    out = file.with_name("out.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "CHUNK", 5)
+        patch.setattr(StudentClassifier, "classify", StandIn(StudentClassifier.classify, calls=1))
+        assert pgkd("classify", model, file, "--out", out).returncode == 130
     other = pgkd("classify", model, file, "--out", out, "--top", "1")
     assert other.returncode == 2 and "another input, model or options" in " ".join(other.stderr.split())
     done = pgkd("classify", model, file, "--out", out)

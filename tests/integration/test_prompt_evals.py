@@ -183,7 +183,7 @@ def test_prompts_that_label_are_compared_on_rows_whose_label_they_are_not_shown(
         assert bad["right"]["teacher"] < 0.5 and bad["over_first"]["mean"] < 0 and good["over_first"] is None
         assert [row["text"] for row in good["rows"]["1"]] == [row["text"] for row in bad["rows"]["1"]]
         assert [row["text"] for row in good["rows"]["1"]] != [row["text"] for row in good["rows"]["2"]], "by seed"
-        assert "### topics" in done.stdout and "| candidates | 1.000 |" in done.stdout
+        assert "### topics" in done.stdout and "| candidates | 128 | 1.000 |" in done.stdout
         asked, before = len(server.requests), results_of(out)
         chosen = evaluate(suite, out, data, server, "--variants", "guess", "--baseline", tmp_path / "b.json")
         assert chosen.returncode == 2, "there is no such baseline"

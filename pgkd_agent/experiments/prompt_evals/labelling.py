@@ -8,21 +8,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pgkd_agent.config import PGKDConfig
+import numpy as np
+
+from pgkd_agent.config import DataSettings, PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError
 from pgkd_agent.experiments.compare import read_task, source_and_config
 from pgkd_agent.experiments.compare.markdown import cost_text, seconds_text, table
 from pgkd_agent.experiments.prompt_evals.suite import PromptSuite, trials
 from pgkd_agent.files import lock
-from pgkd_agent.loop.trust import GoldCheck
+from pgkd_agent.loop.history import texts_of
+from pgkd_agent.loop.trust import GoldCheck, GoldRow, accuracy
 from pgkd_agent.metrics.intervals import Measured
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.opening import annotation_prompt
 from pgkd_agent.teacher.standalone import open_annotator
 
-COLUMNS = ("", "LLM", "both", "gain", "over the first", "no class", "tokens in / out", "cost", "s a call")
+COLUMNS = ("", "rows", "LLM", "both", "gain", "over the first", "no class", "tokens in / out", "cost", "s a call")
 
 
 @dataclass
@@ -57,10 +61,9 @@ class LabellingResult:
         return f"{self.variant}, {self.teacher}" if self.teacher else self.variant
 
     @property
-    def check(self) -> GoldCheck | None:
-        """The rows of all seeds; None where there are none."""
-        rows = [row for check in self.checks.values() for row in check.rows]
-        return GoldCheck(tuple(rows), next(iter(self.checks.values())).trust) if rows else None
+    def rows(self) -> list[GoldRow]:
+        """Of all seeds."""
+        return [row for check in self.checks.values() for row in check.rows]
 
 
 def evaluate_labelling(
@@ -78,46 +81,74 @@ def evaluate_labelling(
         on_check: Told what came of each.
         only_stored: Ask nothing.
     Raises:
-        ConfigError: A setting, prompt or dataset is not known.
+        ConfigError, PromptError: A setting, prompt or dataset is not known; nothing is asked.
         StorageError: Another process works in `out`.
     """
+    results = {
+        (dataset, trial): LabellingResult(dataset, *trial) for dataset in suite.datasets for trial in _names(suite)
+    }
+    planned = {
+        (dataset, seed, (trial.variant, trial.teacher)): source_and_config(
+            suite, dataset, seed, data, {"teacher": {**trial.settings, "label_prompt": trial.prompt}}
+        )
+        for dataset, seed, trial in product(suite.datasets, suite.seeds, trials(suite))
+    }
+    for _source, config in planned.values():
+        annotation_prompt(config.teacher)
     held = lock(out / ".lock", str(out))
     try:
-        results = []
-        for dataset, trial in product(suite.datasets, trials(suite)):
-            result = LabellingResult(dataset, trial.variant, trial.teacher)
-            for seed in suite.seeds:
-                layer = {"teacher": {**trial.settings, "label_prompt": trial.prompt}}
-                source, config = source_and_config(suite, dataset, seed, data, layer)
-                calls = out / "calls" / f"{dataset}-{seed}.sqlite"
-                calls.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    _check(result, seed, read_task(source, config), config, calls, only_stored)
-                except PGKDError as error:
-                    result.failures.append(f"seed {seed}: {_in_words(error, only_stored)}")
-                said = result.checks.get(seed) or result.failures[-1]
-                on_check(f"{dataset}, {result.name}, seed {seed}: {said}")
-            results.append(result)
-        _compare(results)
-        return results
+        rows: dict[tuple[Path | None, int, DataSettings], _Rows] = {}
+        for (dataset, seed, trial), (source, config) in planned.items():
+            result = results[dataset, trial]
+            calls = out / "calls" / f"{dataset}-{seed}.sqlite"
+            try:
+                if only_stored and not calls.exists():
+                    raise StorageError("not run yet")
+                key = source, seed, config.data
+                rows[key] = rows.get(key) or _Rows(read_task(source, config), config)
+                _check(result, seed, rows[key], config, calls, only_stored)
+            except PGKDError as error:
+                result.failures.append(f"seed {seed}: {error}")
+            said = result.checks.get(seed) or result.failures[-1]
+            on_check(f"{dataset}, {result.name}, seed {seed}: {said}")
     finally:
         held.release()
+    _compare([*results.values()])
+    return [*results.values()]
 
 
-def _check(result: LabellingResult, seed: int, task: Task, config: PGKDConfig, calls: Path, only_stored: bool) -> None:
-    from pgkd_agent.student.embedding import Embedder
-    from pgkd_agent.student.head_start import class_texts
+def _names(suite: PromptSuite) -> list[tuple[str, str]]:
+    return [(trial.variant, trial.teacher) for trial in trials(suite)]
 
-    prices = load_prices(config.teacher.prices)
-    embedder, texts = Embedder(config.student), class_texts(task.taxonomy)
+
+class _Rows:
+    """The rows of a dataset and seed, each embedded once."""
+
+    def __init__(self, task: Task, config: PGKDConfig) -> None:
+        from pgkd_agent.student.embedding import Embedder
+        from pgkd_agent.student.head_start import class_texts
+
+        embed = Embedder(config.student)
+        self.task = task
+        self._class_texts = class_texts(task.taxonomy)
+        texts = list(dict.fromkeys([*texts_of(task.train), *self._class_texts]))
+        self._vectors = dict(zip(texts, embed(texts), strict=True))
+
+    @property
+    def pool(self) -> Pool:
+        """Of no text: the gold rows are known by their embeddings alone."""
+        return Pool((), _no_student, lambda texts: np.stack([self._vectors[text] for text in texts]), self._class_texts)
+
+
+def _check(result: LabellingResult, seed: int, rows: _Rows, config: PGKDConfig, calls: Path, only_stored: bool) -> None:
+    prices, task = load_prices(config.teacher.prices), rows.task
 
     def keep(check: GoldCheck) -> None:
         result.checks[seed] = check
 
     budget = Budget(config.budget, prices)
     with open_annotator(task.taxonomy, task.description, config, budget, calls, only_stored) as annotator:
-        pool = Pool((), _no_student, embedder, texts)
-        teacher = LabellingTeacher(annotator, pool, task.train, task.taxonomy, seed, on_gold=keep)
+        teacher = LabellingTeacher(annotator, rows.pool, task.train, task.taxonomy, seed, on_gold=keep)
         done = teacher.label(kd_step=0, num=0)
         result.add(done)
         result.cost = prices.cost(annotator.model_id, result.work.usage)
@@ -126,11 +157,7 @@ def _check(result: LabellingResult, seed: int, task: Task, config: PGKDConfig, c
 
 
 def _no_student(texts: Sequence[str]) -> Any:
-    raise AssertionError("the gold rows are known by their embeddings alone")
-
-
-def _in_words(error: PGKDError, only_stored: bool) -> str:
-    return "not run yet" if only_stored and isinstance(error, StorageError) else str(error)
+    raise AssertionError("no text is chosen")
 
 
 def _compare(results: Sequence[LabellingResult]) -> None:
@@ -151,13 +178,13 @@ def labelling_to_json(suite: PromptSuite, results: Sequence[LabellingResult]) ->
 
 
 def _record(result: LabellingResult) -> dict[str, Any]:
-    check = result.check
+    rows = result.rows
     return {
         "dataset": result.dataset,
         "variant": result.variant,
         "teacher": result.teacher,
-        "right": {who: check.accuracy(who) for who in ("rows_alone", "teacher", "together")} if check else {},
-        "gain": asdict(check.gain) if check else None,
+        "right": {who: accuracy(rows, who) for who in ("rows_alone", "teacher", "together")} if rows else {},
+        "gain": asdict(Measured.of([row.gain for row in rows])) if rows else None,
         "over_first": asdict(result.over_first) if result.over_first else None,
         "requests": result.work.num_requests,
         "unreadable": result.work.num_unreadable,
@@ -190,26 +217,25 @@ def labelling_to_markdown(suite: PromptSuite, results: Sequence[LabellingResult]
 
 
 def _lines(results: Sequence[LabellingResult]) -> Iterator[list[str]]:
-    checks = [result.check for result in results]
-    if known := next((check for check in checks if check), None):
-        alone = f"{known.accuracy('rows_alone'):.3f}"
-        yield [f"the other rows alone, {len(known.rows)} rows", "", alone, *[""] * (len(COLUMNS) - 3)]
-    for result, check in zip(results, checks, strict=True):
-        if check is None:
+    if known := next((result.rows for result in results if result.rows), None):
+        alone = f"{accuracy(known, 'rows_alone'):.3f}"
+        yield ["the other rows alone", str(len(known)), "", alone, *[""] * (len(COLUMNS) - 4)]
+    for result in results:
+        if not (rows := result.rows):
             yield [result.name, *["-"] * (len(COLUMNS) - 1)]
             continue
-        work, calls = result.work, max(result.work.num_requests, 1)
-        usage = work.usage
+        work, usage = result.work, result.work.usage
         yield [
             result.name,
-            f"{check.accuracy('teacher'):.3f}",
-            f"{check.accuracy('together'):.3f}",
-            _measured(check.gain),
+            str(len(rows)),
+            f"{accuracy(rows, 'teacher'):.3f}",
+            f"{accuracy(rows, 'together'):.3f}",
+            _measured(Measured.of([row.gain for row in rows])),
             _measured(result.over_first) if result.over_first else "",
-            str(sum(row.teacher is None for row in check.rows)),
+            str(sum(row.teacher is None for row in rows)),
             f"{usage.input_tokens:,} / {usage.output_tokens:,}" if usage.is_known else "not known",
             cost_text(result.cost),
-            seconds_text(work.seconds / calls),
+            seconds_text(work.seconds / max(work.num_requests, 1)),
         ]
 
 

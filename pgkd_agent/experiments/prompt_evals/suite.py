@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.compare.plan import (
+    NAME,
     ComparisonFile,
     MethodEntry,
     Plan,
@@ -100,6 +101,13 @@ def part_of(
     by_name = {_name(prompt): prompt for prompt in suite.variants}
     if len(by_name) < len(suite.variants):
         raise ConfigError(f"{what}: two variants have the same name; give the templates different names")
+    if len({*suite.seeds}) < len(suite.seeds):
+        raise ConfigError(f"{what}: a seed is there twice")
+    if wrong := [name for name in suite.datasets if not NAME.fullmatch(name)]:
+        raise ConfigError(f"{what}: the name {wrong[0]!r} becomes a file; take letters, digits, and any of _ . = + -")
+    given = {*(overrides or {}).get("teacher", {})}
+    if both := given & {"label_prompt", *(key for settings in suite.teachers.values() for key in settings)}:
+        raise ConfigError(f"teacher.{min(both)} is what {what} compares, and is set for all of it; leave that out")
     for kind, wanted, known in (("dataset", datasets, suite.datasets), ("variant", variants, by_name)):
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(f"{what} has no {kind} {unknown[0]!r}; it has {', '.join(known)}")
