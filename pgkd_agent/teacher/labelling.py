@@ -18,6 +18,7 @@ from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.annotation import Annotate, Answer, Doubt
 from pgkd_agent.teacher.calls.question import CallId
 from pgkd_agent.teacher.ensemble import with_calls_of
+from pgkd_agent.text import counted
 from pgkd_agent.types import (
     Example,
     GeneratedSample,
@@ -106,6 +107,7 @@ class LabellingTeacher:
         seed: Draws what is looked at of a large pool.
         on_request: Told the KD step, and how many texts of how many are labelled.
         on_gold: Told how the gold rows went.
+        on_phase: Told the KD step and what begins in it.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class LabellingTeacher:
         choose_texts: Choice = choose,
         on_request: Callable[[int, int, int], None] | None = None,
         on_gold: Callable[[GoldCheck], None] | None = None,
+        on_phase: Callable[[int, str], None] | None = None,
     ) -> None:
         self._annotate = annotate
         self._pool = pool
@@ -129,6 +132,7 @@ class LabellingTeacher:
         self._choose = choose_texts
         self._on_request = on_request or (lambda kd_step, answered, planned: None)
         self._on_gold = on_gold or (lambda check: None)
+        self._on_phase = on_phase or (lambda kd_step, what: None)
         self._left = list(range(len(pool.texts)))
         self._vectors: dict[str, np.ndarray] = {}
         self._gold: GoldCheck | None = None
@@ -187,11 +191,13 @@ class LabellingTeacher:
         texts = [self._pool.texts[number] for number in looked_at]
         if not texts:
             return
+        self._on_phase(kd_step, f"choosing among {counted(len(texts), 'text')}")
         prior = self._pool.predict(texts)
         chosen = self._choose(prior, self._embed(texts), num)
         done.num_chosen = len(chosen)
         taken = {looked_at[row] for row in chosen}
         self._left = [number for number in self._left if number not in taken]
+        self._on_phase(kd_step, f"asking the teacher about {counted(len(chosen), 'text')}")
         doubts = [self._doubt(CallId(kd_step, place), texts[row], prior[row]) for place, row in enumerate(chosen)]
         for place, answer in sorted(self._ask(doubts, done).items()):
             if word := answer.word:

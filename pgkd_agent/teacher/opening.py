@@ -184,6 +184,7 @@ def _labelling(
         choose if config.pgkd.label_choice == "unsure" else at_random(config.seed),
         on_request=observer.on_request,
         on_gold=observer.on_gold,
+        on_phase=observer.on_phase,
     )
     if opened.teacher is None or not config.pgkd.pgkd_batch_size:
         return replace(opened, teacher=labeller)
