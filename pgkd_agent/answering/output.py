@@ -80,7 +80,7 @@ class LabelledTable:
                 f"{self._part} is of another input, model or options: remove it and {self._progress.name}, or name "
                 "another file"
             )
-        if not self._part.exists() or self._part.stat().st_size < said["bytes"]:
+        if said["bytes"] > (self._part.stat().st_size if self._part.exists() else 0):
             raise StorageError(f"{self._part} is shorter than it was; remove it and {self._progress.name}")
         return said
 

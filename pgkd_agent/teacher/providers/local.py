@@ -79,10 +79,10 @@ def serve(model: Path, context_tokens: int = 4096, threads: int = 1, slots: int 
         try:
             address, reason = _first_words(process)
             if not address:
+                at_once = f" for {slots} requests at once; teacher.max_concurrency=1 takes less" if slots > 1 else ""
                 raise ConfigError(
                     f"llama.cpp could not load {model}: the file may be cut short, of an unknown kind, or too big for "
-                    f"this machine's memory with {counted(context_tokens * slots, 'token')} of context for "
-                    f"{counted(slots, 'request')} at once; teacher.max_concurrency=1 takes less "
+                    f"this machine's memory with {counted(context_tokens * slots, 'token')} of context{at_once} "
                     f"({reason or _last_line(errors)})"
                 )
             yield f"{address}/v1"

@@ -108,6 +108,12 @@ def test_a_part_of_other_work_or_a_damaged_one_is_not_gone_on_with(tmp_path: Pat
     assert (tmp_path / "a.csv.part").read_bytes() == b"id"
 
 
+def test_a_process_may_have_ended_before_its_first_row(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", [], ends=False)
+    (tmp_path / "a.csv.part").unlink()
+    assert write(tmp_path / "a.csv", [[pair("plum")]]) == 0 and len(rows_of(tmp_path / "a.csv")) == 1
+
+
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there.csv").touch()
     for name, message in (("there.csv", "exists already"), ("a.xlsx", "unknown format")):
