@@ -67,7 +67,7 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
-            file.write("".join(as_line(row) for row in rows))
+            file.write("".join(map(as_line, rows)))
             file.flush()
             os.fsync(file.fileno())
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.simulated.frozen import CachedEmbedder, FrozenStudent
+from evals.simulated.frozen import FrozenStudent
 from evals.simulated.teachers import SimulatedAnnotator, SimulatedWriter, VotingAnnotator
 from evals.tuning import drawn
 from pgkd_agent import PGKDConfig, build_config
@@ -49,7 +49,7 @@ from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.teacher.annotation import Annotate
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.labelling import Labelled, Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.labelling import CachedEmbedder, Labelled, Labelling, LabellingTeacher, Pool
 from pgkd_agent.teacher.standalone import open_annotator
 from pgkd_agent.types import (
     ClassificationReport,
@@ -110,9 +110,9 @@ def _run(
         "teacher.spec": options.teacher,
     }
     config = build_config(assignments=options.settings, flags=flags)
-    student: Student = TorchStudent(config.student, task.taxonomy, seed)
-    if options.frozen:
-        student = FrozenStudent(embed, task.taxonomy)
+    student: Student = (
+        FrozenStudent(embed, task.taxonomy) if options.frozen else TorchStudent(config.student, task.taxonomy, seed)
+    )
     judged = _Judged(student, task, judges)
     if options.write:
         yield from _written(task, pool, student, config, embed, judged, options)

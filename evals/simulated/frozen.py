@@ -19,20 +19,6 @@ LEAST = 1e-6
 """Probability of a class without a row."""
 
 
-class CachedEmbedder:
-    """Each text is embedded once."""
-
-    def __init__(self, embed: Callable[[Sequence[str]], np.ndarray]) -> None:
-        self._embed = embed
-        self._vectors: dict[str, np.ndarray] = {}
-
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        new = list(dict.fromkeys(text for text in texts if text not in self._vectors))
-        if new:
-            self._vectors.update(zip(new, self._embed(new), strict=True))
-        return np.stack([self._vectors[text] for text in texts])
-
-
 class FrozenStudent:
     """A `Student` of Algorithm 1; a row with shares is as many rows, each with its share as weight."""
 

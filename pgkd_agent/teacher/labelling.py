@@ -43,6 +43,24 @@ LEAST_SHARE = 0.005
 """Probability below which a class has no part in a row's label."""
 
 
+class CachedEmbedder:
+    """Embeds each text once.
+
+    Args:
+        embed: From texts to an array of shape (n_texts, width).
+    """
+
+    def __init__(self, embed: Callable[[Sequence[str]], np.ndarray]) -> None:
+        self._embed = embed
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        new = list(dict.fromkeys(text for text in texts if text not in self._vectors))
+        if new:
+            self._vectors.update(zip(new, self._embed(new), strict=True))
+        return np.stack([self._vectors[text] for text in texts])
+
+
 @dataclass(frozen=True)
 class Pool:
     """Texts without labels.
@@ -95,6 +113,13 @@ class Labelling:
             self.usage += answer.usage
             self.seconds += answer.seconds
 
+    def add(self, other: Labelling) -> None:
+        """What it took, without its rows."""
+        self.num_requests += other.num_requests
+        self.num_unreadable += other.num_unreadable
+        self.usage += other.usage
+        self.seconds += other.seconds
+
 
 class LabellingTeacher:
     """Chooses texts that the student is unsure of, and has them labelled.
@@ -134,7 +159,7 @@ class LabellingTeacher:
         self._on_gold = on_gold or (lambda check: None)
         self._on_phase = on_phase or (lambda kd_step, what: None)
         self._left = list(range(len(pool.texts)))
-        self._vectors: dict[str, np.ndarray] = {}
+        self._embed = CachedEmbedder(pool.embed)
         self._gold: GoldCheck | None = None
 
     def write(self, request: TeacherRequest) -> TeacherReply:
@@ -238,13 +263,6 @@ class LabellingTeacher:
     @cached_property
     def _train_vectors(self) -> np.ndarray:
         return self._embed(texts_of(self._train))
-
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        """A text once in a run."""
-        new = list(dict.fromkeys(text for text in texts if text not in self._vectors))
-        if new:
-            self._vectors.update(zip(new, self._pool.embed(new), strict=True))
-        return np.stack([self._vectors[text] for text in texts])
 
 
 def _shares(opinion: np.ndarray, names: Sequence[str]) -> Shares:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from pgkd_agent.metrics.intervals import Difference, Spread
 
+NOT_MEASURED = "-"
+
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(map(_row, (headings, ["---"] * len(headings), *rows)))

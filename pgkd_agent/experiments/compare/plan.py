@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,19 +114,35 @@ def tune_seed(plan: ComparisonFile) -> int:
     return plan.seeds[0] if plan.tune_seed is None else plan.tune_seed
 
 
+def check_seeds(seeds: Sequence[int], what: str) -> None:
+    """
+    Raises:
+        ConfigError: One is there twice.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{what}: a seed is there twice")
+
+
+def check_names(names: Iterable[str], what: str) -> None:
+    """
+    Raises:
+        ConfigError: One cannot be the name of a folder.
+    """
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{what}: the name {name!r} becomes a folder; take letters, digits, and any of _ . = + -")
+
+
 def check_comparison(plan: ComparisonFile, what: str) -> None:
     """
     Raises:
         ConfigError: Something in it does not fit together.
     """
     for seeds in (plan.seeds, *(entry.seeds for entry in plan.methods.values())):
-        if len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{what}: a seed is there twice")
+        check_seeds(seeds, what)
     if empty := [key for key, values in plan.tune.items() if not values]:
         raise ConfigError(f"{what}: tune.{empty[0]} has no values to choose from")
-    for name in (*plan.datasets, *plan.methods):
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"{what}: the name {name!r} becomes a folder; take letters, digits, and any of _ . = + -")
+    check_names((*plan.datasets, *plan.methods), what)
     for name, entry in plan.methods.items():
         if "test_rows" in (entry.settings.get("data") or {}):
             raise ConfigError(f"{what}: method {name!r} has test_rows of its own; they have to be the same for all")

@@ -8,21 +8,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pgkd_agent.config import DataSettings, PGKDConfig
+from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import PGKDError, StorageError
 from pgkd_agent.experiments.compare import read_task, source_and_config
-from pgkd_agent.experiments.compare.markdown import cost_text, seconds_text, table
-from pgkd_agent.experiments.prompt_evals.suite import PromptSuite, trials
+from pgkd_agent.experiments.compare.markdown import NOT_MEASURED, cost_text, seconds_text, table
+from pgkd_agent.experiments.prompt_evals.suite import PromptSuite, shown_name, trials
 from pgkd_agent.files import lock
-from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.trust import GoldCheck, GoldRow, accuracy
 from pgkd_agent.metrics.intervals import Measured
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
-from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
+from pgkd_agent.teacher.labelling import CachedEmbedder, Labelling, LabellingTeacher, Pool
 from pgkd_agent.teacher.opening import annotation_prompt
 from pgkd_agent.teacher.standalone import open_annotator
 
@@ -50,20 +47,19 @@ class LabellingResult:
     cost: float | None = None
     failures: list[str] = field(default_factory=list)
 
-    def add(self, done: Labelling) -> None:
-        self.work.num_requests += done.num_requests
-        self.work.num_unreadable += done.num_unreadable
-        self.work.usage += done.usage
-        self.work.seconds += done.seconds
-
     @property
     def name(self) -> str:
-        return f"{self.variant}, {self.teacher}" if self.teacher else self.variant
+        return shown_name(self.variant, self.teacher)
 
     @property
     def rows(self) -> list[GoldRow]:
         """Of all seeds."""
         return [row for check in self.checks.values() for row in check.rows]
+
+    @property
+    def gain(self) -> Measured:
+        """Of the rows, of which there has to be one."""
+        return Measured.of([row.gain for row in self.rows])
 
 
 def evaluate_labelling(
@@ -97,16 +93,15 @@ def evaluate_labelling(
         annotation_prompt(config.teacher)
     held = lock(out / ".lock", str(out))
     try:
-        rows: dict[tuple[Path | None, int, DataSettings], _Rows] = {}
+        rows: dict[tuple[str, int], _Rows] = {}
         for (dataset, seed, trial), (source, config) in planned.items():
             result = results[dataset, trial]
             calls = out / "calls" / f"{dataset}-{seed}.sqlite"
             try:
                 if only_stored and not calls.exists():
                     raise StorageError("not run yet")
-                key = source, seed, config.data
-                rows[key] = rows.get(key) or _Rows(read_task(source, config), config)
-                _check(result, seed, rows[key], config, calls, only_stored)
+                here = rows[dataset, seed] = rows.get((dataset, seed)) or _Rows(read_task(source, config), config)
+                _check(result, seed, here, config, calls, only_stored)
             except PGKDError as error:
                 result.failures.append(f"seed {seed}: {error}")
             said = result.checks.get(seed) or result.failures[-1]
@@ -122,22 +117,14 @@ def _names(suite: PromptSuite) -> list[tuple[str, str]]:
 
 
 class _Rows:
-    """The rows of a dataset and seed, each embedded once."""
+    """Of a dataset and seed: `pool` has no texts, since the gold rows are known by their embeddings alone."""
 
     def __init__(self, task: Task, config: PGKDConfig) -> None:
         from pgkd_agent.student.embedding import Embedder
         from pgkd_agent.student.head_start import class_texts
 
-        embed = Embedder(config.student)
         self.task = task
-        self._class_texts = class_texts(task.taxonomy)
-        texts = list(dict.fromkeys([*texts_of(task.train), *self._class_texts]))
-        self._vectors = dict(zip(texts, embed(texts), strict=True))
-
-    @property
-    def pool(self) -> Pool:
-        """Of no text: the gold rows are known by their embeddings alone."""
-        return Pool((), _no_student, lambda texts: np.stack([self._vectors[text] for text in texts]), self._class_texts)
+        self.pool = Pool((), _no_student, CachedEmbedder(Embedder(config.student)), class_texts(task.taxonomy))
 
 
 def _check(result: LabellingResult, seed: int, rows: _Rows, config: PGKDConfig, calls: Path, only_stored: bool) -> None:
@@ -150,7 +137,7 @@ def _check(result: LabellingResult, seed: int, rows: _Rows, config: PGKDConfig, 
     with open_annotator(task.taxonomy, task.description, config, budget, calls, only_stored) as annotator:
         teacher = LabellingTeacher(annotator, rows.pool, task.train, task.taxonomy, seed, on_gold=keep)
         done = teacher.label(kd_step=0, num=0)
-        result.add(done)
+        result.work.add(done)
         result.cost = prices.cost(annotator.model_id, result.work.usage)
     if done.stopped_by:
         result.failures.append(f"seed {seed}: {done.stopped_by}")
@@ -164,13 +151,13 @@ def _compare(results: Sequence[LabellingResult]) -> None:
     firsts: dict[tuple[str, str], LabellingResult] = {}
     for result in results:
         first = firsts.setdefault((result.dataset, result.teacher), result)
-        pairs = [
-            (row.gain, other.gain)
+        differences = [
+            row.gain - other.gain
             for seed in result.checks.keys() & first.checks.keys()
             for row, other in zip(result.checks[seed].rows, first.checks[seed].rows, strict=True)
         ]
-        if pairs and first is not result:
-            result.over_first = Measured.of([gain - other for gain, other in pairs])
+        if differences and first is not result:
+            result.over_first = Measured.of(differences)
 
 
 def labelling_to_json(suite: PromptSuite, results: Sequence[LabellingResult]) -> dict[str, Any]:
@@ -184,7 +171,7 @@ def _record(result: LabellingResult) -> dict[str, Any]:
         "variant": result.variant,
         "teacher": result.teacher,
         "right": {who: accuracy(rows, who) for who in ("rows_alone", "teacher", "together")} if rows else {},
-        "gain": asdict(Measured.of([row.gain for row in rows])) if rows else None,
+        "gain": asdict(result.gain) if rows else None,
         "over_first": asdict(result.over_first) if result.over_first else None,
         "requests": result.work.num_requests,
         "unreadable": result.work.num_unreadable,
@@ -222,7 +209,7 @@ def _lines(results: Sequence[LabellingResult]) -> Iterator[list[str]]:
         yield ["the other rows alone", str(len(known)), "", alone, *[""] * (len(COLUMNS) - 4)]
     for result in results:
         if not (rows := result.rows):
-            yield [result.name, *["-"] * (len(COLUMNS) - 1)]
+            yield [result.name, *[NOT_MEASURED] * (len(COLUMNS) - 1)]
             continue
         work, usage = result.work, result.work.usage
         yield [
@@ -230,7 +217,7 @@ def _lines(results: Sequence[LabellingResult]) -> Iterator[list[str]]:
             str(len(rows)),
             f"{accuracy(rows, 'teacher'):.3f}",
             f"{accuracy(rows, 'together'):.3f}",
-            _measured(Measured.of([row.gain for row in rows])),
+            _measured(result.gain),
             _measured(result.over_first) if result.over_first else "",
             str(sum(row.teacher is None for row in rows)),
             f"{usage.input_tokens:,} / {usage.output_tokens:,}" if usage.is_known else "not known",

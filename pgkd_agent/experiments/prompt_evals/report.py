@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pgkd_agent.experiments.compare import ComparisonFile, Grid, lines
-from pgkd_agent.experiments.compare.markdown import cost_text, score_text, table
+from pgkd_agent.experiments.compare.markdown import NOT_MEASURED, cost_text, score_text, table
 from pgkd_agent.experiments.compare.tables import HEADINGS
 from pgkd_agent.experiments.prompt_evals.results import PromptResult
-from pgkd_agent.experiments.prompt_evals.suite import REFERENCES, PromptSuite
+from pgkd_agent.experiments.prompt_evals.suite import REFERENCES, PromptSuite, shown_name
 from pgkd_agent.metrics.intervals import METRICS, Difference, Spread
 
-NOT_MEASURED = "-"
 SAMPLES = ("asked", "valid", "accepted", "rejected", "repeats", "novelty", "evenness", "aim", "agreement")
 TEACHING = ("", "calls", "readable", *SAMPLES, "tokens in / out", "cost", "s a call")
 
@@ -45,7 +44,7 @@ def to_markdown(suite: PromptSuite, plan: ComparisonFile, grid: Grid, results: S
 
 
 def name_of(result: PromptResult) -> str:
-    return f"{result.variant}, {result.teacher}" if result.teacher else result.variant
+    return shown_name(result.variant, result.teacher)
 
 
 def _teaching(result: PromptResult) -> list[str]:

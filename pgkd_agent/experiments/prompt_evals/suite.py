@@ -12,12 +12,13 @@ from pydantic import Field
 
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.compare.plan import (
-    NAME,
     ComparisonFile,
     MethodEntry,
     Plan,
     Settings,
     check_comparison,
+    check_names,
+    check_seeds,
     narrowed,
     read_plan,
 )
@@ -98,23 +99,18 @@ def part_of(
     Raises:
         ConfigError: Two variants have one name, or there is no such dataset or variant.
     """
-    by_name = {_name(prompt): prompt for prompt in suite.variants}
-    if len(by_name) < len(suite.variants):
-        raise ConfigError(f"{what}: two variants have the same name; give the templates different names")
-    if len({*suite.seeds}) < len(suite.seeds):
-        raise ConfigError(f"{what}: a seed is there twice")
-    if wrong := [name for name in suite.datasets if not NAME.fullmatch(name)]:
-        raise ConfigError(f"{what}: the name {wrong[0]!r} becomes a file; take letters, digits, and any of _ . = + -")
+    _variant_names(suite, variants, what)
+    check_seeds(suite.seeds, what)
+    check_names(suite.datasets, what)
     given = {*(overrides or {}).get("teacher", {})}
     if both := given & {"label_prompt", *(key for settings in suite.teachers.values() for key in settings)}:
         raise ConfigError(f"teacher.{min(both)} is what {what} compares, and is set for all of it; leave that out")
-    for kind, wanted, known in (("dataset", datasets, suite.datasets), ("variant", variants, by_name)):
-        if unknown := [name for name in wanted if name not in known]:
-            raise ConfigError(f"{what} has no {kind} {unknown[0]!r}; it has {', '.join(known)}")
+    if unknown := [name for name in datasets if name not in suite.datasets]:
+        raise ConfigError(f"{what} has no dataset {unknown[0]!r}; it has {', '.join(suite.datasets)}")
     return suite.model_copy(
         update={
             "datasets": {name: entry for name, entry in suite.datasets.items() if not datasets or name in datasets},
-            "variants": tuple(prompt for name, prompt in by_name.items() if not variants or name in variants),
+            "variants": tuple(prompt for prompt in suite.variants if not variants or _name(prompt) in variants),
             "overrides": overrides or {},
         }
     )
@@ -140,13 +136,9 @@ def to_comparison(
     Raises:
         ConfigError: Two variants have one name, or there is no such dataset or variant.
     """
-    names = [_name(prompt) for prompt in suite.variants]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"{what}: there are two variants {min(twice)!r}; give the templates different names")
+    names = _variant_names(suite, variants, what)
     if reserved := [name for name in names if name in REFERENCES or name.endswith(ASKED)]:
         raise ConfigError(f"{what}: {reserved[0]!r} means something else here; give that template another name")
-    if unknown := [name for name in variants if name not in names]:
-        raise ConfigError(f"{what} has no variant {unknown[0]!r}; it has {', '.join(names)}")
     chosen = [trial for trial in trials(suite) if not variants or trial.variant in variants]
     methods = {
         PLAIN: MethodEntry(),
@@ -159,11 +151,29 @@ def to_comparison(
     return narrowed(plan, datasets, overrides=overrides)
 
 
+def _variant_names(suite: PromptSuite, wanted: Sequence[str], what: str) -> list[str]:
+    """
+    Raises:
+        ConfigError: Two variants have one name, or one that is wanted is not there.
+    """
+    names = [_name(prompt) for prompt in suite.variants]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{what}: there are two variants {min(twice)!r}; give the templates different names")
+    if unknown := [name for name in wanted if name not in names]:
+        raise ConfigError(f"{what} has no variant {unknown[0]!r}; it has {', '.join(names)}")
+    return names
+
+
 def _entries(chosen: Sequence[Trial], seed: tuple[int, ...]) -> Iterator[tuple[str, MethodEntry]]:
     for trial in chosen:
         settings = {"teacher": {**trial.settings, "prompt": trial.prompt}}
         yield trial.asked, MethodEntry(method="pgkd", seeds=seed, settings=settings)
         yield trial.trained, MethodEntry(method="frozen", of=trial.asked)
+
+
+def shown_name(variant: str, teacher: str) -> str:
+    """Of a variant with a teacher, in tables."""
+    return f"{variant}, {teacher}" if teacher else variant
 
 
 def _name(prompt: str) -> str:
