@@ -19,7 +19,7 @@ from pgkd_agent import build_config
 from pgkd_agent.pipeline import load_task, run
 from pgkd_agent.types import GeneratedSample, TeacherReply, TeacherRequest
 
-SOURCES = ("dynamics", "history", "fresh", "out_of_fold")
+SOURCES = ("dynamics", "history", "out_of_fold")
 
 
 class InstantTeacher:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,10 +24,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # which the teacher's process takes as its threads too
     rows = [Example(*row) for row in draw(read_rows(options.data / "test.jsonl"), options.texts, TEST_SEED)]
     flags = {
         "teacher.spec": options.teacher,
-        "teacher.threads": options.threads,
         "teacher.context_tokens": 8192,
         "teacher.max_concurrency": 1,
     }

@@ -152,9 +152,6 @@ class TeacherSettings(_Settings):
     run's own log is looked in."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of a `local:` teacher; None: as many as OMP_NUM_THREADS says, else as there
-    are CPUs for this process."""
     context_tokens: int = Field(default=4096, ge=512)
     """Context window of a `local:` or `ollama:` teacher."""
 
@@ -182,11 +179,10 @@ class ZeroShotSettings(_Settings):
 
 
 class EvidenceSettings(_Settings):
-    source: Literal["dynamics", "history", "out_of_fold", "fresh"] = "dynamics"
+    source: Literal["dynamics", "history", "out_of_fold"] = "dynamics"
     """Where the student's rights and wrongs come from: `dynamics`, the mean predicted probability over
     the fit's epochs; `history`, its predictions after the fit; `out_of_fold`, predictions of models that were
-    not trained on the row (three more fits a step, to labels as they are); `fresh`, predictions for the last step's
-    samples before they were trained on (in step 1, dynamics). Paper: history."""
+    not trained on the row (three more fits a step, to labels as they are). Paper: history."""
     few_shot: int = Field(default=16, ge=0)
     """Real training rows shown as examples. Paper: 16."""
     correct: int = Field(default=16, ge=0)

@@ -12,8 +12,8 @@ import numpy as np
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.loop.early_stopping import EarlyStopping
-from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_one_sided, score_rows, select_evidence
-from pgkd_agent.loop.history import History, HistoryRow, texts_of
+from pgkd_agent.loop.evidence import EvidenceLimits, balanced_sample, log_one_sided, select_evidence
+from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.loop.observer import LoopObserver
 from pgkd_agent.loop.protocols import Asked, Screener, Student, Teacher
 from pgkd_agent.loop.scoring import score_history
@@ -70,19 +70,16 @@ def run_pgkd(
     steps: list[StepRecord] = []
     losses: list[np.ndarray] = []
     asked: Asked | None = None
-    trained = _train(student, history, (), task, config, observer, kd_step=0)  # line 1
+    trained = _train(student, history, task, config, observer, kd_step=0)  # line 1
     best = student.snapshot()
     for kd_step in range(num_kd_steps + 1):  # line 3; step 0 only enters the plain student
         if teacher and kd_step > 0:
             request, seconds = _prepare(student, history, trained, task, config, observer, kd_step)  # lines 4-5
             asked = _ask(teacher, screener, request, history, observer, seconds)  # line 6
             observer.on_samples(asked)
-            new_rows = asked.screened.accepted
-            history = history.extended(new_rows)  # line 7
-            if new_rows:
-                trained = _train(student, history, new_rows, task, config, observer, kd_step)  # lines 8-9
-            else:
-                trained = trained.idle()
+            has_new = bool(asked.screened.accepted)
+            history = history.extended(asked.screened.accepted)  # line 7
+            trained = _train(student, history, task, config, observer, kd_step) if has_new else trained.idle()  # 8-9
         is_best = stopping.update(kd_step, trained.evaluation.loss)  # lines 10-15
         if is_best:
             best = student.snapshot()  # lines 16-17
@@ -103,14 +100,12 @@ class Trained:
 
     Attributes:
         row_losses: Of each validation row, in nats.
-        fresh: The rows that this fit added, as the model before it saw them; empty unless they are the evidence.
         seconds: Of fit and evaluation, 0 where a step brought nothing to fit.
     """
 
     fit: FitResult
     evaluation: Evaluation
     row_losses: np.ndarray
-    fresh: tuple[EvidenceItem, ...]
     seconds: float
 
     def idle(self) -> Trained:
@@ -174,7 +169,7 @@ def _prepare(
     """The request of a KD step, and the seconds its evidence took."""
     observer.on_phase(kd_step, "finding rows that the student gets right and wrong")
     started = time.perf_counter()
-    scored = score_history(student, history, trained.fit, trained.fresh, task, config, kd_step)
+    scored = score_history(student, history, trained.fit, task, config, kd_step)
     seconds = time.perf_counter() - started
     request = build_request(task, history, scored, trained.evaluation, config, kd_step)
     log_one_sided(scored, config.evidence.source, kd_step)
@@ -201,7 +196,6 @@ def _ask(
 def _train(
     student: Student,
     history: History,
-    new_rows: Sequence[HistoryRow],
     task: Task,
     config: PGKDConfig,
     observer: LoopObserver,
@@ -209,9 +203,6 @@ def _train(
 ) -> Trained:
     started = time.perf_counter()
     observer.on_phase(kd_step, f"training the student on {counted(len(history), 'row')}")
-    fresh: list[EvidenceItem] = []
-    if new_rows and config.evidence.source == "fresh":
-        fresh = score_rows(new_rows, student.predict(texts_of(new_rows)), task.taxonomy)
     fit = fit_history(student, history, task.validation, kd_step, config.student.balance)
     probabilities = student.predict(texts_of(task.validation))
     evaluation = evaluate(probabilities, task.validation, task.taxonomy)
@@ -220,7 +211,7 @@ def _train(
         evaluation = replace(evaluation, loss=float(losses.mean()))
     else:
         losses = row_losses(probabilities, task.validation, task.taxonomy)
-    return Trained(fit, evaluation, losses, tuple(fresh), time.perf_counter() - started)
+    return Trained(fit, evaluation, losses, time.perf_counter() - started)
 
 
 def _record(kd_step: int, trained: Trained, asked: Asked | None, is_best: bool, history_rows: int) -> StepRecord:

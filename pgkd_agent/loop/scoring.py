@@ -25,7 +25,6 @@ def score_history(
     student: Student,
     history: History,
     fit: FitResult,
-    fresh: Sequence[EvidenceItem],
     task: Task,
     config: PGKDConfig,
     kd_step: int,
@@ -34,13 +33,10 @@ def score_history(
 
     Args:
         fit: The student's last one, over all rows of the history.
-        fresh: The last accepted samples as the student saw them before it was trained on them.
     Returns:
-        An item per row of the history, in its order; with the source `fresh`, `fresh` where there is any.
+        An item per row of the history, in its order.
     """
     source = config.evidence.source
-    if source == "fresh" and fresh:
-        return list(fresh)
     if source == "history":
         probabilities = student.predict(texts_of(history.rows))
     elif source == "out_of_fold":

@@ -34,9 +34,7 @@ def build(name: str, settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     if not path.is_file():
         raise ConfigError(f"teacher {settings.spec}: no such file; embedded models: smollm2")
     server = ExitStack()
-    base_url = server.enter_context(
-        serve(path, settings.context_tokens, settings.threads or wanted_threads(), settings.concurrency)
-    )
+    base_url = server.enter_context(serve(path, settings.context_tokens, wanted_threads(), settings.concurrency))
     return ChatTeacher(
         mending(ChatOpenAI)(model=path.stem, base_url=base_url, api_key="local", **one_try(settings, max_tokens)),
         settings.spec,

@@ -84,7 +84,7 @@ def test_rows_that_are_all_right_or_all_wrong_are_told_as_no_error(caplog: pytes
     log_one_sided([item("a", "a"), item("b", "a")], "dynamics", 1)
     assert caplog.messages == []  # one mistake is a hard negative: there is none left for the other pool
     log_one_sided([item("a", "a"), item("b", "b")], "history", 2)
-    log_one_sided([item("a", "b")], "fresh", 3)
+    log_one_sided([item("a", "b")], "out_of_fold", 3)
     assert "KD step 2: the student gets all 2 rows right (evidence.source: history)" in caplog.messages[0]
     assert "no mistakes; this is no error" in caplog.messages[0]
     assert "gets none of 1 row right" in caplog.messages[1] and "mistakes only" in caplog.messages[1]

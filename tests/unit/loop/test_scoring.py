@@ -67,11 +67,11 @@ class Memorizer:
         self.known = snapshot
 
 
-def score(source: str, fresh: Sequence[EvidenceItem] = ()) -> tuple[list[EvidenceItem], Memorizer]:
+def score(source: str) -> tuple[list[EvidenceItem], Memorizer]:
     student = Memorizer()
     fit = student.fit(TASK.train, TASK.validation, 0)
     config = build_config(flags={"evidence.source": source})
-    return score_history(student, History.of(TASK.train), fit, fresh, TASK, config, 1), student
+    return score_history(student, History.of(TASK.train), fit, TASK, config, 1), student
 
 
 def wrong(items: Sequence[EvidenceItem]) -> int:
@@ -96,12 +96,6 @@ def test_out_of_fold_shows_rows_to_models_that_do_not_know_them_and_puts_the_stu
     assert student.known == {row.text for row in TASK.train}
 
 
-def test_fresh_shows_the_samples_given_and_without_any_the_dynamics() -> None:
-    sample = EvidenceItem("red sample", "b", "a", 0.9)
-    assert score("fresh", [sample])[0] == [sample]
-    assert score("fresh")[0] == score("dynamics")[0]
-
-
 class Writer:
     """One sample a step, none in step 2."""
 
@@ -120,18 +114,7 @@ def run(config: PGKDConfig) -> tuple[list[TeacherRequest], Memorizer, Any]:
     return teacher.requests, student, result
 
 
-def test_in_the_loop_fresh_samples_are_scored_before_they_are_learned() -> None:
-    flags = {"evidence.source": "fresh", "pgkd.num_kd_steps": 4, "student.balance": 0}
-    requests, student, _ = run(build_config(flags=flags))
-    scored = [[item.text for item in request.scored] for request in requests]
-    assert scored[0] == [row.text for row in TASK.train]
-    assert scored[1] == scored[2] == ["yyyyyyyyy red 1"]  # step 2 brought nothing new
-    assert scored[3] == ["uuuuuuuuu red 3"]
-    assert wrong(requests[1].scored) == 1
-    assert student.fits == [12, 13, 14, 15]  # and learned they were
-
-
-@pytest.mark.parametrize(("source", "fits"), [("dynamics", 2), ("history", 2), ("fresh", 2), ("out_of_fold", 2 + 3)])
+@pytest.mark.parametrize(("source", "fits"), [("dynamics", 2), ("history", 2), ("out_of_fold", 2 + 3)])
 def test_only_out_of_fold_costs_fits_and_all_its_time_is_counted(source: str, fits: int) -> None:
     config = build_config(flags={"evidence.source": source, "pgkd.num_kd_steps": 1})
     _, student, result = run(config)
