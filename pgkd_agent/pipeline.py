@@ -29,7 +29,7 @@ from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
 from pgkd_agent.runs.directory import read_run, require_new
-from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test
+from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test, row_predictions
 from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
@@ -272,6 +272,7 @@ def _run(
             training = run_pgkd(task, student, opened.teacher, opened.screener, config, told)
         best = predict_test(task, student, observer) if training.best_step else plain.probabilities
         test, calibration = before_after(task, plain.probabilities, best), calibrate(task, student, best)
+        told.on_predictions(row_predictions(task, plain.probabilities, best))
         seconds = time.perf_counter() - started
         summary = summarize(config, training, test, calibration, seconds, opened.name, prices, bill.estimate)
         told.on_result(summary)

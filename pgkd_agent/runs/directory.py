@@ -6,7 +6,8 @@ steps.jsonl   a line a step            rejected.jsonl                rejected sa
 result.json   the outcome              calls.sqlite                  prompts and raw replies
 evidence.jsonl     rows in the prompts models/                       best/ and last/, Hugging Face layout
 report.html   all of it as a page      transcripts.jsonl             talks of an agent
-gold.json     how the teacher labelled training rows, where it labels texts
+gold.json     labels by the teacher    review.jsonl                  a person's word on the samples (`pgkd ui`)
+predictions.jsonl  of the test rows, in their order
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LOCK_FILE = ".lock"
 """Held by the process that works on the run; the file itself stays."""
 STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
 """What grows with every step; each row names its `kd_step`."""
-POOL_FILE = "unlabelled.jsonl"
+POOL_FILE, PREDICTIONS_FILE = "unlabelled.jsonl", "predictions.jsonl"
 START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
 """What is there before anything is trained; beside them the pool, where there is one."""
 
@@ -152,7 +153,7 @@ class RunDirectory:
             self._write(name, "".join(map(as_line, lines)))
         labels = [asdict(label) for label in task.taxonomy]
         meta = {"format": FORMAT, **meta, "task_description": task.description, "taxonomy": labels}
-        self._write_json("meta.json", meta)
+        self._write("meta.json", _as_json(meta))
 
     def add_step(self, record: StepRecord, asked: Asked | None, student: Savable) -> None:
         """Store a step; weights before the line that says they are there. A step that is stored is only compared.
@@ -196,7 +197,7 @@ class RunDirectory:
     def write_gold(self, check: Mapping[str, Any]) -> None:
         """Store how the teacher labelled rows with known labels; what is stored stays."""
         if not (self.path / "gold.json").exists():
-            self._write_json("gold.json", check)
+            self._write("gold.json", _as_json(check))
 
     def _compare(self, record: StepRecord) -> None:
         stored = self._losses[record.kd_step]
@@ -207,21 +208,18 @@ class RunDirectory:
                 "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
             )
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """Store the outcome, and the best model's calibration beside it; a replay without a new step changes nothing.
+    def write_result(self, result: Mapping[str, Any], predictions: Iterable[dict[str, Any]] = ()) -> None:
+        """Store the outcome, what is predicted of the test rows, and the calibration; a replay changes nothing.
 
         Raises:
             StorageError: The disk refuses.
         """
-        contents = {"result.json": result}
+        contents = {PREDICTIONS_FILE: "".join(map(as_line, predictions)), "result.json": _as_json(result)}
         if self.best_model.is_dir():  # of a finished run it may have been removed
-            contents[f"models/best/{CALIBRATION_FILE}"] = result["calibration"]
+            contents[f"models/best/{CALIBRATION_FILE}"] = _as_json(result["calibration"])
         for name, content in contents.items():
             if self.has_new_steps or not (self.path / name).exists():
-                self._write_json(name, content)
-
-    def _write_json(self, name: str, content: Any) -> None:
-        self._write(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                self._write(name, content)
 
     def _write(self, name: str, content: str) -> None:
         write_whole(self.path / name, content)
@@ -290,6 +288,10 @@ def require_new(path: Path) -> None:
     """Raise a ConfigError where a run cannot begin: at a file, or in a folder that is not empty."""
     if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
         raise ConfigError(f"{path} exists already; name another run directory with `out`, or remove it")
+
+
+def _as_json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _remove_folders(folders: Iterable[Path]) -> None:

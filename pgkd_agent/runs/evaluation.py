@@ -13,8 +13,8 @@ from pgkd_agent.metrics.calibration import Calibration, errors_of, fit_temperatu
 from pgkd_agent.metrics.intervals import METRICS, Interval, paired_difference
 from pgkd_agent.metrics.report import class_ids, evaluate
 from pgkd_agent.runs.observer import Observer
-from pgkd_agent.runs.summary import HEADLINE, BeforeAfter
-from pgkd_agent.types import Probabilities, StepRecord
+from pgkd_agent.runs.summary import HEADLINE, BeforeAfter, RowPrediction
+from pgkd_agent.types import Probabilities, StepRecord, label_names
 
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
@@ -65,6 +65,22 @@ def before_after(task: Task, plain: Probabilities | None, best: Probabilities | 
     gold = class_ids(task.test, task.taxonomy)
     found = _gains(gold, plain.argmax(axis=1), best.argmax(axis=1), len(task.taxonomy))
     return BeforeAfter(before, evaluate(best, task.test, task.taxonomy), found)
+
+
+def row_predictions(task: Task, plain: Probabilities | None, best: Probabilities | None) -> list[RowPrediction]:
+    """What each model predicts of each test row; arguments as for `before_after`."""
+    if plain is None or best is None:
+        return []
+    names = label_names(task.taxonomy)
+    columns = [
+        column
+        for probabilities in (plain, best)
+        for column in (probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist())
+    ]
+    return [
+        RowPrediction(names[before], sure_before, names[after], sure_after)
+        for before, sure_before, after, sure_after in zip(*columns, strict=True)
+    ]
 
 
 def calibrate(task: Task, student: TorchStudent, best: Probabilities | None) -> Calibration:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from pgkd_agent.loop.observer import LoopObserver
-from pgkd_agent.runs.summary import RunResult
+from pgkd_agent.runs.summary import RowPrediction, RunResult
 from pgkd_agent.teacher.calls.estimates import Estimate
 
 
@@ -19,6 +19,9 @@ class Observer(LoopObserver):
 
     def on_test(self, n_rows: int) -> None:
         """Before the test rows are predicted."""
+
+    def on_predictions(self, predictions: Sequence[RowPrediction]) -> None:
+        """Of the test rows, in their order; in the end, before the result. None without test rows."""
 
     def on_result(self, result: RunResult) -> None:
         """In the end."""

@@ -22,7 +22,7 @@ from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import is_current, write_card, write_report
-from pgkd_agent.runs.summary import RunResult
+from pgkd_agent.runs.summary import RowPrediction, RunResult
 from pgkd_agent.teacher.opening import OpenTeacher
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
 from pgkd_agent.types import StepRecord
@@ -70,6 +70,7 @@ class RunRecorder(Recorder):
         self._directory = directory
         self._student = student
         self._asked: Asked | None = None
+        self._predictions: Sequence[RowPrediction] = ()
         self.path = directory.path
         self.calls = directory.calls
         self.num_stored_steps = directory.num_stored_steps
@@ -94,8 +95,11 @@ class RunRecorder(Recorder):
         if self._directory.has_new_steps:
             write_pages(self._directory.path)
 
+    def on_predictions(self, predictions: Sequence[RowPrediction]) -> None:
+        self._predictions = predictions
+
     def on_result(self, result: RunResult) -> None:
-        self._directory.write_result(asdict(result))
+        self._directory.write_result(asdict(result), map(asdict, self._predictions))
         if not is_current(self._directory.path):
             write_pages(self._directory.path)
 

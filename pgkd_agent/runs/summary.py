@@ -42,6 +42,16 @@ class BeforeAfter:
 
 
 @dataclass(frozen=True, slots=True)
+class RowPrediction:
+    """What plain student and returned model make of one test row; confidences are p(predicted), not calibrated."""
+
+    before: str
+    before_confidence: float
+    after: str
+    after_confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class SampleCounts:
     """Samples over all steps; `rejected` by rule, `malformed` were no samples at all; `refused` counts replies."""
 

@@ -31,6 +31,7 @@ from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import completion, failure, serve
 
+MODELS = ("before", "after")
 TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 
 
@@ -91,6 +92,11 @@ def test_the_run_directory_tells_the_whole_story(config: PGKDConfig, tmp_path: P
     saved = StudentClassifier.load(run / "models" / "best", device="cpu")
     texts = [row.text for row in TEST]
     assert [item.label for item in saved.batch(texts)] == [item.label for item in result.classifier.batch(texts)]
+    predictions = rows_of(run / "predictions.jsonl")
+    assert [row["after"] for row in predictions] == [item.label for item in saved.batch(texts)]
+    right = [sum(row[model] == real.label for row, real in zip(predictions, TEST, strict=True)) for model in MODELS]
+    assert [count / len(TEST) for count in right] == [outcome["test"][m]["report"]["accuracy"] for m in MODELS]
+    assert all(1 / len(TOPICS) <= row[f"{model}_confidence"] <= 1 for row in predictions for model in MODELS)
     assert not list(run.rglob("*.new"))
 
 

@@ -59,13 +59,22 @@ class Guard:
         key: That requests bring as `Authorization: Bearer KEY`; None asks for none.
         hosts: Names that requests may give to the server; None allows any. A page of another site whose name was made
             to point at this machine gives another.
+        advice: To whoever gives another.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, body_bytes: int, hosts: Collection[str] | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        key: str | None,
+        body_bytes: int,
+        hosts: Collection[str] | None,
+        advice: str = "behind a proxy, start it with a key",
+    ) -> None:
         self._app = app
         self._key = key
         self._body_bytes = body_bytes
         self._hosts = hosts
+        self._advice = advice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +82,7 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self._hosts is not None and _host_of(headers) not in self._hosts:
-            detail = f"this server answers as {', '.join(self._hosts)}; behind a proxy, start it with a key"
+            detail = f"this server answers as {', '.join(self._hosts)}; {self._advice}"
             await _refuse(send, 403, detail)
             return
         if scope["path"] not in OPEN_PATHS and not self._may_ask(headers):

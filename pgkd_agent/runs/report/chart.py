@@ -28,7 +28,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Chart:
-    """One line over the KD steps; `line` is the `points` of an SVG polyline."""
+    """One line over the KD steps; `line` is the `points` of an SVG polyline, `plain` the height of step 0."""
 
     title: str
     points: Sequence[Point]
@@ -38,6 +38,10 @@ class Chart:
     height: int = HEIGHT
     left: int = LEFT
     right: int = WIDTH - RIGHT
+
+    @property
+    def plain(self) -> float:
+        return self.points[0].y
 
     @property
     def line(self) -> str:

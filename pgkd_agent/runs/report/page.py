@@ -134,8 +134,23 @@ def _write(file: Path, template: str, **values: Any) -> Path:
     """
     if file.is_dir():
         raise ConfigError(f"{file} is a folder; name a file")
+    environment = page_environment()
+    script = environment.get_template("page.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = render(environment, template, str(file), script=Markup(script), script_hash=f"sha256-{digest}", **values)
+    write_whole(file, page)
+    return file
+
+
+def page_environment(*packages: str) -> jinja2.Environment:
+    """Templates of pages, in which everything is escaped.
+
+    Args:
+        packages: Whose folders `templates` come before that of the report, whose styles and parts they share.
+    """
+    places = [jinja2.PackageLoader(package, "templates") for package in (*packages, "pgkd_agent.runs.report")]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pgkd_agent.runs.report", "templates"),
+        loader=jinja2.ChoiceLoader(places),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -148,18 +163,24 @@ def _write(file: Path, template: str, **values: Any) -> Path:
         "sentence": _sentence,
         "counted": counted,
     }
-    script = environment.get_template("page.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment
+
+
+def render(environment: jinja2.Environment, template: str, what: str, **values: Any) -> str:
+    """A page without control characters.
+
+    Args:
+        what: It is of, for the message.
+    Raises:
+        StorageError: What the page is made of is damaged.
+    """
     try:
-        page = environment.get_template(template).render(
-            longest=LONGEST_LIST, script=Markup(script), script_hash=f"sha256-{digest}", **values
-        )
+        page = environment.get_template(template).render(longest=LONGEST_LIST, **values)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise StorageError(
-            f"no page can be made for {file}: the run's files are damaged ({type(error).__name__}: {error})"
+            f"no page can be made for {what}: the run's files are damaged ({type(error).__name__}: {error})"
         ) from error
-    write_whole(file, without_controls(well_formed(page)))
-    return file
+    return without_controls(well_formed(page))
 
 
 def _short(text: str) -> str:

@@ -153,16 +153,25 @@ def read_story(run: Path) -> Story:
     try:
         texts = [_by_step(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")]
         records = [_RECORD.validate_python(line) for line in read_lines(run / "steps.jsonl")]
-        result = run / "result.json"
         return Story(
             name=run.resolve().name,
             steps=[Step(record, *(rows.get(record.kd_step, ()) for rows in texts)) for record in records],
-            result=_RESULT.validate_json(result.read_bytes()) if result.is_file() else None,
+            result=read_result(run),
             config=(run / "config.yaml").read_text(encoding="utf-8"),
             meta=meta,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"run directory {run} is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_result(run: Path) -> RunResult | None:
+    """The outcome of a run; None before its end.
+
+    Raises:
+        ValueError, TypeError, OSError: It is damaged.
+    """
+    file = run / "result.json"
+    return _RESULT.validate_json(file.read_bytes()) if file.is_file() else None
 
 
 def _by_step(file: Path) -> dict[int, list[Row]]:
