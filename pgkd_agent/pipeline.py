@@ -29,7 +29,7 @@ from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
 from pgkd_agent.runs.directory import read_run, require_new
-from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test, row_predictions
+from pgkd_agent.runs.evaluation import BothModels, before_after, calibrate, row_predictions
 from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import recording, run_meta
 from pgkd_agent.runs.summary import RunResult, summarize
@@ -250,18 +250,17 @@ def _run(
     observer = observer or Observer()
     recipe = recipe_for(config.student)
     config = _resolved(config, recipe.decided(config.student))
-    template = teacher_prompt(config.teacher)
-    prices = load_prices(config.teacher.prices)
+    template, prices = teacher_prompt(config.teacher), load_prices(config.teacher.prices)
     budget = Budget(config.budget, prices, cache_counts)
     student = TorchStudent(config.student, task.taxonomy, config.seed, observer.on_epoch, recipe)
     held_out = texts_of((*task.validation, *task.test))
     most = getattr(teacher, "most_samples", config.pgkd.pgkd_batch_size)
     screener = Guardrails(config.guardrails, task.taxonomy, held_out, checks, most)
     bill = Bill(task, config, prices, budget, observer)
-    plain = PlainPredictions(task, student, observer)
+    models = BothModels(task, student, config.student, observer)
     pool = _pool(task, config, student)
     with recording(out, resumed, student) as recorder:
-        told = Observers([recorder, observer, bill, plain])
+        told = Observers([recorder, observer, bill, models])
         log, stored = recorder.calls, recorder.num_stored_steps
         with open_teacher(teacher, template, task, config, screener, budget, log, told, stored, pool) as opened:
             bill.at_start(opened, resumed)
@@ -270,11 +269,12 @@ def _run(
                 opened.check()
             recorder.keep()
             training = run_pgkd(task, student, opened.teacher, opened.screener, config, told)
-        best = predict_test(task, student, observer) if training.best_step else plain.probabilities
-        test, calibration = before_after(task, plain.probabilities, best), calibrate(task, student, best)
-        told.on_predictions(row_predictions(task, plain.probabilities, best))
+        tested = models.tested(training)
+        test, calibration = before_after(task, tested), calibrate(task, tested)
+        told.on_predictions(row_predictions(task, tested))
         seconds = time.perf_counter() - started
-        summary = summarize(config, training, test, calibration, seconds, opened.name, prices, bill.estimate)
+        done = training, tested.last_fit, test, calibration
+        summary = summarize(config, *done, seconds, opened.name, prices, bill.estimate)
         told.on_result(summary)
     return DistillResult(student.classifier(calibration.temperature), task, training, summary, recorder.path)
 

@@ -47,6 +47,8 @@ def draw(rows: Sequence[Row], number: int | None, seed: int) -> list[Row]:
 class TrainingData:
     """Rows for one training: `train` to learn from, `validation` beside them, and `test`, the same for every seed.
 
+    With `--all-rows` those who choose nothing by validation rows have them in `own`, after those of `train`.
+
     The first two are those of the package where `--splits` names a folder that `evals.bench.splits` wrote, else drawn.
     """
 
@@ -59,6 +61,7 @@ class TrainingData:
             rows = read_rows(options.data / "train.jsonl")
             drawn = draw(rows, options.rows + options.validation_rows, options.seed)
             self.train, self.validation = drawn[: options.rows], drawn[options.rows :]
+        self.own = [*self.train, *self.validation] if options.all_rows else self.train
         self.test = draw(read_rows(options.data / "test.jsonl"), options.test_rows or None, TEST_SEED)
         self.class_ids = {name: number for number, name in enumerate(self.labels)}
 
@@ -88,6 +91,9 @@ def training_options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, help="folder of evals.bench.splits, instead of rows drawn here")
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--validation-rows", type=int, default=200, help="of ours alone; the others take none")
+    parser.add_argument(
+        "--all-rows", action="store_true", help="train on the validation rows too: ours once it has chosen"
+    )
     parser.add_argument("--test-rows", type=int, default=1000, help="0 takes all")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)

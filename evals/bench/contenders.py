@@ -104,7 +104,7 @@ def student(
         splits = work / "splits" / f"{dataset}-{options.rows}"
         common = (
             *("--data", str(options.data / dataset), "--model", str(model), "--splits", str(splits)),
-            *("--test-rows", _number(options.test_rows, 0)),
+            *("--test-rows", _number(options.test_rows, 0), *(["--all-rows"] if options.all_rows else [])),
         )
         body = (*common, "--body-learning-rate", str(options.body_learning_rate))
         setfit = (*body, "--epochs", _number(options.setfit_epochs, SETFIT_ITERATIONS))

@@ -70,6 +70,7 @@ def parse() -> argparse.Namespace:
     add("--setfit-epochs", type=int, help="passes, each four texts a row; default: --epochs, student: 20; 0: all pairs")
     add("--fastfit-epochs", type=int, default=40)
     add("--fastfit-repeats", type=int, default=1, help="of each batch; its README: 4")
+    add("--all-rows", action="store_true", help="of student: all are trained on the validation rows too")
     add("--before", action="append", default=[], metavar="KEY=VALUE", help="a setting of `ours before`, else left out")
     add("--bert-rows", type=int, default=128)
     add("--texts", type=int, default=2000, help="to classify, at most")

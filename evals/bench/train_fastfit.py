@@ -86,7 +86,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = load_package().FastFitTrainer(
-            train_dataset=table(data.train),
+            train_dataset=table(data.own),
             test_dataset=table([(name, name) for name in data.labels]),
             text_column_name="text",
             label_column_name="label",

@@ -19,10 +19,10 @@ def main() -> None:
     options = parser.parse_args()
     data = TrainingData(options)
     body = load_body(options.model, options.max_length)
-    texts = [text for text, _label in data.train]
+    texts = [text for text, _label in data.own]
     started = time.perf_counter()
     embeddings = body.encode(texts, normalize_embeddings=True)
-    head = LogisticRegression(C=options.inverse_penalty, max_iter=1000).fit(embeddings, data.ids(data.train))
+    head = LogisticRegression(C=options.inverse_penalty, max_iter=1000).fit(embeddings, data.ids(data.own))
     seconds = time.perf_counter() - started
     tested = body.encode([text for text, _label in data.test], normalize_embeddings=True)
     quality = data.quality(head.predict_proba(tested).tolist(), head.classes_.tolist())

@@ -1,8 +1,9 @@
 """Contender: the plain student of this package.
 
 It computes the loss on its validation rows after every epoch and keeps the best one's weights, within the time that is
-reported; the rivals do neither. What no option names is the package's own: with `--epochs` it takes exactly as many,
-else it may stop early. `--set` is as in `pgkd train`, and options that are named win over it.
+reported; the rivals do neither. With `--all-rows` it is then trained once more, as `student.refit` says. What no option
+names is the package's own: with `--epochs` it takes exactly as many, else it may stop early. `--set` is as in
+`pgkd train`, and options that are named win over it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from evals.bench.common import EpochClock, TrainingData, emit, training_options
 from pgkd_agent import Example, Label, build_config
 from pgkd_agent.loop.history import History
-from pgkd_agent.loop.training import fit_history
+from pgkd_agent.loop.training import fit_history, rows_again
 from pgkd_agent.student.recipe import recipe_for
 from pgkd_agent.student.student import TorchStudent
 
@@ -51,6 +52,9 @@ def main() -> None:
     train, validation = ([Example(*row) for row in rows] for rows in (data.train, data.validation))
     clock = EpochClock()
     fit_history(student, History.of(train), validation, kd_step=0, balance=settings.balance)
+    if options.all_rows:  # as `student.refit`
+        rows = History.of([*train, *validation]).rows
+        student.refit([*rows, *rows_again(rows, settings.balance)], validation, kd_step=0)
     figures = clock.figures()
     probabilities = student.predict([text for text, _label in data.test])
     emit({**figures, **data.quality(probabilities.tolist())})

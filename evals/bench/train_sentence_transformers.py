@@ -26,7 +26,7 @@ def main() -> None:
     data = TrainingData(options)
     set_seed(options.seed)
     body = load_body(options.model, options.max_length)
-    texts, ids = [text for text, _label in data.train], data.ids(data.train)
+    texts, ids = [text for text, _label in data.own], data.ids(data.own)
     clock = EpochClock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(

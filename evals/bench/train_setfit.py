@@ -56,7 +56,7 @@ def main() -> None:
         report_to="none",
         show_progress_bar=False,
     )
-    table = Dataset.from_dict({"text": [text for text, _label in data.train], "label": data.ids(data.train)})
+    table = Dataset.from_dict({"text": [text for text, _label in data.own], "label": data.ids(data.own)})
     trainer = Trainer(model=model, args=arguments, train_dataset=table)
     clock = EpochClock()
     trainer.add_callback(_Clock(clock, options.epochs or 1))

@@ -119,6 +119,8 @@ def _print_result(console: Console, result: DistillResult) -> None:
     if summary.stopped_by:
         say(console, f"\nended by a cap: {summary.stopped_by}{_under_higher(summary.stopped_by, result.run)}")
     say(console, "\n" + "\n".join(sentence for sentence in (summary.verdict, summary.caution) if sentence))
+    if summary.last_fit:
+        say(console, f"trained once more, with the rows that chose it: {summary.last_fit.rows} rows in all")
     if summary.test:
         say(console, counted(summary.test.after.report.n_rows, "test row"))
         console.print(_before_after(summary.test))

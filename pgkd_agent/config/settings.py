@@ -96,6 +96,10 @@ class StudentSettings(_Settings):
     of the rows, or as it is. Paper: as it is."""
     restart: Literal["continue", "from_scratch"] = "from_scratch"
     """Where a KD step's fit starts: at the last weights, or at the pretrained ones. Paper: continue."""
+    refit: bool | None = None
+    """Whether the model that is returned is trained once more in the end, from the beginning, with the validation rows
+    among its rows: by then they have chosen it. The plain student is too, where test rows compare the two. None takes
+    the student's own (bert-base no, minilm and mpnet yes, unless `restart` is `continue`). Paper: no."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     bf16: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"

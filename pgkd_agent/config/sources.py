@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "max_epochs": 30,
             "restart": "continue",
             "best_by": "loss",
+            "refit": False,
         },
         "teacher": {"prompt": "paper"},
         "evidence": {"source": "history"},

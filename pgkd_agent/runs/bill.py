@@ -53,7 +53,11 @@ class Bill(Observer):
             self._observer.on_estimate(self.estimate)
 
     def on_step(self, record: StepRecord) -> None:
-        """Calls end in time for one more fit as long as this one; the plain student's tried every rate."""
-        rates = self._config.student.learning_rate
+        """Calls end in time for one more fit as long as this one, which tried every rate where it was the plain
+        student's, and for the last fits, which have the validation rows too.
+        """
+        settings, rows = self._config.student, self._task
+        rates = settings.learning_rate
         fits = len(rates) if isinstance(rates, tuple) and record.kd_step == 0 else 1
-        self._budget.seconds_to_leave = record.student_seconds / fits or self._budget.seconds_to_leave
+        last_fits = (2 if rows.test else 1) * (1 + len(rows.validation) / len(rows.train)) if settings.refit else 0
+        self._budget.seconds_to_leave = record.student_seconds / fits * (1 + last_fits) or self._budget.seconds_to_leave

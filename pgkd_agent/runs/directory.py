@@ -46,9 +46,7 @@ START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl",
 
 class Savable(Protocol):
     def save(self, folder: Path) -> None: ...
-
     def snapshot(self) -> Any: ...
-
     def restore(self, snapshot: Any) -> None: ...
 
 
@@ -208,14 +206,14 @@ class RunDirectory:
                 "machine, the thread count and the versions in its meta.json. Nothing of it was changed"
             )
 
-    def write_result(self, result: Mapping[str, Any], predictions: Iterable[dict[str, Any]] = ()) -> None:
-        """Store the outcome, what is predicted of the test rows, and the calibration; a replay changes nothing.
-
-        Raises:
-            StorageError: The disk refuses.
-        """
+    def write_result(
+        self, result: Mapping[str, Any], predictions: Iterable[dict[str, Any]] = (), returned: Savable | None = None
+    ) -> None:
+        """Store the outcome, and the model where it is none of the steps'; a replay changes nothing."""
         contents = {PREDICTIONS_FILE: "".join(map(as_line, predictions)), "result.json": _as_json(result)}
         if self.best_model.is_dir():  # of a finished run it may have been removed
+            if returned and (self.has_new_steps or not (self.path / "result.json").exists()):
+                returned.save(self.best_model)
             contents[f"models/best/{CALIBRATION_FILE}"] = _as_json(result["calibration"])
         for name, content in contents.items():
             if self.has_new_steps or not (self.path / name).exists():

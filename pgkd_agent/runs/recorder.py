@@ -99,7 +99,8 @@ class RunRecorder(Recorder):
         self._predictions = predictions
 
     def on_result(self, result: RunResult) -> None:
-        self._directory.write_result(asdict(result), map(asdict, self._predictions))
+        returned = self._student if result.last_fit else None
+        self._directory.write_result(asdict(result), map(asdict, self._predictions), returned)
         if not is_current(self._directory.path):
             write_pages(self._directory.path)
 

@@ -102,6 +102,19 @@ class TeacherShare:
 
 
 @dataclass(frozen=True, slots=True)
+class LastFit:
+    """The fit of the returned model after the loop (`student.refit`).
+
+    Attributes:
+        rows: That it was fitted on, the validation rows among them.
+        seconds: With the plain student's, which is compared with it.
+    """
+
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """The outcome of a run.
 
@@ -116,7 +129,8 @@ class RunResult:
         test: None without test rows.
         teachers: One per teacher, where there were several; else empty.
         estimate: Of calls, tokens and cost, made before the first call; None where there was none.
-        seconds: Wall time by part: `teacher`, `student`, `evidence`, `rest`.
+        seconds: Wall time by part: `teacher`, `student`, `evidence`, `last fit`, `rest`.
+        last_fit: After which the model was tested and returned; other figures are of before. None where there was none.
         calibration: Of the returned model; the other figures are of its probabilities as they were.
     """
 
@@ -136,11 +150,13 @@ class RunResult:
     seconds: dict[str, float]
     seed: int
     calibration: Calibration
+    last_fit: LastFit | None
 
 
 def summarize(
     config: PGKDConfig,
     result: PGKDResult,
+    last_fit: LastFit | None,
     test: BeforeAfter | None,
     calibration: Calibration,
     seconds: float,
@@ -188,7 +204,8 @@ def summarize(
         ),
         teachers=shares(steps, prices),
         estimate=estimate,
-        seconds=_seconds(steps, seconds),
+        seconds=_seconds(steps, last_fit, seconds),
+        last_fit=last_fit,
         seed=config.seed,
     )
 
@@ -222,10 +239,11 @@ def _rejected(records: Iterable[StepRecord]) -> dict[str, int]:
     return dict(sum((Counter(record.rejected) for record in records), Counter[str]()))
 
 
-def _seconds(steps: Sequence[StepRecord], total: float) -> dict[str, float]:
+def _seconds(steps: Sequence[StepRecord], last_fit: LastFit | None, total: float) -> dict[str, float]:
     parts = {
         part: sum(getattr(record, f"{part}_seconds") for record in steps) for part in ("teacher", "student", "evidence")
     }
+    parts["last fit"] = last_fit.seconds if last_fit else 0.0
     return {**parts, "rest": max(total - sum(parts.values()), 0.0)}
 
 

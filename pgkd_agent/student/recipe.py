@@ -45,6 +45,7 @@ class TrainingRecipe:
     soft_labels: float
     patience: int = 5
     restart: Literal["continue", "from_scratch"] = "from_scratch"
+    refit: bool = False
 
     def steps_per_epoch(self, rows: int) -> int:
         """Gradient steps."""
@@ -57,7 +58,7 @@ class TrainingRecipe:
         return settings.changed({**values, "learning_rate": rates if len(rates) > 1 else rates[0]})
 
 
-_NAMED = ("head_init", "train_batch_size", "max_epochs", "label_smoothing", "soft_labels")
+_NAMED = ("head_init", "train_batch_size", "max_epochs", "label_smoothing", "soft_labels", "refit")
 """What settings may say in place of the encoder's own value, under the same name."""
 
 BERT_BASE = TrainingRecipe(
@@ -85,7 +86,7 @@ SMALL = TrainingRecipe(
 12 epochs reach a lower validation loss than 30 at one rate for all. Without smoothing the validation loss is lowest
 long before rare classes are learned. With soft labels a small teacher's texts help whose labels are often wrong."""
 SENTENCE_SMALL = replace(
-    SMALL, head_init="centroids", learning_rates=(1e-4,), max_epochs=5, head_factor=3.0, contrastive=0.5
+    SMALL, head_init="centroids", learning_rates=(1e-4,), max_epochs=5, head_factor=3.0, contrastive=0.5, refit=True
 )
 """For sentence encoders of MiniLM's width, whose head begins near where it ends (`evals/results/student.md`)."""
 SENTENCE_BASE = replace(SENTENCE_SMALL, learning_rates=(3e-5,))
@@ -102,6 +103,8 @@ def recipe_for(settings: StudentSettings) -> TrainingRecipe:
     own = SMALL if is_small else BERT_BASE
     if settings.head_init != "random" and pooling_of(settings.name):
         own = SENTENCE_SMALL if is_small else SENTENCE_BASE
+    if settings.restart == "continue":  # a single fit is not what such a model came from
+        own = replace(own, refit=False)
     named = {name: value for name in _NAMED if (value := getattr(settings, name)) is not None}
     rates = settings.learning_rate
     if rates is not None:

@@ -128,6 +128,20 @@ class TorchStudent:
             self._guide = Guide(copy_weights(self._model), {})
         return result
 
+    def refit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
+        """Fit from the beginning as in that step, at the rate chosen then.
+
+        Args:
+            rows: With the validation rows among them, whose loss then only says when to end: late.
+        """
+        guide = self._guide
+        if kd_step == 0:
+            self._guide = None
+        self._begin_anew()
+        result = self._fit(rows, validation, kd_step, None)
+        self._guide = guide
+        return result
+
     def _fit_with_best_rate(
         self, rows: Sequence[Example], validation: Sequence[Example], weights: Sequence[float] | None
     ) -> FitResult:

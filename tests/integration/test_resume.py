@@ -59,6 +59,7 @@ def run_config(student: Path, server: OpenAIServer, **flags: object) -> PGKDConf
             "teacher.samples_per_request": 2,
             "teacher.max_concurrency": 1,  # a second call under way when the process is killed would be paid again
             "pgkd.num_kd_steps": STEPS,
+            "student.refit": True,
             **flags,
         },
     )
@@ -124,6 +125,8 @@ if where == "before parsing":
     chain.parse_samples = die_at(chain.parse_samples)
 if where == "before the step's line":
     RunDirectory._append = die_at(RunDirectory._append, lambda self, name, rows: name == "steps.jsonl")
+if where == "after the last fit":
+    RunDirectory.write_result = die_at(RunDirectory.write_result)
 if where == "while a model is saved":
     saving.shutil.rmtree = die_at(saving.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
 rows = (test_resume.TRAIN, test_resume.VALIDATION, test_resume.TEST)
@@ -140,6 +143,7 @@ POINTS = [
     ("before parsing", 3),
     ("before the step's line", 2),
     ("while a model is saved", 1),
+    ("after the last fit", 0),
 ]
 
 

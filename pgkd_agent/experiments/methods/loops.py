@@ -43,7 +43,8 @@ def pgkd(setting: Setting, options: Options) -> Outcome:
         result = resume(folder, cache_counts=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        result = run(setting.task, setting.config, None, folder, cache_counts=True)
+        config = setting.config.changed({"student.refit": False})  # which no other method has
+        result = run(setting.task, config, None, folder, cache_counts=True)
     outcome = _of_steps(setting, result.training, result.classifier.probabilities)
     return replace(outcome, cost=result.summary.teacher.cost)
 

@@ -170,7 +170,7 @@ class Budget:
         caps = self._caps
         if self.seconds_left <= 0:
             left = max(self.seconds_left + self.seconds_to_leave, 0)
-            fit = f", and a fit takes {self.seconds_to_leave:.0f} s" if self.seconds_to_leave else ""
+            fit = f", and the fits to come take {self.seconds_to_leave:.0f} s" if self.seconds_to_leave else ""
             return _Objection(f"budget.max_minutes is {caps.max_minutes:g}: {left:.0f} s are left{fit}", False)
         if caps.max_calls is not None and self._calls + calls > caps.max_calls:
             needed = f", and {calls} are needed at least" if calls > 1 else ""

@@ -74,7 +74,7 @@ def test_time_is_left_for_one_more_fit() -> None:
     now[0] = 69.0
     assert spend(purse, TokenUsage(1, 1), TokenUsage(1, 1))
     now[0] = 71.0
-    with pytest.raises(BudgetExceededError, match="49 s are left, and a fit takes 50 s"):
+    with pytest.raises(BudgetExceededError, match="49 s are left, and the fits to come take 50 s"):
         purse.require_room("m", TokenUsage())
 
 
