@@ -29,7 +29,7 @@ from pgkd_agent import build_config
 from pgkd_agent.config import PGKDConfig, nested_settings
 from pgkd_agent.data import Task, Taxonomy, prepare_task, read_examples, read_taxonomy
 from pgkd_agent.loop.history import History, texts_of
-from pgkd_agent.loop.training import fit_history
+from pgkd_agent.loop.training import fit_history, rows_again
 from pgkd_agent.metrics.report import class_ids, evaluate
 from pgkd_agent.student.batching import encode
 from pgkd_agent.student.loading import load_tokenizer, resolve_source
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="drawn for training and validation")
     parser.add_argument("--judges", type=int, default=1500, help="further rows, at most")
     parser.add_argument("--static", action="store_true")
+    parser.add_argument("--refit", action="store_true", help="then once more, on the validation rows too")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--recipe", action="append", default=[], metavar="FIELD=VALUE", help="of TrainingRecipe")
     options = parser.parse_args()
@@ -57,7 +58,11 @@ def main() -> None:
     for seed in options.seeds:
         task, further = drawn(pool, taxonomy, options.rows, seed)
         config = build_config(assignments=[*options.settings, f"seed={seed}"])
-        predict = static(task, config) if options.static else fitted(task, config, nested_settings(options.recipe))
+        predict = (
+            static(task, config)
+            if options.static
+            else fitted(task, config, nested_settings(options.recipe), options.refit)
+        )
         parts = {"validation": task.validation, "further": further[: options.judges]}
         found = {name: evaluate(predict(texts_of(rows)), rows, taxonomy) for name, rows in parts.items()}
         sys.stdout.write(json.dumps({"seed": seed, **{name: _figures(one) for name, one in found.items()}}) + "\n")
@@ -79,10 +84,13 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
     return {"rows": report.n_rows, **{name: round(value, 4) for name, value in figures.items()}}
 
 
-def fitted(task: Task, config: PGKDConfig, changes: Mapping[str, Any]) -> Predict:
+def fitted(task: Task, config: PGKDConfig, changes: Mapping[str, Any], refit: bool) -> Predict:
     recipe = replace(recipe_for(config.student), **changes)
     student = TorchStudent(config.student, task.taxonomy, config.seed, recipe=recipe)
     fit_history(student, History.of(task.train), task.validation, 0, config.student.balance)
+    if refit:
+        rows = History.of((*task.train, *task.validation)).rows
+        student.refit([*rows, *rows_again(rows, config.student.balance)], task.validation, 0)
     return student.predict
 
 
