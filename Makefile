@@ -1,8 +1,10 @@
 # Everything a person or CI runs. PIP_ARGS is passed to every pip: another package index, a proxy, a cache.
-# CONSTRAINTS names the file of exact versions, VENV the environment that has them, TEST_ARGS further options of pytest.
+# CONSTRAINTS names the file of exact versions, EXTRAS the extras, VENV the environment that has them, TEST_ARGS further
+# options of pytest.
 PYTHON ?= python3
 PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
+EXTRAS ?= local,dev,docs
 TEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ export PGKD_HOME ?= $(CURDIR)/.models
 BENCH_DATA ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup models demo test test-min check schemas docs bench clean
+.PHONY: help setup models demo test test-min check schemas docs site bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +28,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "This Python has no venv module; install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[local,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@touch $@
 
 models: setup ## Fetch the embedded teacher and student (once)
@@ -42,9 +44,11 @@ test: models ## Run all tests
 	CI=true OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=20 $(TEST_ARGS)  # one thread each: the students are tiny
 
 # Old libraries call what newer ones deprecate. Of the tests left out two compare files as the newest libraries write
-# them, and one is about a client that refuses a temperature by itself, which old ones leave to the server.
+# them, one is about a client that refuses a temperature by itself, which old ones leave to the server, and the site is
+# built by tools of newer ones.
 test-min: ## Run all tests with the oldest versions that pyproject.toml allows, in .venv-min; needs Python 3.11
-	@$(MAKE) --no-print-directory test VENV=.venv-min CONSTRAINTS=constraints-min.txt TEST_ARGS='\
+	@$(MAKE) --no-print-directory test VENV=.venv-min CONSTRAINTS=constraints-min.txt EXTRAS=local,dev TEST_ARGS='\
+	  --ignore tests/integration/test_site.py \
 	  -W default::DeprecationWarning \
 	  --deselect tests/unit/test_schemas.py::test_the_file_is_up_to_date \
 	  --deselect tests/integration/test_docs.py::test_the_list_of_options_is_current \
@@ -62,6 +66,9 @@ schemas: setup ## Write schemas/ anew from the pydantic models
 docs: setup ## Write docs/cli.md, the commands and their options, anew
 	$(BIN)/python -m typer pgkd_agent.cli.main utils docs --name pgkd --output docs/cli.md
 
+site: setup ## Build the documentation site: build/site/index.html
+	$(BIN)/python docs/build_site.py
+
 .bench-venv/.installed: evals/bench/requirements.txt constraints.txt
 	$(PYTHON) -m venv .bench-venv
 	.bench-venv/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -r $<
@@ -74,4 +81,4 @@ bench: ## Benchmarks against other libraries: make bench BENCH_DATA=DIR [BENCH_A
 	$(BIN)/python -m evals.bench.run --data "$(BENCH_DATA)" $(BENCH_ARGS)
 
 clean: ## Remove what make made, but runs/
-	rm -rf $(VENV) .venv-min .bench-venv .models .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-min .bench-venv .models .pytest_cache .mypy_cache .ruff_cache build

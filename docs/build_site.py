@@ -45,8 +45,9 @@ def build(folder: Path) -> Path:
         shutil.rmtree(folder / old, ignore_errors=True)
     copy_pages(folder / "pages")
     shutil.copyfile(CONFIG, folder / CONFIG.name)
+    found = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # the API's page reads docstrings
     zensical = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    subprocess.run(zensical, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)  # for the API's page
+    subprocess.run(zensical, cwd=folder, env={**os.environ, "PYTHONPATH": found}, check=True)
     return folder / "site"
 
 

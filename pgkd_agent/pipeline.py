@@ -140,14 +140,14 @@ def distill(
         print(result.summary.verdict)
         result.classifier.invoke("my card does not work")
         ```
+
     Args:
         train: Labelled rows. None takes the preset that `config.data.dataset` names.
         validation: Rows that choose the model. None takes a share of `train`.
         test: Rows that are only ever evaluated, and never shown to student or teacher.
         labels: The classes in their order, with descriptions for the teacher. None takes the labels of `train`.
         student: `minilm` or `mpnet`, the id of a model on the hub, or a local folder.
-        teacher: A spec such as `openai:NAME` or `local:smollm2`, a LangChain chat model, or an object with
-            `write(request)`.
+        teacher: A spec such as `openai:NAME`, a LangChain chat model, or an object with `write(request)`.
         steps: How often the teacher writes, at most. 0 trains the plain student alone.
         seed: All randomness derives from it.
         config: All settings. What is named here (`student`, `teacher`, `steps`, `seed`) overrides them.
@@ -157,8 +157,10 @@ def distill(
             its label and what is known (`ScreenState`), and returns the reason for a rejection or None.
         unlabelled: Texts without labels (a file, or strings). Each step the teacher also labels those that the student
             is least sure of, `config.pgkd.labels_per_step` of them.
+
     Returns:
         The best model, and how it came about.
+
     Raises:
         PGKDError: See `pgkd_agent.errors`. All that can be checked is checked before the first fit.
     """
@@ -196,8 +198,7 @@ def resume(
 ) -> DistillResult:
     """Continue a run that was stopped, by replay: the student is trained again, answered calls are not repeated.
 
-    The result is that of the undisturbed run, on the same machine with the same number of threads. A finished run is
-    replayed without a call.
+    The result is that of the undisturbed run, on the same machine with as many threads. A finished run asks nothing.
 
     Args:
         teacher: As it was given to `distill`; None where it was named, by a spec or in the settings. An object with
@@ -205,11 +206,11 @@ def resume(
         budget: Other caps than the run had: one that a cap ended goes on under a higher one.
         checks: As they were given to `distill`.
         cache_counts: See `Budget`.
+
     Raises:
         ConfigError: The run was made with a teacher that is an object, and none is given; or with other checks; or its
             prompt is another by now; or it is no run directory.
-        StorageError: It is a damaged one; or a step comes out differently here. Nothing in the
-            directory was changed then.
+        StorageError: It is a damaged one; or a step comes out differently here, and nothing in it was changed.
     """
     stored = read_run(Path(path))
     made_with, named = stored.meta["teacher"], ", ".join(member.spec for member in members(stored.config.teacher))

@@ -280,6 +280,7 @@ def open_llm(
         model: Instead of the one that the settings name.
         calls: SQLite file for all prompts and replies; goes on with one that is there, whose calls count against the
             caps. None keeps none.
+
     Raises:
         StorageError: Another process works on that file, or it cannot be opened.
         ConfigError, TeacherUnavailableError: See `build_teacher`; also where it does not answer.

@@ -51,6 +51,7 @@ def build_config(
         layers: Nested mappings, as a file holds one; later ones win.
         assignments: `key=value` with a dotted key, the value read as YAML.
         flags: Dotted key to value; None values count as not given.
+
     Raises:
         ConfigError: An unknown key or recipe, a value out of range, or a file that is not a mapping.
     """

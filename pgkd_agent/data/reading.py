@@ -41,6 +41,7 @@ def read_examples(
             ids, and a column beside them has their names, those are taken, aloud.
         skip_incomplete: Drop rows without text or label, aloud, instead of refusing them. Beside class ids a label of
             -1 is none.
+
     Raises:
         DataError: No such file or column, an unreadable line, rows without text or label (their numbers are
             named, from 1, a header not counted), several labels in one row, or what is no text or label at all.

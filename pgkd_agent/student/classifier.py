@@ -103,6 +103,7 @@ class StudentClassifier(Runnable[str, Prediction]):
             threads: For the whole process; None leaves them as they are, but for more than there are CPUs.
             calibrated: With the temperature that a run left in the folder; without it the probabilities are those
                 that `transformers` alone gives.
+
         Raises:
             ConfigError: The folder is missing or holds no trained classifier that gives a text one label, or none for
                 that engine; its files are damaged, do not fit each other or bring code of their own; the device is not

@@ -47,6 +47,7 @@ def open_chain(
         model: Instead of the one that the settings name.
         calls: SQLite file for all prompts and replies; what is in it is not asked again, and counts against the caps.
             None keeps none.
+
     Raises:
         PromptError: See `load_prompt`.
         StorageError: `calls` cannot be opened.

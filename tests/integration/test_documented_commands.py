@@ -1,4 +1,4 @@
-"""The commands of README and docs, run in their order by somebody who has the files that they name.
+"""The commands and the Python of README and docs, run in their order by somebody who has the files that they name.
 
 The LLMs, the model hub and the pretrained student of that name are servers on loopback and a tiny folder. Those of
 `evals/` take hours; `test_docs.py` holds all of them against the program.
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+import pgkd_agent
 from tests.integration import bedrock_server, openai_server
 from tests.integration.command_line import Ended, pgkd, pgkd_process, pgkd_server
 from tests.integration.conftest import TOPICS, sentences
 from tests.integration.loopback import Answer, serve_json
-from tests.integration.test_docs import OPTIONAL, commands
+from tests.integration.test_docs import OPTIONAL, ROOT, commands
 from tests.integration.test_hub import Hub
 
 ORDER = (
@@ -31,9 +34,11 @@ ORDER = (
     "docs/unlabelled.md",
     "docs/data.md",
     "docs/answering.md",
+    "docs/speed.md",
     "docs/runs.md",
     "docs/teachers.md",
     "docs/prompts.md",
+    "docs/tracing.md",
 )
 """The README makes the run that the others are about."""
 MORE = "--train train.csv --teacher openai:gpt-4o-mini --steps 1 --set student.max_epochs=2"
@@ -47,6 +52,8 @@ NOT_HERE = {
     "pgkd compare": "hours; see test_compare.py for the same on few rows",
 }
 LABEL = '{"class_label": "fruit"}'
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CURL = re.compile(r"^curl .* -d '(.*)' http://127.0.0.1:8000(/\S+)$", re.MULTILINE)
 
 
 def written(call: int) -> str:
@@ -98,15 +105,17 @@ def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def served(words: list[str]) -> Ended:
-    """A server that is asked how it is, and told to end."""
+    """A server that is asked what the document's curl asks, and told to end."""
+    [(body, path)] = CURL.findall((ROOT / "docs" / "answering.md").read_text(encoding="utf-8"))
     with pgkd_server(*words) as process:
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
-            health = httpx.get(f"{said.split(' at ')[1].split(';')[0]}/health").status_code
+            address = said.split(" at ")[1].split(";")[0]
+            asked = httpx.post(f"{address}{path}", content=body, headers={"Content-Type": "application/json"})
             process.send_signal(signal.SIGTERM)
             ended = process.wait(60) in (0, -signal.SIGTERM)
-            return Ended(0 if health == 200 and ended else 1, "", said)
+            return Ended(0 if asked.status_code == 200 and ended else 1, asked.text, said)
         finally:
             process.kill()
 
@@ -127,7 +136,7 @@ def run(line: str) -> Ended:
 
 @pytest.mark.timeout(600)  # one after the other, some in processes of their own
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's
-def test_the_commands_of_the_documents_run(folder: Path) -> None:
+def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {document for document, _ in commands() if not document.startswith("e")} == {*ORDER}  # evals/, examples/
     found = [line for name in ORDER for document, line in commands() if document == name]
     todo = {line.partition(" #")[0]: line for line in found if not line.startswith(tuple(NOT_HERE))}
@@ -139,3 +148,15 @@ def test_the_commands_of_the_documents_run(folder: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     made = {"runs/bank/models/best", "runs/bank/models/best-onnx/model.onnx", "runs/bank-reviewed/report.html"}
     assert all((folder / path).exists() for path in made)
+    shutil.copytree("runs/bank", "runs/demo")  # as `make demo` leaves it
+    quick = partial(pgkd_agent.distill, student="bert-base-uncased", steps=1)
+    monkeypatch.setattr(pgkd_agent, "distill", quick)
+    blocks = [
+        code
+        for name in (*ORDER, "docs/students.md")
+        for code in PYTHON.findall((ROOT / name).read_text(encoding="utf-8"))
+    ]
+    assert len(blocks) >= 3
+    for code in blocks:
+        exec(compile(code, "document", "exec"), {})
+    assert Path("runs/library/report.html").exists() and Path("runs/traced/report.html").exists()
