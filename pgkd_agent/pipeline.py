@@ -208,8 +208,7 @@ def resume(
         cache_counts: See `Budget`.
 
     Raises:
-        ConfigError: The run was made with a teacher that is an object, and none is given; or with other checks; or its
-            prompt is another by now; or it is no run directory.
+        ConfigError: It was made with a teacher that is an object, with other checks or another prompt, or is no run.
         StorageError: It is a damaged one; or a step comes out differently here, and nothing in it was changed.
     """
     stored = read_run(Path(path))
