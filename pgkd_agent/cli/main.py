@@ -32,6 +32,7 @@ from pgkd_agent.cli import (
     stopping,
     terminal,
     train,
+    ui,
 )
 from pgkd_agent.cli.groups import Command, as_options
 from pgkd_agent.errors import PGKDError
@@ -52,7 +53,7 @@ app = typer.Typer(
 PANELS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Train": (distill.distill, train.train, annotate.annotate, samples.app),
     "Use a model": (classify.classify, evaluate.evaluate, serve.serve, export.export, push.push),
-    "Look": (report.report, prompts.app, doctor.doctor, models.app, datasets.datasets, schemas.schema),
+    "Look": (ui.ui, report.report, prompts.app, doctor.doctor, models.app, datasets.datasets, schemas.schema),
     "Compare": (compare.compare, eval_prompts.app, bench.app),
 }
 for panel, commands in PANELS.items():

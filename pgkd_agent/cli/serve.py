@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Annotated
 
 import typer
 
 from pgkd_agent.cli import options, terminal
 from pgkd_agent.cli.groups import grouped
-from pgkd_agent.cli.stopping import ignore_signals
+from pgkd_agent.cli.listening import LOOPBACK, address_of, listen, missing_extra, serve_until_stopped
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.text import counted
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY = "PGKD_API_KEY"
-SHUTDOWN_SECONDS = 30
-"""For requests under way when the server is told to end."""
 
 
 @grouped
@@ -46,42 +42,17 @@ def serve(
             f"--host {host} lets other machines in: set {KEY} to a key that requests have to bring, or leave it out"
         )
     try:
-        import uvicorn
-
         from pgkd_agent.answering.serving.app import create_app
         from pgkd_agent.answering.serving.limits import Limits
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed; install the package with its extra: pip install 'pgkd-agent[serve]'"
-        ) from error
+        raise missing_extra(error) from error
     classifier = inference.load(model)
     hosts = LOOPBACK if key is None else None
     limits = Limits(max_texts, max_chars, max_bytes, max_waiting)
     app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key, hosts=hosts)
-    listener = _listen(host, port)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    listener = listen(host, port)
+    address = address_of(listener, host)
     terminal.say(
         terminal.notes(), f"{model}: {counted(len(classifier.labels), 'class', 'classes')} at {address}; Ctrl+C ends it"
     )
-    settings = uvicorn.Config(
-        app,
-        log_level="warning",
-        limit_concurrency=max_connections + 1,  # uvicorn counts the one that asks
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    ignore_signals()
-    uvicorn.Server(settings).run([listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """
-    Raises:
-        ConfigError: The address is not of this machine, or taken.
-    """
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        problem = error.strerror or error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {problem}; name another --host or --port") from error
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for an acknowledgement
-    return listener
+    serve_until_stopped(app, listener, max_connections)

@@ -1,6 +1,6 @@
 """The settings of a run, and where they come from."""
 
-from pgkd_agent.config.merging import CLOSE, explain, setting_keys
+from pgkd_agent.config.merging import CLOSE, explain, flat_settings, setting_keys
 from pgkd_agent.config.settings import (
     BudgetSettings,
     DataSettings,
@@ -31,6 +31,7 @@ __all__ = [
     "ZeroShotSettings",
     "build_config",
     "explain",
+    "flat_settings",
     "nested_settings",
     "provider_of",
     "read_yaml",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -86,6 +86,19 @@ def _meant(key: str, model: type[BaseModel]) -> str:
         return f" (closest: {names[name]!r})"
     there = inside if section else dict.fromkeys(each.split(".")[0] for each in known)
     return f" (there are: {', '.join(there)})" if there else ""
+
+
+def flat_settings(settings: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value, as JSON has it, of all settings."""
+    yield from _flat(settings.model_dump(mode="json"))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def setting_keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -107,7 +107,7 @@ def before_after(task: Task, tested: Tested) -> BeforeAfter | None:
     if best is plain:
         return BeforeAfter(before, before, {})
     gold = class_ids(task.test, task.taxonomy)
-    found = _gains(gold, plain.argmax(axis=1), best.argmax(axis=1), len(task.taxonomy))
+    found = gains(gold, plain.argmax(axis=1), best.argmax(axis=1), len(task.taxonomy))
     return BeforeAfter(before, evaluate(best, task.test, task.taxonomy), found)
 
 
@@ -137,11 +137,11 @@ def calibrate(task: Task, tested: Tested) -> Calibration:
     return Calibration(temperature, len(gold), errors_of(probabilities, gold, temperature), on_test)
 
 
-def _gains(gold: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> dict[str, Interval]:
-    """What the returned model has over the plain student, by metric; a paired bootstrap over the test rows.
+def gains(gold: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> dict[str, Interval]:
+    """What one model has over another, by metric of `HEADLINE`; a paired bootstrap over the test rows.
 
     Args:
-        gold, before, after: Class ids: true ones, of the plain student, of the returned model; shape (n_rows,).
+        gold, before, after: Class ids: true ones, of the other model, of the one; shape (n_rows,).
     """
     resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWN // len(gold)))
     found = {

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pgkd_agent.config import PGKDConfig
+from pgkd_agent.config import PGKDConfig, flat_settings
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.summary import HEADLINE, RunResult
@@ -149,7 +149,7 @@ def tracked(spec: str, name: str, config: PGKDConfig) -> Iterator[Observer]:
     except ModuleNotFoundError as error:
         raise ConfigError(f"the package {error.name} is missing; run `pip install 'pgkd-agent[{kind}]'`") from error
     try:
-        tracker = make(place or None, name, dict(_flat(config.model_dump(mode="json"))))
+        tracker = make(place or None, name, dict(flat_settings(config)))
     except Exception as error:  # each package has its own
         raise ConfigError(f"{kind} cannot be opened: {error}") from error
     tracker.name = kind
@@ -193,11 +193,3 @@ def outcome_of(result: RunResult) -> dict[str, float]:
     if result.teacher.cost is not None:
         figures["teacher/cost"] = result.teacher.cost
     return figures
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

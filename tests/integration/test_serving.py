@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pgkd_agent.answering.serving.app import create_app
 from pgkd_agent.answering.serving.limits import Limits
 from pgkd_agent.answering.serving.messages import ClassifyRequest
-from pgkd_agent.cli.serve import LOOPBACK, _listen
+from pgkd_agent.cli.listening import LOOPBACK, listen
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.student.classifier import Prediction, StudentClassifier
 from pgkd_agent.types import Label
@@ -347,7 +347,7 @@ def test_a_failure_is_said_in_a_sentence_and_the_next_request_is_heard() -> None
 
 
 def test_answers_are_not_held_back_for_acknowledgements() -> None:
-    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -366,7 +366,7 @@ def test_a_key_that_no_header_can_hold_is_refused_at_once(classifier: StudentCla
         (["--port", "TAKEN"], "cannot listen on 127.0.0.1"),
     ],
 )
-def test_refuses_to_listen(model: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_tolisten(model: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGKD_API_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

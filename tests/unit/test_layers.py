@@ -20,7 +20,7 @@ LAYERS = [
     {"runs"},
     {"pipeline"},
     {"answering", "experiments"},
-    {"schemas"},
+    {"schemas", "workbench"},
     {"cli"},
 ]
 """From the bottom up. `__init__` names what is in them and `__main__` calls the last; nothing imports either."""

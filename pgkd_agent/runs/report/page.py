@@ -42,7 +42,7 @@ def write_report(run: Path, file: Path | None = None) -> Path:
         StorageError: It is a damaged one, or the disk refuses.
     """
     story = read_story(run)
-    return _write(file or run / REPORT, "run.html.j2", story=story, charts=_charts(story))
+    return _write(file or run / REPORT, "run.html.j2", story=story, charts=charts(story))
 
 
 def write_comparison(runs: Sequence[Path], file: Path) -> Path:
@@ -93,7 +93,8 @@ def is_current(run: Path) -> bool:
     return page.is_file() and page.stat().st_mtime_ns >= result.stat().st_mtime_ns
 
 
-def _charts(story: Story) -> list[Chart]:
+def charts(story: Story) -> list[Chart]:
+    """Validation loss and macro F1 by step; none of a single model."""
     if len(story.steps) < 2:
         return []
     losses = [step.record.validation.loss for step in story.steps]

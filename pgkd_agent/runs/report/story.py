@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
@@ -161,17 +161,30 @@ def read_story(run: Path) -> Story:
             meta=meta,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"run directory {run} is damaged: {type(error).__name__}: {error}") from error
+        raise damaged(run, error) from error
 
 
 def read_result(run: Path) -> RunResult | None:
     """The outcome of a run; None before its end.
 
     Raises:
-        ValueError, TypeError, OSError: It is damaged.
+        StorageError: It is damaged.
     """
     file = run / "result.json"
-    return _RESULT.validate_json(file.read_bytes()) if file.is_file() else None
+    try:
+        return _RESULT.validate_json(file.read_bytes()) if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(path: Path, error: Exception) -> StorageError:
+    """What to raise where a run directory, or a file of it, is not what it should be."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    else:
+        why = f"{type(error).__name__}: {error}"
+    return StorageError(f"{path} is damaged: {why}")
 
 
 def _by_step(file: Path) -> dict[int, list[Row]]:

@@ -1,0 +1,90 @@
+"""Which classes are taken for which: a heat map before and after, of the classes that are confused most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgkd_agent.types import ClassMetrics, Evaluation
+
+MOST_CLASSES = 20
+"""Of a heat map; more cannot be read."""
+LEVELS = 6
+"""Shades of a heat map, from 1; 0 is a count of zero."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows of one class that are predicted as another, or as the class itself; `level` is the shade."""
+
+    predicted: str
+    count: int
+    level: int
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A row for each class, with the cells of all of them, and how many of its rows are predicted as another class."""
+
+    title: str
+    model: str
+    rows: Sequence[tuple[str, Sequence[Cell], int]]
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """A class before and after."""
+
+    before: ClassMetrics
+    after: ClassMetrics
+
+    @property
+    def change(self) -> float | None:
+        return self.after.f1 - self.before.f1 if self.after.has_data else None
+
+    @property
+    def is_lost(self) -> bool:
+        """Not one row of it is right."""
+        return self.after.has_data and self.after.f1 == 0
+
+
+def most_confused(before: Evaluation, after: Evaluation) -> list[str]:
+    """The classes with most confusions in both, either way, in the order of the taxonomy; all where they are few."""
+    labels = [row.label for row in after.report.classes]
+    counts: Counter[str] = Counter()
+    for pair in (*before.confusions, *after.confusions):
+        counts[pair.gold_label] += pair.count
+        counts[pair.predicted_label] += pair.count
+    chosen = labels if len(labels) <= MOST_CLASSES else {label for label, _ in counts.most_common(MOST_CLASSES)}
+    return [label for label in labels if label in chosen]
+
+
+def heat_map(title: str, model: str, evaluation: Evaluation, labels: Sequence[str]) -> HeatMap:
+    """
+    Args:
+        model: `before` or `after`, for the links.
+        labels: The classes to show.
+    """
+    support = {row.label: row.support for row in evaluation.report.classes}
+    counts = {(row.label, row.label): round(row.recall * row.support) for row in evaluation.report.classes}
+    counts |= {(pair.gold_label, pair.predicted_label): pair.count for pair in evaluation.confusions}
+    rows = []
+    for gold in labels:
+        cells = [
+            Cell(label, count, _level(count, support[gold]), label == gold)
+            for label, count in ((label, counts.get((gold, label), 0)) for label in labels)
+        ]
+        rows.append((gold, cells, support[gold] - counts[gold, gold]))
+    return HeatMap(title, model, rows)
+
+
+def class_lines(before: Evaluation, after: Evaluation) -> list[ClassLine]:
+    """All classes, in the order of the taxonomy."""
+    return [ClassLine(old, new) for old, new in zip(before.report.classes, after.report.classes, strict=True)]
+
+
+def _level(count: int, support: int) -> int:
+    """A shade by the share of the class's rows."""
+    return -(-count * LEVELS // support) if support else 0

@@ -1,0 +1,84 @@
+"""The test rows of a run with what plain student and returned model make of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgkd_agent.errors import DataError, StorageError
+from pgkd_agent.files import read_lines
+from pgkd_agent.runs.directory import PREDICTIONS_FILE
+from pgkd_agent.runs.summary import RowPrediction
+from pgkd_agent.workbench.filters import MistakeFilters
+
+FIXED, BROKEN, STILL_WRONG, RIGHT = "fixed", "broken", "still wrong", "right"
+KINDS = {
+    FIXED: "wrong before, right after",
+    BROKEN: "right before, wrong after",
+    STILL_WRONG: "wrong before and after",
+}
+"""What is a mistake, and what it means."""
+
+
+@dataclass(frozen=True)
+class TestRow:
+    """A test row; `gold` is its true label."""
+
+    __test__ = False  # pytest takes it for a test
+
+    text: str
+    gold: str
+    predicted: RowPrediction
+
+    @property
+    def kind(self) -> str:
+        was_right, is_right = self.predicted.before == self.gold, self.predicted.after == self.gold
+        if was_right == is_right:
+            return RIGHT if is_right else STILL_WRONG
+        return FIXED if is_right else BROKEN
+
+
+def read_test_rows(run: Path) -> list[TestRow]:
+    """The test rows in their order.
+
+    Raises:
+        DataError: The run has none, has not ended, or is from before predictions were kept.
+        StorageError: Its files do not fit together.
+    """
+    rows = read_lines(run / "test.jsonl")
+    if not rows:
+        raise DataError("This run has no test rows. With rows that nothing is chosen by (--test), mistakes show here.")
+    if not (run / "result.json").is_file():
+        raise DataError("This run has not ended. The test rows are predicted in the end.")
+    if not (run / PREDICTIONS_FILE).is_file():
+        raise DataError(
+            "This run keeps no predictions of single rows: an earlier version made it. Once resumed, it has them."
+        )
+    predictions = [RowPrediction(**line) for line in read_lines(run / PREDICTIONS_FILE)]
+    if len(predictions) != len(rows):
+        raise StorageError(f"{run / PREDICTIONS_FILE} has {len(predictions)} lines, test.jsonl {len(rows)}")
+    return [TestRow(row["text"], row["label"], predicted) for row, predicted in zip(rows, predictions, strict=True)]
+
+
+def filtered(rows: Sequence[TestRow], filters: MistakeFilters) -> list[TestRow]:
+    """Rows that all filters let through, those that the model is surest of first.
+
+    Without a kind they are the mistakes of either model, and with a class that they are taken for those of one model.
+    """
+    is_before = filters.model == "before"
+
+    def is_wanted(row: TestRow) -> bool:
+        said = row.predicted.before if is_before else row.predicted.after
+        is_of_kind = row.kind == filters.kind if filters.kind else row.kind != RIGHT or bool(filters.taken_for)
+        return (
+            is_of_kind
+            and filters.label in ("", row.gold)
+            and filters.taken_for in ("", said)
+            and filters.finds(row.text)
+        )
+
+    found = [row for row in rows if is_wanted(row)]
+    return sorted(
+        found, key=lambda row: -(row.predicted.before_confidence if is_before else row.predicted.after_confidence)
+    )
