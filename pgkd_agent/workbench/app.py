@@ -84,7 +84,7 @@ def _add_errors(app: FastAPI, workbench: Workbench) -> None:
     def said(request: Request, status: int, sentence: str) -> Response:
         if request.method == "POST":
             return JSONResponse({"detail": sentence}, status)
-        return HTMLResponse(workbench.page("error.html.j2", sentence=sentence), status)
+        return HTMLResponse(workbench.error(sentence, request.query_params.get("run", "")), status)
 
     @app.exception_handler(PGKDError)
     def of_a_run(request: Request, error: PGKDError) -> Response:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pgkd_agent.config import PGKDConfig, build_config
-from pgkd_agent.errors import ConfigError, PGKDError
+from pgkd_agent.errors import ConfigError, PGKDError, StorageError
 from pgkd_agent.files import RUN, read_lines
 from pgkd_agent.metrics.intervals import Interval
 from pgkd_agent.runs.directory import POOL_FILE, read_meta
@@ -100,10 +100,14 @@ def line_of(name: str, run: Path) -> RunLine:
 @lru_cache(MOST_LINES)
 def _line(name: str, run: Path, _stamps: tuple[int, ...]) -> RunLine:
     meta, result = read_meta(run), read_result(run)
+    try:
+        config = build_config(file=run / "config.yaml")
+    except ConfigError as error:
+        raise StorageError(f"{run / 'config.yaml'} is damaged: {error}") from error
     about = {
         "student": str(meta["student"]["name"]),
         "teacher": str(meta["teacher"]),
-        "method": method_of(build_config(file=run / "config.yaml"), meta, (run / POOL_FILE).is_file()),
+        "method": method_of(config, meta, (run / POOL_FILE).is_file()),
         "started": str(meta["started_at"]),
     }
     if result is None:

@@ -39,6 +39,11 @@ class Workbench:
         here = template.partition(".")[0]
         return render(self._templates, template, "this page", folder=str(self._folder), here=here, **values)
 
+    def error(self, sentence: str, run: str) -> str:
+        """What is wrong; with the way to the other pages of the run, where there is one of this name."""
+        about = {"run": run} if self._folder.is_dir() and run in runs_in(self._folder) else {}
+        return self.page("error.html.j2", sentence=sentence, **about)
+
     def index(self) -> str:
         """All runs."""
         lines = [line_of(name, path) for name, path in runs_in(self._folder).items()]

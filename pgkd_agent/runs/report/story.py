@@ -183,7 +183,7 @@ def damaged(path: Path, error: Exception) -> StorageError:
         first = error.errors()[0]
         why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     else:
-        why = f"{type(error).__name__}: {error}"
+        why = f"a row lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
     return StorageError(f"{path} is damaged: {why}")
 
 
