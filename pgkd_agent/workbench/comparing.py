@@ -33,8 +33,8 @@ class Comparison:
     """
     Attributes:
         settings: Key, and its value in each run, of those that differ.
-        only: Rows that the first, and that the second alone has right.
-        first_only, second_only: These rows: text, true label, and what each predicts.
+        rows: Test rows.
+        first_only, second_only: Those that the first, and that the second alone has right, as each predicts them.
     """
 
     settings: Sequence[tuple[str, str, str]]
@@ -71,13 +71,9 @@ def compare(first: tuple[Path, StoredRun], second: tuple[Path, StoredRun]) -> Co
             for name, gain in gains(gold, before, after, len(taxonomy)).items()
         ],
         rows=len(ours),
-        first_only=[(a, b) for a, b in zip(ours, theirs, strict=True) if _is_right(a) and not _is_right(b)],
-        second_only=[(a, b) for a, b in zip(ours, theirs, strict=True) if _is_right(b) and not _is_right(a)],
+        first_only=[(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_right and not b.is_right],
+        second_only=[(a, b) for a, b in zip(ours, theirs, strict=True) if b.is_right and not a.is_right],
     )
-
-
-def _is_right(row: TestRow) -> bool:
-    return row.predicted.after == row.gold
 
 
 def _require_same(ours: Sequence[TestRow], theirs: Sequence[TestRow], first: StoredRun, second: StoredRun) -> None:
@@ -94,8 +90,9 @@ def _require_same(ours: Sequence[TestRow], theirs: Sequence[TestRow], first: Sto
 
 def _differing(first: PGKDConfig, second: PGKDConfig) -> list[tuple[str, str, str]]:
     ours, theirs = (dict(flat_settings(config)) for config in (first, second))
-    return [
-        (key, *(("" if value is None else str(value)) for value in (ours.get(key), theirs.get(key))))  # type: ignore[misc]
-        for key in dict.fromkeys([*ours, *theirs])
-        if ours.get(key) != theirs.get(key)
-    ]
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key)]
+    return [(key, _shown(ours.get(key)), _shown(theirs.get(key))) for key in keys]
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)

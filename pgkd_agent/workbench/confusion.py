@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgkd_agent.types import ClassMetrics, Evaluation
+from pgkd_agent.types import Evaluation
 
 MOST_CLASSES = 20
 """Of a heat map; more cannot be read."""
@@ -31,23 +31,6 @@ class HeatMap:
     title: str
     model: str
     rows: Sequence[tuple[str, Sequence[Cell], int]]
-
-
-@dataclass(frozen=True)
-class ClassLine:
-    """A class before and after."""
-
-    before: ClassMetrics
-    after: ClassMetrics
-
-    @property
-    def change(self) -> float | None:
-        return self.after.f1 - self.before.f1 if self.after.has_data else None
-
-    @property
-    def is_lost(self) -> bool:
-        """Not one row of it is right."""
-        return self.after.has_data and self.after.f1 == 0
 
 
 def most_confused(before: Evaluation, after: Evaluation) -> list[str]:
@@ -78,11 +61,6 @@ def heat_map(title: str, model: str, evaluation: Evaluation, labels: Sequence[st
         ]
         rows.append((gold, cells, support[gold] - counts[gold, gold]))
     return HeatMap(title, model, rows)
-
-
-def class_lines(before: Evaluation, after: Evaluation) -> list[ClassLine]:
-    """All classes, in the order of the taxonomy."""
-    return [ClassLine(old, new) for old, new in zip(before.report.classes, after.report.classes, strict=True)]
 
 
 def _level(count: int, support: int) -> int:

@@ -32,11 +32,21 @@ class TestRow:
     predicted: RowPrediction
 
     @property
+    def is_right(self) -> bool:
+        """By the returned model."""
+        return self.predicted.after == self.gold
+
+    @property
     def kind(self) -> str:
-        was_right, is_right = self.predicted.before == self.gold, self.predicted.after == self.gold
-        if was_right == is_right:
-            return RIGHT if is_right else STILL_WRONG
-        return FIXED if is_right else BROKEN
+        """One of the words above."""
+        if (self.predicted.before == self.gold) == self.is_right:
+            return RIGHT if self.is_right else STILL_WRONG
+        return FIXED if self.is_right else BROKEN
+
+    def said_by(self, model: str) -> tuple[str, float]:
+        """Label and confidence of the plain student (`before`), or of the returned model."""
+        row = self.predicted
+        return (row.before, row.before_confidence) if model == "before" else (row.after, row.after_confidence)
 
 
 def read_test_rows(run: Path) -> list[TestRow]:
@@ -48,7 +58,7 @@ def read_test_rows(run: Path) -> list[TestRow]:
     """
     rows = read_lines(run / "test.jsonl")
     if not rows:
-        raise DataError("This run has no test rows. With rows that nothing is chosen by (--test), mistakes show here.")
+        raise DataError("This run has no test rows. Mistakes show of rows that nothing is chosen by.")
     if not (run / "result.json").is_file():
         raise DataError("This run has not ended. The test rows are predicted in the end.")
     if not (run / PREDICTIONS_FILE).is_file():
@@ -66,19 +76,14 @@ def filtered(rows: Sequence[TestRow], filters: MistakeFilters) -> list[TestRow]:
 
     Without a kind they are the mistakes of either model, and with a class that they are taken for those of one model.
     """
-    is_before = filters.model == "before"
 
     def is_wanted(row: TestRow) -> bool:
-        said = row.predicted.before if is_before else row.predicted.after
         is_of_kind = row.kind == filters.kind if filters.kind else row.kind != RIGHT or bool(filters.taken_for)
         return (
             is_of_kind
             and filters.label in ("", row.gold)
-            and filters.taken_for in ("", said)
+            and filters.taken_for in ("", row.said_by(filters.model)[0])
             and filters.finds(row.text)
         )
 
-    found = [row for row in rows if is_wanted(row)]
-    return sorted(
-        found, key=lambda row: -(row.predicted.before_confidence if is_before else row.predicted.after_confidence)
-    )
+    return sorted(filter(is_wanted, rows), key=lambda row: -row.said_by(filters.model)[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -32,7 +31,7 @@ class Workbench:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._templates = page_environment("pgkd_agent.workbench")
-        self._templates.globals |= {"link": _link, "asdict": asdict}
+        self._templates.globals["link"] = _link
 
     def page(self, template: str, **values: Any) -> str:
         """A page from a template."""
@@ -72,11 +71,7 @@ class Workbench:
                 "samples.html.j2", run=filters.run, filters=filters, page=page,
                 matches=reviewing.matches_of(page.rows, path, stored), labels=label_names(stored.task.taxonomy),
                 choices={
-                    "step": choices(sample["kd_step"] for sample in samples),
-                    "label": choices(sample["label"] for sample in samples),
-                    "status": choices(sample["status"] for sample in samples),
-                    "rule": choices(sample["rule"] for sample in samples),
-                    "source": choices(sample["source"] for sample in samples),
+                    name: choices(sample[column] for sample in samples) for name, column in reviewing.FILTERED.items()
                 },
                 decided=sum(sample["reviewed"] for sample in samples), review_file=path / reviewing.REVIEW_FILE,
                 next_command=_importing(path),
@@ -99,9 +94,7 @@ class Workbench:
                 kinds=mistakes.KINDS, choices={
                     "kind": choices(row.kind for row in wrong),
                     "label": choices(row.gold for row in wrong),
-                    "taken_for": choices(
-                        row.predicted.before if filters.model == "before" else row.predicted.after for row in wrong
-                    ),
+                    "taken_for": choices(row.said_by(filters.model)[0] for row in wrong),
                 },
             )  # fmt: skip
 
@@ -118,7 +111,7 @@ class Workbench:
             return self.page(
                 "confusion.html.j2", run=run, story=story, labels=labels,
                 maps=[confusion.heat_map(*model, labels) for model in models],
-                classes=confusion.class_lines(story.before, story.after),
+                classes=list(zip(story.before.report.classes, story.after.report.classes, strict=True)),
             )  # fmt: skip
 
     def calls(self, filters: Annotated[CallFilters, Query()]) -> str:
@@ -177,7 +170,7 @@ def _next(path: Path, effect: str) -> tuple[str, str]:
     """What to do with a run, and the command for it."""
     run = shlex.quote(str(path))
     if effect == NOT_ENDED:
-        return "Go on with it. Calls that were answered are not paid again.", f"pgkd distill --resume {run}"
+        return "Go on with it, where it was stopped. No call is paid again.", f"pgkd distill --resume {run}"
     if effect == NOT_TESTED:
         return "Find out how good the model is, on labelled rows that it has not seen.", f"pgkd evaluate {run} FILE"
     if effect in (HELPED, PLAIN):

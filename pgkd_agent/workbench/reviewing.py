@@ -25,6 +25,8 @@ IDENTITY = ("text", "kd_step", "request_index", "rule")
 """What a review does not change of a sample, by which a line of the file is known to be of it."""
 REPEATS = ("near_duplicate", "duplicate", "prompt_copy")
 """Rules that find a row of the history again; `held_out` finds a validation or test row."""
+FILTERED = {"step": "kd_step", "label": "label", "status": "status", "rule": "rule", "source": "source"}
+"""Column by filter."""
 
 Sample = dict[str, Any]
 """`COLUMNS` of a sample and its number; label and status as a person left them, and `was_label`, `was_status`."""
@@ -108,22 +110,12 @@ def _decided(sample: Sample, taxonomy: Sequence[Label], decision: Decision) -> S
 
 def filtered(samples: Sequence[Sample], filters: SampleFilters) -> list[Sample]:
     """The samples that all filters let through, in their order."""
-    wanted = [
-        (column, value)
-        for column, value in (
-            ("kd_step", filters.step),
-            ("label", filters.label),
-            ("status", filters.status),
-            ("rule", filters.rule),
-            ("source", filters.source),
-            ("reviewed", {"yes": "True", "no": "False"}.get(filters.decided, "")),
-        )
-        if value
-    ]
+    wanted = {column: getattr(filters, name) for name, column in FILTERED.items()}
+    wanted["reviewed"] = {"yes": "True", "no": "False"}.get(filters.decided, "")
     return [
         sample
         for sample in samples
-        if all(str(sample[column]) == value for column, value in wanted) and filters.finds(sample["text"])
+        if all(value in ("", str(sample[column])) for column, value in wanted.items()) and filters.finds(sample["text"])
     ]
 
 

@@ -21,6 +21,8 @@ import httpx
 import pytest
 
 import pgkd_agent
+from pgkd_agent.runs.directory import read_run
+from pgkd_agent.workbench.reviewing import Decision, decide
 from tests.integration import bedrock_server, openai_server
 from tests.integration.command_line import Ended, pgkd, pgkd_process, pgkd_server
 from tests.integration.conftest import TOPICS, sentences
@@ -36,6 +38,7 @@ ORDER = (
     "docs/answering.md",
     "docs/speed.md",
     "docs/runs.md",
+    "docs/ui.md",
     "docs/teachers.md",
     "docs/prompts.md",
     "docs/tracing.md",
@@ -105,14 +108,15 @@ def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def served(words: list[str]) -> Ended:
-    """A server that is asked what the document's curl asks, and told to end."""
+    """A server that is asked what the document's curl asks, or for its first page, and told to end."""
     [(body, path)] = CURL.findall((ROOT / "docs" / "answering.md").read_text(encoding="utf-8"))
     with pgkd_server(*words) as process:
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
             address = said.split(" at ")[1].split(";")[0]
-            asked = httpx.post(f"{address}{path}", content=body, headers={"Content-Type": "application/json"})
+            json_body = {"content": body, "headers": {"Content-Type": "application/json"}}
+            asked = httpx.post(f"{address}{path}", **json_body) if words[0] == "serve" else httpx.get(address)
             process.send_signal(signal.SIGTERM)
             ended = process.wait(60) in (0, -signal.SIGTERM)
             return Ended(0 if asked.status_code == 200 and ended else 1, asked.text, said)
@@ -125,7 +129,7 @@ def run(line: str) -> Ended:
     if "..." in words:
         place = words.index("...")
         words[place : place + 1] = shlex.split(MORE)[2 if "--dataset" in words else 0 :]
-    if words[0] == "serve":
+    if words[0] in ("serve", "ui"):
         return served(words)
     if words[0] in ("distill", "train") and not {"--student", "--resume"} & {*words}:
         words += TINY
@@ -144,9 +148,13 @@ def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.Mon
     for line in todo.values():
         if "reviewed.csv" in line:
             shutil.copy(folder / "samples.csv", folder / "reviewed.csv")
+        if "review.jsonl" in line:
+            bank = folder / "runs" / "bank"
+            decide(bank, read_run(bank).task.taxonomy, Decision(number=0, action="reject"))
         done = run(line)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    made = {"runs/bank/models/best", "runs/bank/models/best-onnx/model.onnx", "runs/bank-reviewed/report.html"}
+    models = {"runs/bank/models/best", "runs/bank/models/best-onnx/model.onnx"}
+    made = {*models, "runs/bank-reviewed/report.html", "runs/bank-again/report.html"}
     assert all((folder / path).exists() for path in made)
     shutil.copytree("runs/bank", "runs/demo")  # as `make demo` leaves it
     quick = partial(pgkd_agent.distill, student="bert-base-uncased", steps=1)

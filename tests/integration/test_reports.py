@@ -143,9 +143,12 @@ def test_a_run_that_was_stopped_has_a_page_so_far(config: PGKDConfig, tmp_path: 
     before = (run / "report.html").stat().st_mtime_ns
     resume(run, ScriptedChatModel([]))
     assert (run / "report.html").stat().st_mtime_ns == before
+    predictions = (run / "predictions.jsonl").read_bytes()
     (run / "report.html").unlink()  # as of a run from before there were pages, or killed before its last one
+    (run / "predictions.jsonl").unlink()
     resume(run, ScriptedChatModel([]))
     assert "under snow 22" in (run / "report.html").read_text(encoding="utf-8")
+    assert (run / "predictions.jsonl").read_bytes() == predictions and predictions.count(b"\n") == len(TEST)
 
 
 def test_a_page_that_cannot_be_made_ends_no_run(
