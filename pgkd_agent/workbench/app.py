@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def create_app(folder: Path, hosts: Collection[str]) -> FastAPI:
     app.add_middleware(OwnPagesOnly)
     app.add_middleware(Guard, key=None, body_bytes=MOST_BYTES, hosts=hosts, advice=ADVICE)  # the outer one
     workbench = Workbench(folder)
-    pages = {
+    pages: dict[str, Callable[..., str]] = {
         "/": workbench.index,
         "/overview": workbench.overview,
         "/samples": workbench.samples,

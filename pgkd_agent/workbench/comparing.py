@@ -67,7 +67,12 @@ def compare(first: tuple[Path, StoredRun], second: tuple[Path, StoredRun]) -> Co
     return Comparison(
         settings=_differing(first[1].config, second[1].config),
         differences=[
-            Difference(NAMES[name], *(METRICS[name](gold, one, len(taxonomy)) for one in (before, after)), gain)
+            Difference(
+                NAMES[name],
+                METRICS[name](gold, before, len(taxonomy)),
+                METRICS[name](gold, after, len(taxonomy)),
+                gain,
+            )
             for name, gain in gains(gold, before, after, len(taxonomy)).items()
         ],
         rows=len(ours),

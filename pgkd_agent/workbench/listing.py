@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -104,23 +104,22 @@ def _line(name: str, run: Path, _stamps: tuple[int, ...]) -> RunLine:
         config = build_config(file=run / "config.yaml")
     except ConfigError as error:
         raise StorageError(f"{run / 'config.yaml'} is damaged: {error}") from error
-    about = {
-        "student": str(meta["student"]["name"]),
-        "teacher": str(meta["teacher"]),
-        "method": method_of(config, meta, (run / POOL_FILE).is_file()),
-        "started": str(meta["started_at"]),
-    }
+    line = RunLine(
+        name,
+        effect_of(result),
+        student=str(meta["student"]["name"]),
+        teacher=str(meta["teacher"]),
+        method=method_of(config, meta, (run / POOL_FILE).is_file()),
+        started=str(meta["started_at"]),
+    )
     if result is None:
         steps = len(read_lines(run / "steps.jsonl"))
-        return RunLine(name, NOT_ENDED, f"{counted(steps, 'model')} so far", **about, steps=max(steps - 1, 0))
-    test, teacher = result.test, result.teacher
-    before, after = (
-        (None, None) if test is None else ((e.report.accuracy, e.report.macro_f1) for e in (test.before, test.after))
-    )
-    return RunLine(
-        name, effect_of(result), **about, steps=result.kd_steps, before=before, after=after,
-        gain=test.gain.get(DECIDES) if test else None, cost=teacher.cost, currency=teacher.currency,
-    )  # fmt: skip
+        return replace(line, problem=f"{counted(steps, 'model')} so far", steps=max(steps - 1, 0))
+    line = replace(line, steps=result.kd_steps, cost=result.teacher.cost, currency=result.teacher.currency)
+    if result.test is None:
+        return line
+    before, after = ((one.report.accuracy, one.report.macro_f1) for one in (result.test.before, result.test.after))
+    return replace(line, before=before, after=after, gain=result.test.gain.get(DECIDES))
 
 
 def method_of(config: PGKDConfig, meta: Row, has_pool: bool) -> str:
