@@ -34,13 +34,17 @@ class HeatMap:
 
 
 def most_confused(before: Evaluation, after: Evaluation) -> list[str]:
-    """The classes with most confusions in both, either way, in the order of the taxonomy; all where they are few."""
+    """The classes of the most frequent confusions, as many as can be read, in the order of the taxonomy."""
     labels = [row.label for row in after.report.classes]
-    counts: Counter[str] = Counter()
+    if len(labels) <= MOST_CLASSES:
+        return labels
+    counts: Counter[tuple[str, str]] = Counter()
     for pair in (*before.confusions, *after.confusions):
-        counts[pair.gold_label] += pair.count
-        counts[pair.predicted_label] += pair.count
-    chosen = labels if len(labels) <= MOST_CLASSES else {label for label, _ in counts.most_common(MOST_CLASSES)}
+        counts[pair.gold_label, pair.predicted_label] += pair.count
+    chosen: set[str] = set()
+    for both, _ in counts.most_common():
+        if len(chosen.union(both)) <= MOST_CLASSES:
+            chosen.update(both)
     return [label for label in labels if label in chosen]
 
 

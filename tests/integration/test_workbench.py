@@ -20,7 +20,7 @@ from tests.integration import chromium
 from tests.integration.command_line import pgkd, pgkd_server
 from tests.unit.workbench.made import WORDS, make_run
 
-MANY = [f"{one} {two}" for one in WORDS for two in WORDS[:7]]
+MANY = [f"{one} and {two}, in a name that is too long" for one in WORDS for two in WORDS[:7]]
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ def test_five_thousand_samples_of_353_classes_do_not_stall(tmp_path: Path, clien
     page = browser.get("/samples?run=wide").text
     assert "of 5,000 samples" in page and page.count("<li ") == 50
     heat = browser.get("/confusion?run=wide").text
-    assert "The 20 classes that are confused most, of 353" in heat and heat.count('class="right') == 2 * 20
+    assert "The 20 classes of the most frequent confusions, of 353" in heat and heat.count('class="right') == 2 * 20
     started = time.perf_counter()
     answer = browser.post("/review?run=wide", json={"number": 4999, "action": "reject"}, headers=OWN)
     assert answer.json()["decided"] == 1 and time.perf_counter() - started < 3
