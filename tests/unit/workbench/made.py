@@ -19,7 +19,7 @@ from pgkd_agent.data import Task
 from pgkd_agent.loop.algorithm import run_pgkd
 from pgkd_agent.loop.guardrails import Guardrails
 from pgkd_agent.runs.directory import RunDirectory
-from pgkd_agent.runs.evaluation import PlainPredictions, before_after, calibrate, predict_test, row_predictions
+from pgkd_agent.runs.evaluation import BothModels, before_after, calibrate, row_predictions
 from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import RunRecorder, environment
 from pgkd_agent.runs.summary import summarize
@@ -57,6 +57,9 @@ class MadeUpStudent:
     def fit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> FitResult:
         self._step = kd_step
         return FitResult(1, 1, self.predict([row.text for row in rows]), 1, 0.0, 1e-4)
+
+    def refit(self, rows: Sequence[Example], validation: Sequence[Example], kd_step: int) -> None:
+        self._step = kd_step
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
         count = len(self._names)
@@ -163,15 +166,15 @@ def _run(directory: RunDirectory, task: Task, config: PGKDConfig, student: Any, 
     }  # fmt: skip
     recorder.begin(config, meta, task)
     recorder.keep()
-    plain = PlainPredictions(task, student, Observer())
-    told = Observers([recorder, plain])
+    models = BothModels(task, student, config.student, Observer())
+    told = Observers([recorder, models])
     screener = Guardrails(config.guardrails, task.taxonomy, [row.text for row in (*task.validation, *task.test)])
     with closing(CallLog(directory.calls)) as log:
         training = run_pgkd(task, student, MadeUpTeacher(write, log), screener, config, told)
-    best = predict_test(task, student, told) if training.best_step else plain.probabilities
-    told.on_predictions(row_predictions(task, plain.probabilities, best))
-    test, calibration = before_after(task, plain.probabilities, best), calibrate(task, student, best)
-    told.on_result(summarize(config, training, test, calibration, 9.0, TEACHER, load_prices(), None))
+    tested = models.tested(training)
+    told.on_predictions(row_predictions(task, tested))
+    outcome = training, tested.last_fit, before_after(task, tested), calibrate(task, tested)
+    told.on_result(summarize(config, *outcome, 9.0, TEACHER, load_prices(), None))
 
 
 def _stop(path: Path, steps: int) -> None:
