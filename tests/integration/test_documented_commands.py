@@ -115,8 +115,9 @@ def served(words: list[str]) -> Ended:
             assert process.stderr is not None
             said = process.stderr.readline()
             address = said.split(" at ")[1].split(";")[0]
-            json_body = {"content": body, "headers": {"Content-Type": "application/json"}}
-            asked = httpx.post(f"{address}{path}", **json_body) if words[0] == "serve" else httpx.get(address)
+            headers = {"Content-Type": "application/json"}
+            is_page = words[0] == "ui"
+            asked = httpx.get(address) if is_page else httpx.post(f"{address}{path}", content=body, headers=headers)
             process.send_signal(signal.SIGTERM)
             ended = process.wait(60) in (0, -signal.SIGTERM)
             return Ended(0 if asked.status_code == 200 and ended else 1, asked.text, said)
