@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -18,6 +21,7 @@ from pgkd_agent.errors import ConfigError, PGKDError, StorageError
 RUN, MODEL = "meta.json", "models/best/config.json"
 """What makes a folder a run directory, and what it has once there is a model."""
 
+_FRESH = re.compile(r"(.+)\.[0-9a-f]{8}\.new")
 _LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 
@@ -25,14 +29,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON lines file of a run; none where the file is not there yet, and no half line of a stopped run.
 
     Raises:
-        StorageError: A line is not JSON.
+        StorageError: A line is not JSON, or the file cannot be read.
     """
     if not path.is_file():
         return []
-    content = path.read_text(encoding="utf-8")
     try:
+        content = path.read_text(encoding="utf-8")
         return [json.loads(line) for line in content[: content.rfind("\n") + 1].split("\n") if line]
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise StorageError(f"{path} is damaged: {error}") from error
 
 
@@ -44,7 +48,7 @@ def lock(file: Path, what: str) -> FileLock:
     """
     held = FileLock(file, timeout=0)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         held.acquire()
     except Timeout as error:
         raise StorageError(f"another process works on {what}; wait until it has ended") from error
@@ -65,32 +69,127 @@ def append_lines(target: Path, rows: Iterable[dict[str, Any]]) -> None:
         StorageError: The disk is full or refuses.
     """
     with storing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a", encoding="utf-8", errors="backslashreplace") as file:  # in JSON, a surrogate's escape
-            file.write("".join(map(as_line, rows)))
+        make_folder(target.parent)
+        is_new = not target.exists()
+        with target.open("ab") as file:
+            file.write(encoded("".join(map(as_line, rows))))
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            sync(target.parent)
 
 
 def write_whole(target: Path, content: str) -> None:
-    """Write a file, and the folder that it lies in, so that it is there whole or as it was before; on disk when this
-    returns. Several processes may write the same one.
+    """Write a file, and the folder that it lies in, as `replacing` does.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+    with replacing(target) as fresh:
+        fresh.write_bytes(encoded(content))
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside the target for a new file, or folder, that takes its place when the block has ended.
+
+    The target is there whole or as it was before; on disk afterwards. Several processes may write the same one. Where
+    the process is killed, what it wrote is left for `remove_leftovers`.
 
     Raises:
         StorageError: The disk is full or refuses.
     """
     fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.new")
     with storing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         try:
-            with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield fresh
+            sync_all(fresh)
             os.replace(fresh, target)
+            sync(target.parent)
         except BaseException:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                _remove(fresh)
             raise
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put a new folder, which is on disk, in the place of another, which is kept as `NAME.old` until it is there."""
+    old = folder.with_name(f"{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    sync(folder.parent)  # else it is there again after a power cut
+
+
+def settle_folder(folder: Path) -> None:
+    """After a process was stopped within `replace_folder`, or before: one folder is left, the old or the new one."""
+    fresh, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of `replacing`, for the one that holds the lock.
+
+    Args:
+        name: Of the target; empty for all.
+    """
+    for fresh in folder.glob("*.new"):
+        if (meant := target_name(fresh.name)) != fresh.name and meant == (name or meant):
+            _remove(fresh)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def target_name(name: str) -> str:
+    """What a file of `replacing` was to become; of another file its own name."""
+    named = _FRESH.fullmatch(name)
+    return named[1] if named else name
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in; on disk when this returns."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync(each.parent)
+
+
+def sync_all(path: Path) -> None:
+    """Have a file on disk, or a folder with all that is in it."""
+    if path.is_dir():
+        for each in path.iterdir():
+            sync_all(each)
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content on disk, or the names in a folder: a new file without its name is lost with the power."""
+    if path.is_dir() and (os.name == "nt" or not os.access(path, os.R_OK)):  # which cannot be opened
+        return
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that syncs no folders
+            raise
+    finally:
+        os.close(number)
+
+
+def encoded(content: str) -> bytes:
+    """As files are written here: half a surrogate pair as its escape, which in JSON means the same."""
+    return content.encode("utf-8", "backslashreplace")
 
 
 def as_line(row: dict[str, Any], default: Callable[[Any], Any] | None = None) -> str:

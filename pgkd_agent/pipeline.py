@@ -28,10 +28,10 @@ from pgkd_agent.loop.guardrails import Check, Guardrails
 from pgkd_agent.loop.history import texts_of
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.runs.bill import Bill
-from pgkd_agent.runs.directory import read_run, require_new
 from pgkd_agent.runs.evaluation import BothModels, before_after, calibrate, row_predictions
 from pgkd_agent.runs.observer import Observer, Observers
 from pgkd_agent.runs.recorder import recording, run_meta
+from pgkd_agent.runs.stored import read_run, require_new
 from pgkd_agent.runs.summary import RunResult, summarize
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data.reading import Texts, read_pool
+from pgkd_agent.files import lock_beside
 from pgkd_agent.loop.trust import GoldCheck
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.prices import load_prices
 from pgkd_agent.teacher.labelling import Labelling, LabellingTeacher, Pool
@@ -35,7 +37,7 @@ def annotate(
         calls: File of all calls: the same texts asked again with it cost nothing.
         on_request, on_gold: See `LabellingTeacher`.
     Raises:
-        ConfigError, StorageError: It is no run with a model, or a damaged one.
+        ConfigError, StorageError: It is no run with a model, or a damaged one; or another process uses `calls`.
         TeacherUnavailableError: The provider failed for good.
     """
     from pgkd_agent.student.classifier import StudentClassifier
@@ -47,7 +49,9 @@ def annotate(
     task = stored.task.with_unlabelled(read_pool(texts, config.data.text_column))
     pool = Pool(task.unlabelled, classifier.probabilities, Embedder(stored.config.student), class_texts(task.taxonomy))
     budget = Budget(config.budget, load_prices(config.teacher.prices))
-    with open_annotator(task.taxonomy, task.description, config, budget, calls) as annotator:
+    with ExitStack() as stack:
+        stack.callback(lock_beside(calls).release)
+        annotator = stack.enter_context(open_annotator(task.taxonomy, task.description, config, budget, calls))
         teacher = LabellingTeacher(
             annotator, pool, task.train, task.taxonomy, stored.config.seed, on_request=on_request, on_gold=on_gold
         )

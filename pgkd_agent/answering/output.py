@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.files import as_line, lock_beside, storing, write_whole
+from pgkd_agent.files import as_line, lock_beside, remove_leftovers, replacing, storing, sync, write_whole
 from pgkd_agent.text import well_formed
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -44,14 +44,18 @@ class LabelledTable:
         if self._kind not in FORMATS:
             raise ConfigError(f"{target}: unknown format {target.suffix!r}; expected one of {', '.join(FORMATS)}")
         with storing(target):
-            if target.exists():
-                raise ConfigError(f"{target} exists already; name another one, or remove it")
+            is_there = target.exists()
         self._part = target.with_name(f"{target.name}.part")
         self._progress = target.with_name(f"{target.name}.part.json")
         self._work = work
+        if is_there:
+            self._clear()
+            raise ConfigError(f"{target} exists already; name another one, or remove it")
         self._held = lock_beside(target)
         try:
             with storing(self._part):
+                for name in (target.name, self._progress.name):
+                    remove_leftovers(target.parent, name)
                 said = self._read_progress()
                 write_whole(self._progress, json.dumps(said))
                 self._file = self._part.open("ab")
@@ -62,6 +66,13 @@ class LabelledTable:
         self.num_rows: int = said["rows"]
         """Of the input that are written already."""
         self._columns: list[str] | None = said["columns"]
+
+    def _clear(self) -> None:
+        """Remove what is left of a table that was stopped when it had got its name already."""
+        with suppress(OSError, ValueError, AttributeError):
+            if json.loads(self._progress.read_bytes()).get("is_whole"):
+                self._part.unlink(missing_ok=True)
+                self._progress.unlink(missing_ok=True)
 
     def _read_progress(self) -> Mapping[str, Any]:
         try:
@@ -102,8 +113,11 @@ class LabelledTable:
             self._file.flush()
             os.fsync(self._file.fileno())
         self.num_rows += len(rows)
+        self._say(is_whole=False)
+
+    def _say(self, is_whole: bool) -> None:
         done = {"work": self._work, "rows": self.num_rows, "bytes": self._file.tell(), "columns": self._columns}
-        write_whole(self._progress, json.dumps(done))
+        write_whole(self._progress, json.dumps({**done, "is_whole": is_whole}))
 
     def check(self, record: Mapping[str, Any]) -> None:
         """
@@ -137,19 +151,16 @@ class LabelledTable:
         Raises:
             StorageError: The disk refuses.
         """
+        self._say(is_whole=True)
         self._file.close()
         with storing(self._target):
             if self._kind == ".parquet":
-                whole = self._part.with_name(f"{self._part.name}.parquet")
-                try:
+                with replacing(self._target) as whole:
                     _to_parquet(self._part, whole)
-                    os.replace(whole, self._target)
-                finally:
-                    whole.unlink(missing_ok=True)
-                self._part.unlink()
             else:
                 os.replace(self._part, self._target)
-            self._progress.unlink(missing_ok=True)
+                sync(self._target.parent)
+            self._clear()
 
     def close(self) -> None:
         """Let go of the file; what is written stays for the next time."""

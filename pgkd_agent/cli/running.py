@@ -27,9 +27,9 @@ from pgkd_agent.data import Task
 from pgkd_agent.errors import StorageError
 from pgkd_agent.loop.protocols import Teacher
 from pgkd_agent.pipeline import DistillResult, resume, run
-from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.hub import check_hub, push
 from pgkd_agent.runs.observer import Observer, Observers
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.runs.summary import NAMES, BeforeAfter, RunResult, class_changes
 from pgkd_agent.runs.trackers import tracked
 from pgkd_agent.teacher.calls.prices import load_prices

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from pgkd_agent.cli import terminal
 from pgkd_agent.errors import PGKDError, StorageError, TeacherError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SOON = 0.01
+"""Seconds."""
 SHOW_CURSOR = b"\x1b[?25h"
 SAME_COMMAND = "the same command goes on where it was, without paying a call twice"
 
@@ -26,6 +30,14 @@ class Stopped(SystemExit):
 def answer_signals() -> None:
     """From now on, in this process."""
     stopped: list[int] = []
+    others = sys.unraisablehook
+
+    def raise_again(lost: sys.UnraisableHookArgs) -> None:
+        """Where Python drops what is raised, as in the end of an object, the command would go on."""
+        if not isinstance(lost.exc_value, Stopped):
+            others(lost)
+        else:
+            threading.Timer(SOON, _send, [signal.Signals(stopped.pop())]).start()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if stopped:
@@ -38,9 +50,18 @@ def answer_signals() -> None:
         terminal.say(console, f"{after_echo}stopping: calls under way are awaited; Ctrl-C again ends at once")
         raise Stopped(128 + number)
 
+    sys.unraisablehook = raise_again
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a script's & leave them
             signal.signal(number, stop)
+
+
+def _send(number: signal.Signals) -> None:
+    """To this process; where signals are no more than a word, to its main thread."""
+    if os.name == "nt":
+        _thread.interrupt_main(number)
+    else:
+        os.kill(os.getpid(), number)
 
 
 def ignore_signals() -> None:

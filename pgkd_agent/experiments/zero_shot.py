@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task, Taxonomy
 from pgkd_agent.errors import BudgetExceededError, ConfigError
-from pgkd_agent.files import append_lines, lock_beside
+from pgkd_agent.files import append_lines, as_line, lock_beside, storing
 from pgkd_agent.metrics.report import classification_report
 from pgkd_agent.teacher.calls.budget import Budget
 from pgkd_agent.teacher.calls.estimates import Estimate, estimate_run
@@ -86,6 +86,9 @@ def evaluate_zero_shot(
     if left:
         with ExitStack() as stack:
             stack.callback(lock_beside(answers).release)
+            store = _Answers(answers, store.identity)  # another process may have written it until now
+            store.mend()
+            left = {number: text for number, text in left.items() if number not in store.by_row}
             budget = Budget(config.budget, load_prices(config.teacher.prices))
             log = calls_beside(answers)
             classifier = stack.enter_context(open_zero_shot(None, taxonomy, config, budget, log, few_shot))
@@ -194,14 +197,16 @@ class _Answers:
 
     def __init__(self, path: Path, identity: Any) -> None:
         self.path = path
-        self._identity = identity
+        self.identity = identity
+        self._whole = 0
         self.by_row: dict[int, dict[str, Any]] = {}
         self.unresolved: set[int] = set()
         if path.exists():
             self._read(identity)
 
     def add(self, row: dict[str, Any]) -> None:
-        append_lines(self.path, [row] if self.path.exists() else [self._identity, row])
+        is_begun = self.path.exists() and self.path.stat().st_size
+        append_lines(self.path, [row] if is_begun else [self.identity, row])
         self._count(row)
 
     def _count(self, row: dict[str, Any]) -> None:
@@ -213,6 +218,9 @@ class _Answers:
         try:
             content = self.path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]  # a stopped run may have left half a line
+            self._whole = len(whole)
+            if not whole and as_line(identity).encode("utf-8", "backslashreplace").startswith(content):
+                return  # killed within its first line
             first, *rest = map(json.loads, whole.splitlines())
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.path} exists and holds no zero-shot answers; name another `out`") from error
@@ -224,6 +232,9 @@ class _Answers:
             )
         for row in rest:
             self._count(row)
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+
+    def mend(self) -> None:
+        """Cut off half a line of a stopped run, for who holds the file."""
+        if self.path.exists() and self._whole < self.path.stat().st_size:
+            with storing(self.path), self.path.open("r+b") as file:
+                file.truncate(self._whole)

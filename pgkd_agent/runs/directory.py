@@ -7,7 +7,7 @@ result.json   the outcome              calls.sqlite                  prompts and
 evidence.jsonl     rows in the prompts models/                       best/ and last/, Hugging Face layout
 report.html   all of it as a page      transcripts.jsonl             talks of an agent
 gold.json     labels by the teacher    review.jsonl                  a person's word on the samples (`pgkd ui`)
-predictions.jsonl  of the test rows, in their order
+predictions.jsonl  of the test rows    checksums.jsonl               what each file is, so that a damaged one is named
 """
 
 from __future__ import annotations
@@ -16,32 +16,46 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from pgkd_agent.config import PGKDConfig, build_config, to_yaml
+from pgkd_agent.config import PGKDConfig, to_yaml
 from pgkd_agent.data import Task
-from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.files import RUN, append_lines, as_line, lock, nearest, not_written, read_lines, storing, write_whole
+from pgkd_agent.errors import PGKDError, StorageError
+from pgkd_agent.files import (
+    append_lines,
+    as_line,
+    encoded,
+    lock,
+    make_folder,
+    not_written,
+    read_lines,
+    remove_leftovers,
+    settle_folder,
+    storing,
+    write_whole,
+)
 from pgkd_agent.loop.history import History
 from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.metrics.calibration import CALIBRATION_FILE
-from pgkd_agent.types import Example, Label, StepRecord
-
-FORMAT = 3
-"""Of a run directory, in its `meta.json`; directories of another one are not read."""
+from pgkd_agent.runs.checksums import CHECKSUMS_FILE, note
+from pgkd_agent.runs.stored import (
+    FORMAT,
+    LOCK_FILE,
+    POOL_FILE,
+    PREDICTIONS_FILE,
+    START_FILES,
+    STEP_FILES,
+    check_files,
+    require_new,
+)
+from pgkd_agent.student.checksums import write_calibration
+from pgkd_agent.teacher.calls.call_log import ANSWERED, CallLog
+from pgkd_agent.types import StepRecord
 
 SAME_LOSS = 1e-6
 """Most that the validation loss of a replayed step may differ, in nats: the same machine repeats it exactly."""
-
-LOCK_FILE = ".lock"
-"""Held by the process that works on the run; the file itself stays."""
-STEP_FILES = ("steps.jsonl", "history.jsonl", "rejected.jsonl", "evidence.jsonl", "transcripts.jsonl")
-"""What grows with every step; each row names its `kd_step`."""
-POOL_FILE, PREDICTIONS_FILE = "unlabelled.jsonl", "predictions.jsonl"
-START_FILES = ("config.yaml", "history.jsonl", "validation.jsonl", "test.jsonl", "meta.json", "calls.sqlite")
-"""What is there before anything is trained; beside them the pool, where there is one."""
 
 
 class Savable(Protocol):
@@ -59,7 +73,7 @@ class RunDirectory:
         StorageError: The disk is full or refuses.
     """
 
-    def __init__(self, path: Path, made: Sequence[Path] = (), stored: Sequence[dict[str, Any]] | None = None) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] = (), is_resumed: bool = False) -> None:
         """Use `create` or `reopen`."""
         self.path = path
         self.calls = path / "calls.sqlite"
@@ -67,10 +81,10 @@ class RunDirectory:
         self.has_new_steps = False
         self._made = made
         self._lock = lock(path / LOCK_FILE, f"run directory {path}")
-        self._may_be_discarded = stored is None
-        self._with_rows_to_drop = set() if stored is None else set(STEP_FILES)
-        self._losses = [step["validation"]["loss"] for step in stored or () if not step["stopped_by"]]
-        self._models_are_ahead = len(self._losses) < len(stored or ())
+        self._is_resumed = is_resumed
+        self._may_be_discarded = not is_resumed
+        self._with_rows_to_drop = {*STEP_FILES} if is_resumed else set()
+        self._losses: list[float] = []
         self._best: Any = None
 
     @classmethod
@@ -84,29 +98,45 @@ class RunDirectory:
         require_new(path)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         except OSError as error:
             _remove_folders(made)
             raise not_written(path, error) from error
         directory = cls(path, made)
         try:
             require_new(path)  # another process may have had it until now
-        except ConfigError:
+            with storing(path):
+                for name in (file.name for file in path.iterdir()):
+                    if name != LOCK_FILE:  # of one that was stopped before it began
+                        (path / name).unlink()
+        except PGKDError:
             directory._lock.release()
             raise
         return directory
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
-        """Open a run that was stopped; nothing in it changes before its first new step.
+        """Open a run that was stopped; nothing of it changes before its first new step.
 
         A step that a cap cut short does not count as stored: with what a higher cap allows it comes out differently.
 
         Raises:
             StorageError: A file is damaged, or another process works on the run.
         """
-        stored = {name: read_lines(path / name) for name in STEP_FILES}
-        return cls(path, stored=stored["steps.jsonl"])
+        directory = cls(path, is_resumed=True)
+        try:
+            check_files(path, settle=True)
+            stored = {name: read_lines(path / name) for name in STEP_FILES}
+            directory._losses = [step["validation"]["loss"] for step in stored["steps.jsonl"] if not step["stopped_by"]]
+            with storing(path):
+                for model in ("best", "last"):
+                    settle_folder(path / "models" / model)
+                for folder in (path, directory.best_model):
+                    remove_leftovers(folder)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
 
     @property
     def num_stored_steps(self) -> int:
@@ -118,13 +148,21 @@ class RunDirectory:
         self._may_be_discarded = False
 
     def close(self) -> None:
-        """Leave it to others; of a run that failed before it began, leave nothing behind."""
-        if self._may_be_discarded:
+        """Leave it to others; a run that failed before it began, and before its teacher answered, leaves nothing."""
+        if self._may_be_discarded and not self._has_answers():
             with contextlib.suppress(OSError):
-                for name in (*START_FILES, POOL_FILE, LOCK_FILE):
+                for name in (*START_FILES, POOL_FILE, CHECKSUMS_FILE, LOCK_FILE):
                     (self.path / name).unlink(missing_ok=True)
             _remove_folders(self._made)
         self._lock.release()
+
+    def _has_answers(self) -> bool:
+        """Stopped right after its teacher was found to answer: that was paid for, and is not sent again."""
+        if not self.calls.exists():
+            return False
+        with contextlib.suppress(StorageError), contextlib.closing(CallLog(self.calls)) as log:
+            return any(call["outcome"] == ANSWERED for call in log)
+        return False
 
     def require_space(self, model_bytes: int) -> None:
         """Fail before anything is trained where the models will not fit.
@@ -161,7 +199,7 @@ class RunDirectory:
         """
         if record.kd_step < self.num_stored_steps:
             self._compare(record)
-            if record.is_best and self._models_are_ahead:
+            if record.is_best and self._is_resumed:
                 self._best = student.snapshot()
             return
         self.has_new_steps = True
@@ -170,13 +208,13 @@ class RunDirectory:
             self._append("history.jsonl", (asdict(row) for row in asked.screened.accepted))
             for name, items in (("rejected", asked.screened.rejected), ("evidence", asked.shown)):
                 self._append(f"{name}.jsonl", ({"kd_step": record.kd_step, **asdict(item)} for item in items))
-        result = self.path / "result.json"
-        with storing(result):
-            result.unlink(missing_ok=True)  # of the run as it ended before
+        for outcome in (self.path / "result.json", self.path / PREDICTIONS_FILE):
+            with storing(outcome):
+                outcome.unlink(missing_ok=True)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
 
     def _save_models(self, record: StepRecord, student: Savable) -> None:
-        """Also the best model before this step, where the stored one is of a step that is made anew."""
+        """Also the best model before this step, since the stored one may be of a step that is made anew."""
         student.save(self.path / "models" / "last")
         if record.is_best:
             student.save(self.best_model)
@@ -209,17 +247,24 @@ class RunDirectory:
     def write_result(
         self, result: Mapping[str, Any], predictions: Iterable[dict[str, Any]] = (), returned: Savable | None = None
     ) -> None:
-        """Store the outcome, and the model where it is none of the steps'; a replay changes nothing."""
-        contents = {PREDICTIONS_FILE: "".join(map(as_line, predictions)), "result.json": _as_json(result)}
-        if self.best_model.is_dir():  # of a finished run it may have been removed
-            if returned and (self.has_new_steps or not (self.path / "result.json").exists()):
-                returned.save(self.best_model)
-            contents[f"models/best/{CALIBRATION_FILE}"] = _as_json(result["calibration"])
-        for name, content in contents.items():
-            if self.has_new_steps or not (self.path / name).exists():
-                self._write(name, content)
+        """Store the outcome, and the model where it is none of the steps'; a replay changes nothing.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        is_new = self.has_new_steps or not (self.path / "result.json").exists()
+        has_model = self.best_model.is_dir()  # of a finished run it may have been removed
+        if has_model and returned and is_new:
+            returned.save(self.best_model)
+        if is_new or not (self.path / PREDICTIONS_FILE).exists():
+            self._write(PREDICTIONS_FILE, "".join(map(as_line, predictions)))
+        if is_new:
+            self._write("result.json", _as_json(result))
+        if has_model and (is_new or not (self.best_model / CALIBRATION_FILE).exists()):
+            write_calibration(self.best_model, _as_json(result["calibration"]))
 
     def _write(self, name: str, content: str) -> None:
+        note(self.path, name, encoded(content))
         write_whole(self.path / name, content)
 
     def _append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -228,64 +273,11 @@ class RunDirectory:
             kept = [row for row in read_lines(self.path / name) if row["kd_step"] < max(self.num_stored_steps, 1)]
             self._write(name, "".join(map(as_line, kept)))
             self._with_rows_to_drop.remove(name)
-        append_lines(self.path / name, rows)
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What a run started from, read back."""
-
-    config: PGKDConfig
-    task: Task
-    meta: dict[str, Any]
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """What `meta.json` holds.
-
-    Raises:
-        ConfigError: It is no run directory.
-        StorageError: It is a damaged one, or one of another format.
-    """
-    file = path / RUN
-    if not file.is_file():
-        raise ConfigError(f"{path} is no run directory: expected a folder with a {RUN}{nearest(path, RUN)}")
-    try:
-        meta = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise StorageError(f"run directory {path} is damaged: meta.json: {error}") from error
-    if (found := meta.get("format")) != FORMAT:
-        raise StorageError(
-            f"{path} has run format {found or 'none'}, expected {FORMAT}: it was made by another version; make it anew"
-        )
-    return meta
-
-
-def read_run(path: Path) -> StoredRun:
-    """Read settings, rows and records of a run, also of one that was stopped.
-
-    Raises:
-        ConfigError, StorageError: See `read_meta`; or another file is damaged.
-    """
-    meta = read_meta(path)
-    try:
-        real = [row for row in read_lines(path / "history.jsonl") if row["kd_step"] == 0]
-        train, validation, test = (
-            tuple(Example(row["text"], row["label"]) for row in rows)
-            for rows in (real, read_lines(path / "validation.jsonl"), read_lines(path / "test.jsonl"))
-        )
-        taxonomy = tuple(Label(**label) for label in meta["taxonomy"])
-        pool = tuple(row["text"] for row in read_lines(path / POOL_FILE))
-        task = Task(train, validation, test, taxonomy, meta["task_description"], pool)
-        return StoredRun(build_config(file=path / "config.yaml"), task, meta)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"run directory {path} is damaged: {type(error).__name__}: {error}") from error
-
-
-def require_new(path: Path) -> None:
-    """Raise a ConfigError where a run cannot begin: at a file, or in a folder that is not empty."""
-    if path.is_file() or (path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())):
-        raise ConfigError(f"{path} exists already; name another run directory with `out`, or remove it")
+        lines = [*rows]
+        file = self.path / name
+        before = file.read_bytes() if file.exists() else b""
+        note(self.path, name, before + encoded("".join(map(as_line, lines))))
+        append_lines(file, lines)
 
 
 def _as_json(content: Any) -> str:

@@ -21,7 +21,7 @@ from pgkd_agent.loop.protocols import Asked
 from pgkd_agent.loop.trust import GoldCheck
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.runs.observer import Observer
-from pgkd_agent.runs.report import is_current, write_card, write_report
+from pgkd_agent.runs.report import write_card, write_report
 from pgkd_agent.runs.summary import RowPrediction, RunResult
 from pgkd_agent.teacher.opening import OpenTeacher
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
@@ -101,8 +101,7 @@ class RunRecorder(Recorder):
     def on_result(self, result: RunResult) -> None:
         returned = self._student if result.last_fit else None
         self._directory.write_result(asdict(result), map(asdict, self._predictions), returned)
-        if not is_current(self._directory.path):
-            write_pages(self._directory.path)
+        write_pages(self._directory.path)  # also of a run that was stopped between its outcome and its pages
 
 
 @contextmanager

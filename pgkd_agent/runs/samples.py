@@ -14,9 +14,9 @@ from pgkd_agent.data import read_records
 from pgkd_agent.data.reading import SEPARATED, complete_rows, named_rows
 from pgkd_agent.data.values import as_text
 from pgkd_agent.errors import ConfigError, DataError
-from pgkd_agent.files import not_written, read_lines
+from pgkd_agent.files import read_lines, remove_leftovers, replacing, storing
 from pgkd_agent.loop.guardrails import LabelResolver
-from pgkd_agent.runs.directory import StoredRun, read_run
+from pgkd_agent.runs.stored import StoredRun, check_files, read_run
 from pgkd_agent.types import Example, GeneratedSample, Source, TeacherReply, TeacherRequest
 
 ACCEPTED, REJECTED = "accepted", "rejected"
@@ -70,8 +70,9 @@ def accepted_rows(path: Path, num_kd_steps: int) -> list[list[Example]]:
     """The samples that a run accepted, those of each KD step together.
 
     Raises:
-        StorageError: See `read_lines`.
+        StorageError: See `check_files`.
     """
+    check_files(path)
     rows = read_lines(path / "history.jsonl")
     return [
         [Example(row["text"], row["label"]) for row in rows if row["kd_step"] == kd_step]
@@ -95,17 +96,18 @@ def export_samples(run: Path, target: Path) -> Counter[str]:
     rows = samples_of(run)
     if not rows:
         raise ConfigError(f"{run} holds no samples; a run has some once a teacher has answered")
-    write_table(rows, target, lambda table: _write_folder(table, rows, target, len(stored.task.taxonomy)))
+    write_table(rows, target, lambda table, folder: _write_folder(table, rows, folder, len(stored.task.taxonomy)))
     return Counter(row["status"] for row in rows)
 
 
 def write_table(
-    rows: Sequence[dict[str, Any]], target: Path, write_folder: Callable[[Any], None] | None = None
+    rows: Sequence[dict[str, Any]], target: Path, write_folder: Callable[[Any, Path], None] | None = None
 ) -> None:
-    """Write rows to a new CSV (safe for spreadsheets), JSONL or Parquet file.
+    """Write rows to a new CSV (safe for spreadsheets), JSONL or Parquet file, which is there whole or not at all.
 
     Args:
-        write_folder: Takes the rows as a dataset where the target has no suffix; None takes no such target.
+        write_folder: Takes the rows as a dataset, and a folder to make, where the target has no suffix; None takes no
+            such target.
     Raises:
         ConfigError: See `check_table`.
         StorageError: The disk refuses.
@@ -115,20 +117,18 @@ def write_table(
     check_table(target, write_folder is not None)
     datasets.disable_progress_bars()
     table = datasets.Dataset.from_list([*rows])
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with storing(target):
+        remove_leftovers(target.parent, target.name)
+    with replacing(target) as fresh:
         if target.suffix == ".csv":
-            datasets.Dataset.from_list([{key: _as_cell(cell) for key, cell in row.items()} for row in rows]).to_csv(
-                target
-            )
+            cells = [{key: _as_cell(cell) for key, cell in row.items()} for row in rows]
+            datasets.Dataset.from_list(cells).to_csv(fresh)
         elif target.suffix == ".parquet":
-            table.to_parquet(target)
+            table.to_parquet(fresh)
         elif target.suffix:
-            table.to_json(target, force_ascii=False)
+            table.to_json(fresh, force_ascii=False)
         elif write_folder:
-            write_folder(table)
-    except OSError as error:
-        raise not_written(target, error) from error
+            write_folder(table, fresh)
 
 
 def check_table(target: Path, may_be_folder: bool = False) -> None:

@@ -20,6 +20,7 @@ from pgkd_agent.data.values import Mender
 from pgkd_agent.errors import ConfigError
 from pgkd_agent.metrics.calibration import read_temperature
 from pgkd_agent.student.batching import count_cut, encode
+from pgkd_agent.student.checksums import check_model
 from pgkd_agent.student.engines.choosing import Engine, TorchEngine, choose_engine, label_map, resolve_precision
 from pgkd_agent.student.inference import INFERENCE_BATCH_SIZE, to_probabilities
 from pgkd_agent.student.limits import bind, longest_input
@@ -110,6 +111,7 @@ class StudentClassifier(Runnable[str, Prediction]):
                 there; ONNX Runtime or OpenVINO is missing.
         """
         folder = model_folder(Path(folder))
+        check_model(folder)
         what = f"the model in {folder}"
         chosen = choose_engine(folder, engine)
         if threads:

@@ -14,6 +14,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelFor
 
 from pgkd_agent import embedded
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.student.checksums import check_model
 from pgkd_agent.student.fetching import ask_hub, is_cached, is_on_hub
 from pgkd_agent.student.pretrained import model_folder, read_classifier, read_config, read_encoder, read_tokenizer
 from pgkd_agent.types import Label, label_names
@@ -29,7 +30,7 @@ def resolve_source(name: str) -> str:
     An embedded model that is not on this machine is taken from the hub, where there is one.
 
     Raises:
-        ConfigError: The embedded model is not to be had, or a path does not exist.
+        ConfigError: The embedded model is not to be had, a path does not exist, or the model there is damaged.
     """
     if name in embedded.MODELS:
         hub_name = embedded.MODELS[name].hub_name
@@ -38,7 +39,9 @@ def resolve_source(name: str) -> str:
         return str(embedded.require(name))
     path = Path(name).expanduser()
     if path.is_dir():
-        return str(model_folder(path))
+        folder = model_folder(path)
+        check_model(folder)
+        return str(folder)
     if path.exists() or _HUB_ID.fullmatch(name) is None:
         found = "is a file, expected a folder" if path.exists() else "no such folder"
         raise ConfigError(f"student {name!r}: {found}; a name on the model hub has the form NAME or OWNER/NAME")

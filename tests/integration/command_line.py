@@ -32,11 +32,13 @@ def restored() -> Iterator[None]:
     loggers = [root, *(logging.getLogger(name) for name in ("pgkd_agent", *terminal.WITHOUT_TABLE))]
     levels, handlers = [logger.level for logger in loggers], root.handlers[:]
     answers = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    unraisable = sys.unraisablehook
     try:
         yield
     finally:
         terminal.set_verbosity(quiet=False, verbose=False)
         root.handlers[:] = handlers
+        sys.unraisablehook = unraisable
         for number, answer in answers.items():
             signal.signal(number, answer)
         for logger, level in zip(loggers, levels, strict=True):

@@ -58,14 +58,13 @@ def sentences(per_class: int, seed: int) -> list[Example]:
     return rows
 
 
-@pytest.fixture(scope="session")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_student(folder: Path) -> None:
     """A BERT with two layers of width 32 and a vocabulary of the words above."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny-student")
+    folder.mkdir(parents=True, exist_ok=True)
     words = [*FILLER, *(word for topic in TOPICS.values() for word in topic)]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = [*letters, *(f"##{letter}" for letter in letters)]
@@ -84,6 +83,12 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-student")
+    make_student(folder)
     return folder
 
 

@@ -288,6 +288,24 @@ def test_a_run_whose_folder_is_gone_has_no_samples_to_train_on(
     assert "samples of 'pgkd' are not in" in grid.failures["topics, frozen, seed 1"]
 
 
+def test_a_damaged_run_is_named_and_not_paid_for_again_and_so_is_a_damaged_cell(
+    tmp_path: Path, data: Path, tiny_student: Path, server: OpenAIServer
+) -> None:
+    plan, out = plan_of(tiny_student, server, methods={"plain": {}, "pgkd": {}}, seeds=[1]), tmp_path / "out"
+    fill(plan, data, out)
+    (cell,), requests = cell_files(out, "pgkd"), len(server.requests)
+    content = cell.read_text()
+    cell.unlink()
+    (cell.with_suffix("") / "run" / "test.jsonl").unlink()
+    grid = fill(plan, data, out)
+    assert "test.jsonl is missing" in grid.failures["topics, pgkd, seed 1"] and len(server.requests) == requests
+    found = json.loads(content)
+    found["cell"]["predicted"][0] ^= 1  # a turned bit
+    cell.write_text(json.dumps(found))
+    with pytest.raises(StorageError, match="it is not what was written"):
+        fill(plan, data, out)
+
+
 def test_a_dataset_whose_rate_cannot_be_chosen_is_named(tmp_path: Path, data: Path, tiny_student: Path) -> None:
     wanting = {"few": {"source": "topics", "settings": {"data": {"rows": 500}}}, "topics": {}}
     tune = {"student.learning_rate": [1e-3, 1e-2]}

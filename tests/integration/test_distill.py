@@ -21,7 +21,7 @@ from pgkd_agent.errors import (
     TeacherUnavailableError,
 )
 from pgkd_agent.loop.guardrails import ScreenState
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.runs.summary import TeacherUsage
 from pgkd_agent.teacher.calls.calling import Caller
 from pgkd_agent.teacher.prompting.templates import list_prompts

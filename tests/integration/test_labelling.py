@@ -20,8 +20,8 @@ from pgkd_agent.data import read_records
 from pgkd_agent.errors import ConfigError, DataError, PGKDError
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.pipeline import run as run_task
-from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.samples import export_samples, prepare_retraining
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.student.embedding import Embedder
 from pgkd_agent.teacher.annotation import Doubt
 from pgkd_agent.teacher.calls.budget import Budget

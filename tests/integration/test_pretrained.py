@@ -17,10 +17,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.errors import ConfigError
+from pgkd_agent.student.checksums import write_calibration
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.engines.choosing import choose_engine
 from pgkd_agent.student.engines.export import export_classifier
 from pgkd_agent.student.loading import load_tokenizer
+from pgkd_agent.student.saving import save_classifier
 from pgkd_agent.student.student import TorchStudent
 from pgkd_agent.types import Label
 from tests.integration.command_line import Ended, pgkd
@@ -44,8 +46,36 @@ def study(folder: Path) -> object:
 
 @pytest.fixture
 def copy(model: Path, tmp_path: Path) -> Path:
-    """Of a trained classifier, to be spoilt."""
-    return shutil.copytree(model, tmp_path / "copy")
+    """Of a trained classifier, to be spoilt: as of another tool, without checksums."""
+    return shutil.copytree(model, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.json"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "calibration.json"])
+def test_a_turned_bit_is_named_whatever_reads_the_folder(model: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    write_calibration(folder, '{"temperature": 1.25}')
+    assert StudentClassifier.load(folder).temperature == 1.25
+    content = bytearray((folder / name).read_bytes())
+    content[-2 if name == "calibration.json" else len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    for read in (StudentClassifier.load, study):
+        with pytest.raises(ConfigError, match=f"{name} is damaged: it is not what was saved"):
+            read(folder)
+    (folder / name).unlink()
+    if name != "calibration.json":
+        with pytest.raises(ConfigError, match=f"{name} is missing|no model folder"):
+            StudentClassifier.load(folder)
+
+
+def test_the_same_model_has_the_same_files_whatever_was_read_before(
+    classifier: StudentClassifier, tmp_path: Path
+) -> None:
+    model, tokenizer = classifier._engine._model, classifier._tokenizer  # type: ignore[attr-defined]
+    for number, truncation in enumerate((True, False)):
+        tokenizer("an old dog", truncation=truncation, max_length=8, padding=truncation and "max_length")
+        save_classifier(model, tokenizer, 64, tmp_path / str(number))
+    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "01"]
+    assert files[0] == files[1]
 
 
 def change_weights(folder: Path, change: Callable[[Weights], Weights]) -> None:

@@ -93,10 +93,9 @@ def undisturbed(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pgkd_agent import Observer, pipeline
+from pgkd_agent import Observer, files, pipeline
 from pgkd_agent.runs.directory import RunDirectory
 from pgkd_agent.teacher import chain
-from pgkd_agent.student import saving, student
 from tests.integration import test_resume
 from tests.integration.openai_server import OpenAIServer
 
@@ -128,7 +127,7 @@ if where == "before the step's line":
 if where == "after the last fit":
     RunDirectory.write_result = die_at(RunDirectory.write_result)
 if where == "while a model is saved":
-    saving.shutil.rmtree = die_at(saving.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
+    files.shutil.rmtree = die_at(files.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
 rows = (test_resume.TRAIN, test_resume.VALIDATION, test_resume.TEST)
 config = test_resume.local_config(Path(tiny), url) if url.endswith(".gguf") else test_resume.run_config(
     Path(tiny), OpenAIServer(url))
@@ -247,6 +246,7 @@ def test_a_run_that_comes_out_differently_is_refused_and_left_as_it_was(
     steps = rows_of(run / "steps.jsonl")
     steps[0]["validation"]["loss"] += 0.001
     (run / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (run / "checksums.jsonl").unlink()  # as on a machine with other results, where no file is damaged
     history, calls = (run / "history.jsonl").read_bytes(), len(server.requests)
     with pytest.raises(StorageError, match="step 0 came out differently"):
         resume(run)

@@ -15,8 +15,8 @@ from pgkd_agent import distill
 from pgkd_agent.data import read_records
 from pgkd_agent.errors import ConfigError, DataError, StorageError
 from pgkd_agent.pipeline import run as run_task
-from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.samples import COLUMNS, export_samples, prepare_retraining
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.testing import ScriptedChatModel
 from tests.integration.conftest import TOPICS, sentences, tiny_config
 from tests.integration.test_distill import FIRST, SECOND
@@ -140,10 +140,11 @@ def test_a_run_is_read_back_as_it_was(run: Path, tiny_student: Path) -> None:
 def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "copy" / "history.jsonl").write_text('{"text": 1\n', encoding="utf-8")
-    with pytest.raises(StorageError, match=r"history\.jsonl is damaged"):
+    with pytest.raises(StorageError, match=r"history\.jsonl is not what was written"):
         read_run(tmp_path / "copy")
     (tmp_path / "copy" / "meta.json").write_text('{"format": 3}', encoding="utf-8")
     (tmp_path / "copy" / "history.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "copy" / "checksums.jsonl").unlink()
     with pytest.raises(StorageError, match="is damaged: KeyError"):
         read_run(tmp_path / "copy")
 
@@ -192,3 +193,17 @@ def test_rows_of_a_review_are_numbered_as_in_the_file(run: Path, tmp_path: Path,
     (tmp_path / "b.csv").write_text("text,class\nrain,weather\n")
     with pytest.raises(DataError, match="no column 'label'; it has: 'text', 'class'"):
         prepare_retraining(run, tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "folder"])
+def test_an_export_is_there_whole_or_not_at_all(
+    run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / f"{name}.0123abcd.new").write_text("of a killed process")
+    monkeypatch.setattr("os.replace", full)  # all of it was written by then
+    with pytest.raises(StorageError, match="No space left"):
+        export_samples(run, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -104,3 +104,24 @@ def test_a_run_that_fails_or_reaches_a_cap_says_how_to_go_on(files: Path, tiny_s
         assert capped.returncode == 0 and "pgkd distill --resume capped --max-calls N" in capped.stdout
     refused = pgkd(*distilling(files, tiny_student, server, "run"))
     assert refused.returncode == 2 and "--resume" not in refused.stderr  # nothing to go on with: it is another run
+
+
+LOST = """
+import os, signal, time
+from pgkd_agent.cli import stopping
+
+class Ending:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # what the signal raises here is dropped by Python
+
+stopping.answer_signals()
+Ending()
+time.sleep(20)
+print("went on")
+"""
+
+
+def test_a_signal_that_python_would_drop_ends_the_command_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and "went on" not in done.stdout and "Traceback" not in done.stderr

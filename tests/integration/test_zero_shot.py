@@ -12,6 +12,7 @@ import pytest
 from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
 from pgkd_agent.experiments.zero_shot import ZeroShotResult, evaluate_zero_shot
+from pgkd_agent.files import lock_beside
 from pgkd_agent.teacher.calls.estimates import Estimate
 from pgkd_agent.teacher.prompting.tokens import estimate_tokens
 from pgkd_agent.types import Example, Label
@@ -101,6 +102,34 @@ def test_a_stopped_evaluation_keeps_its_answers_and_goes_on_where_it_was(tmp_pat
     assert result.asked == 2 and result.unresolved == (3,) and result.report.n_rows == 4
     again = evaluate(server, out)  # the server is gone, and nobody asks it
     assert again.asked == 0 and again.report == result.report
+
+
+def test_an_evaluation_that_was_killed_within_its_first_line_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    with serve(answer) as server:
+        evaluate(server, out)
+        whole = out.read_bytes()
+        for content in (b"", whole[:20]):
+            out.write_bytes(content)
+            assert evaluate(server, out).unresolved == (3,)
+            assert out.read_bytes().startswith(whole.partition(b"\n")[0]) and len(out.read_bytes().splitlines()) == 5
+        assert len(server.requests) == 4  # what was answered is in the call log
+
+
+def test_what_another_process_answered_until_it_let_go_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    with serve(answer) as server:
+        evaluate(server, tmp_path / "other.jsonl")
+
+        def lock_after_the_other(file: Path) -> Any:
+            out.write_bytes((tmp_path / "other.jsonl").read_bytes())
+            return lock_beside(file)
+
+        monkeypatch.setattr("pgkd_agent.experiments.zero_shot.lock_beside", lock_after_the_other)
+        evaluate(server, out)
+    assert len(out.read_text().splitlines()) == 5 and len(server.requests) == 4
 
 
 def test_as_many_requests_are_under_way_as_allowed(tmp_path: Path) -> None:

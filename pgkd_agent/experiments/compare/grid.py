@@ -21,7 +21,7 @@ from pgkd_agent.experiments.compare.cells import TRAIN_FILE, UNLABELLED_FILE, Ce
 from pgkd_agent.experiments.compare.plan import ComparisonFile, Settings
 from pgkd_agent.experiments.compare.records import Done, done_of, identity_of, named, read_cell, store
 from pgkd_agent.experiments.methods import PlainFits, Setting, run_method
-from pgkd_agent.files import lock
+from pgkd_agent.files import lock, make_folder, remove_leftovers, storing
 from pgkd_agent.pipeline import load_task
 from pgkd_agent.runs.samples import accepted_rows
 
@@ -89,6 +89,9 @@ def fill(
         cell.method.prompt_hash(cell.config)
     held = lock(out / ".lock", str(out))
     try:
+        with storing(out):
+            for folder in (out, *out.glob("cells/*/*")):
+                remove_leftovers(folder)
         work = _Work(out, only_stored)
         tuned = work.tune(plan, data)
         todo = [cell for cell in cells(plan, data, tuned) if not plan.tune or cell.dataset in tuned]
@@ -186,7 +189,8 @@ class _Work:
         if self._only_stored:
             raise _NotRunError("not run yet")
         if cache := setting.config.teacher.cache:
-            cache.parent.mkdir(parents=True, exist_ok=True)
+            with storing(cache):
+                make_folder(cache.parent)
         try:
             outcome = run_method(cell.method.name, setting, cell.options)
         except StorageError as error:  # of this run alone; a full disk shows when the cell is written

@@ -96,7 +96,10 @@ def read_cell(file: Path) -> Done | None:
     if not file.is_file():
         return None
     try:
-        cell = json.loads(file.read_text(encoding="utf-8"))["cell"]
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        cell = stored["cell"]
+        if stored.get("sha256", _digest(cell)) != _digest(cell):
+            raise ValueError("it is not what was written")
         tuples = {key: tuple(value) for key, value in cell.items() if isinstance(value, list)}
         return Done(**{**cell, **tuples})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,4 +111,9 @@ def store(file: Path, identity: dict[str, Any], done: Done) -> None:
     Raises:
         StorageError: The disk refuses.
     """
-    write_whole(file, as_line({"identity": identity, "cell": asdict(done)}))
+    cell = json.loads(json.dumps(asdict(done)))
+    write_whole(file, as_line({"identity": identity, "cell": cell, "sha256": _digest(cell)}))
+
+
+def _digest(cell: Any) -> str:
+    return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()

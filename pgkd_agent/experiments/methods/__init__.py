@@ -11,6 +11,7 @@ from pgkd_agent.errors import ConfigError
 from pgkd_agent.experiments.methods import evokd, generated, loops, prompted, rows
 from pgkd_agent.experiments.methods.method import METHODS, Method, Options, method_named, register_method
 from pgkd_agent.experiments.methods.setting import ClassCounts, Outcome, PlainFits, Setting, Work
+from pgkd_agent.files import make_folder, storing
 
 __all__ = [
     "METHODS",
@@ -42,7 +43,8 @@ def run_method(name: str, setting: Setting, options: Mapping[str, Any] | None = 
     if not setting.task.test:
         raise ConfigError("methods are compared on test rows, and there are none")
     if method.asks_llm:
-        setting.folder.mkdir(parents=True, exist_ok=True)
+        with storing(setting.folder):
+            make_folder(setting.folder)
     started = time.perf_counter()
     outcome = method.run(setting, checked)
     return replace(outcome, seconds=outcome.seconds + time.perf_counter() - started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +17,12 @@ from pgkd_agent.experiments.methods.eda import WORDNET, Synonyms, augment, wordn
 from pgkd_agent.experiments.methods.method import HARD_LABELS, TEACHER, Count, Method, Options
 from pgkd_agent.experiments.methods.prompted import labelling_prompt
 from pgkd_agent.experiments.methods.setting import ClassCounts, LoopStudent, Outcome, Predict, Setting, on_test
+from pgkd_agent.files import RUN
 from pgkd_agent.loop.algorithm import PGKDResult, run_pgkd
 from pgkd_agent.loop.guardrails import Guardrails, Screened
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.protocols import Screener, Teacher
 from pgkd_agent.pipeline import resume, run
-from pgkd_agent.runs.directory import START_FILES
 from pgkd_agent.seeding import rng
 from pgkd_agent.teacher.opening import annotation_prompt, teacher_prompt
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
@@ -39,10 +38,9 @@ def plain(setting: Setting, options: Options) -> Outcome:
 def pgkd(setting: Setting, options: Options) -> Outcome:
     """PGKD (Di Palo et al. 2024) as `pgkd distill` runs it; its ablations are prompt variants and settings."""
     folder = setting.folder / "run"
-    if all((folder / name).exists() for name in START_FILES):
+    if (folder / RUN).is_file():
         result = resume(folder, cache_counts=True)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
         config = setting.config.changed({"student.refit": False})  # which no other method has
         result = run(setting.task, config, None, folder, cache_counts=True)
     outcome = _of_steps(setting, result.training, result.classifier.probabilities)

@@ -17,7 +17,7 @@ from pgkd_agent.experiments.prompt_evals.teaching import Teaching, read_teaching
 from pgkd_agent.experiments.zero_shot import evaluate_zero_shot, with_description
 from pgkd_agent.files import read_lines
 from pgkd_agent.metrics.intervals import Difference, Spread
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.types import Example
 
 MeasuredT = TypeVar("MeasuredT")

@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
 from pgkd_agent.loop.guardrails import LabelResolver
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.stored import check_files, read_run
 from pgkd_agent.runs.summary import RunResult
 from pgkd_agent.teacher.prompting.parsing import parse_samples
 from pgkd_agent.teacher.prompting.planning import shrunk_f1
@@ -83,6 +83,7 @@ def read_teaching(run: Path) -> Teaching:
     Raises:
         StorageError: It is no finished run, or a damaged one.
     """
+    check_files(run)
     try:
         content = json.loads((run / "result.json").read_text(encoding="utf-8"))
         result = TypeAdapter(RunResult).validate_python(content)

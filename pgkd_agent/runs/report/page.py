@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from markupsafe import Markup, escape
 
 from pgkd_agent.embedded import MODELS
 from pgkd_agent.errors import ConfigError, StorageError
-from pgkd_agent.files import write_whole
+from pgkd_agent.files import encoded, write_whole
 from pgkd_agent.runs.report.chart import Chart, line_chart
 from pgkd_agent.runs.report.story import Story, read_story
 from pgkd_agent.text import counted, shorten, well_formed, without_controls
@@ -87,12 +88,6 @@ def _base_model(student: str) -> dict[str, str]:
     return {"base_model": MODELS[student].hub_name if student in MODELS else student}
 
 
-def is_current(run: Path) -> bool:
-    """Whether the page is there, and no older than the run's outcome."""
-    page, result = run / REPORT, run / "result.json"
-    return page.is_file() and page.stat().st_mtime_ns >= result.stat().st_mtime_ns
-
-
 def charts(story: Story) -> list[Chart]:
     """Validation loss and macro F1 by step; none of a single model."""
     if len(story.steps) < 2:
@@ -139,12 +134,14 @@ def _write(file: Path, template: str, **values: Any) -> Path:
     script = environment.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = render(environment, template, str(file), script=Markup(script), script_hash=f"sha256-{digest}", **values)
-    write_whole(file, page)
+    if not file.is_file() or file.read_bytes() != encoded(page):  # so that a replay changes nothing
+        write_whole(file, page)
     return file
 
 
+@cache
 def page_environment(*packages: str) -> jinja2.Environment:
-    """Templates of pages, in which everything is escaped.
+    """Templates of pages, in which everything is escaped; made once, since they take a while to compile.
 
     Args:
         packages: Whose folders `templates` come before that of the report, whose styles and parts they share.

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
 from pgkd_agent.metrics.intervals import Interval
-from pgkd_agent.runs.directory import read_meta
+from pgkd_agent.runs.stored import check_files, read_meta
 from pgkd_agent.runs.summary import NAMES, RunResult
 from pgkd_agent.types import ClassMetrics, Evaluation, StepRecord
 
@@ -150,6 +150,7 @@ def read_story(run: Path) -> Story:
         ConfigError, StorageError: See `read_meta`; or another file is damaged.
     """
     meta = read_meta(run)
+    check_files(run)
     try:
         texts = [_by_step(run / f"{name}.jsonl") for name in ("history", "rejected", "evidence")]
         records = [_RECORD.validate_python(line) for line in read_lines(run / "steps.jsonl")]

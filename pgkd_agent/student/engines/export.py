@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from pgkd_agent.errors import ConfigError, StorageError
+from pgkd_agent.files import sync, sync_all
 from pgkd_agent.metrics.calibration import CALIBRATION_FILE
+from pgkd_agent.student.checksums import write_checksums
 from pgkd_agent.student.classifier import StudentClassifier
 from pgkd_agent.student.engines.choosing import ONNX_FILE, REPORT_FILE
 from pgkd_agent.student.engines.onnx import require
@@ -90,7 +92,10 @@ def export_classifier(
                 "take another `format`, or allow it with `min_agreement`"
             )
         (fresh / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        write_checksums(fresh)
+        sync_all(fresh)
         fresh.rename(out)
+        sync(out.parent)
     except OSError as error:
         raise StorageError(f"the export cannot be written to {out}: {error}") from error
     finally:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
+from pgkd_agent.files import make_folder
 from pgkd_agent.text import well_formed
 from pgkd_agent.types import Alternatives, TokenUsage
 
@@ -54,7 +57,11 @@ CREATE TABLE calls (
     alternatives TEXT NOT NULL DEFAULT '[]'
 )
 """
-_VERSION = 3
+_ADD_CHECKSUMS = "ALTER TABLE calls ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0"
+"""Of all that a row says: what SQLite has no notice of is damage within a value."""
+_COLUMNS = tuple(re.findall(r"^    (\w+) ", _SCHEMA, re.MULTILINE))
+_CHECKSUM = f"checksum_of({', '.join(_COLUMNS)})"
+_VERSION, _WITHOUT_CHECKSUMS = 4, 3
 """Of the table; SQLite keeps it in the file."""
 
 REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_intervened")
@@ -150,6 +157,7 @@ class CallLog:
         marks = ", ".join(f"{name} = :{name}" for name in fields)
         with self._session() as connection:
             connection.execute(f"UPDATE calls SET {marks} WHERE id = :id", {**fields, "id": row})
+            connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM} WHERE id = ?", (row,))
 
     def add(self, key: str, call: Call, reply: RawReply) -> None:
         """Write down a reply that another run paid for."""
@@ -189,7 +197,7 @@ class CallLog:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the order they were written, columns as in the table."""
         with self._session() as connection:
-            cursor = connection.execute("SELECT * FROM calls ORDER BY id")
+            cursor = connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM calls ORDER BY id")
             names = [column[0] for column in cursor.description]
             rows = cursor.fetchall()
         return (dict(zip(names, row, strict=True)) for row in rows)
@@ -216,6 +224,7 @@ class CallLog:
         columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
         with self._session() as connection:
             inserted = connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row).lastrowid
+            connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM} WHERE id = ?", (inserted,))
         assert inserted is not None  # after an INSERT into a table with a row id
         return inserted
 
@@ -239,28 +248,53 @@ class CallLog:
             raise StorageError(f"call log {self._path} cannot be used: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
-        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(self._path).parent)
         connection = sqlite3.connect(self._path, check_same_thread=False, timeout=LONGEST_LOCK)
         try:
-            if not _is_made(connection):
+            connection.create_function("checksum_of", len(_COLUMNS), _checksum_of, deterministic=True)
+            if _version(connection) != _VERSION:
                 connection.execute("BEGIN IMMEDIATE")  # another process may be making it
-                if not _is_made(connection):
-                    connection.execute(_SCHEMA)
-                    connection.execute("CREATE INDEX calls_key ON calls (key)")
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+                _make(connection)
                 connection.commit()
+            _check(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def _is_made(connection: sqlite3.Connection) -> bool:
+def _make(connection: sqlite3.Connection) -> None:
+    """What is not there yet."""
+    version = _version(connection)
+    if version is None:
+        connection.execute(_SCHEMA)
+        connection.execute("CREATE INDEX calls_key ON calls (key)")
+    if version != _VERSION:
+        connection.execute(_ADD_CHECKSUMS)
+        connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    """None where nothing is made yet."""
     (num_tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if num_tables and version != _VERSION:
+    if num_tables and version not in (_VERSION, _WITHOUT_CHECKSUMS):
         raise sqlite3.DatabaseError("a database of something else, or of another version of this package")
-    return bool(num_tables)
+    return int(version) if num_tables else None
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """A damaged log would have calls paid again, or replies read that nobody gave."""
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    damaged = connection.execute(f"SELECT id FROM calls WHERE checksum != {_CHECKSUM}").fetchone()
+    if found != "ok" or damaged:
+        what = found if found != "ok" else f"call {damaged[0]} is not what was written"
+        raise sqlite3.DatabaseError(f"it is damaged ({what}); put it back from a copy, or begin without it")
+
+
+def _checksum_of(*values: Any) -> int:
+    return zlib.crc32(repr(values).encode("utf-8", "backslashreplace"))
 
 
 def _hash(content: Any) -> str:

@@ -50,6 +50,8 @@ class Replies:
         """
         key = self.key(meant, server)
         if logged := self.log.find(key):
+            if self._cache and not self.find_shared(meant, server):  # killed between the two
+                self._cache.add(meant.key_at(server), meant, logged)
             return logged
         if meant.kd_step < self._replayed_steps:
             raise self._missing(meant, key)

@@ -67,6 +67,26 @@ def test_a_stopped_table_is_gone_on_with_and_is_as_if_it_had_not_been(tmp_path: 
     }
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_that_had_its_name_already_leaves_nothing_else(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its last two writes; and in the middle of one."""
+    target = tmp_path / f"a{suffix}"
+    with monkeypatch.context() as killed:
+        killed.setattr(LabelledTable, "_clear", lambda self: None)
+        write(target, [[pair("apple")]])
+    assert (tmp_path / f"a{suffix}.part.json").exists()
+    with pytest.raises(ConfigError, match="exists already"):
+        write(target, [])
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {target.name}
+    target.unlink()
+    for name in (f"a{suffix}.0123abcd.new", f"a{suffix}.part.json.0123abcd.new"):
+        (tmp_path / name).write_text("half")
+    write(target, [[pair("apple")]])
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {target.name}
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(TEXTS, max_size=6), st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
 def test_every_text_comes_back_as_it_was(

@@ -18,8 +18,11 @@ from pgkd_agent.config import PGKDConfig
 from pgkd_agent.data import Task
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.files import append_lines, read_lines, write_whole
-from pgkd_agent.runs.directory import START_FILES, RunDirectory
-from pgkd_agent.types import Example, Label, StepRecord
+from pgkd_agent.runs.checksums import note
+from pgkd_agent.runs.directory import RunDirectory
+from pgkd_agent.runs.stored import START_FILES, read_run
+from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, CallLog
+from pgkd_agent.types import Example, Label, StepRecord, TokenUsage
 from tests.unit.builders import evaluation
 
 CALIBRATION = {"temperature": 1.5}
@@ -139,7 +142,7 @@ def test_a_step_that_comes_out_differently_changes_nothing(capped: Path) -> None
 
 def test_a_damaged_file_is_found_when_the_run_is_opened(capped: Path) -> None:
     (capped / "transcripts.jsonl").write_text("[1,\n")
-    with pytest.raises(StorageError, match=r"transcripts\.jsonl is damaged"):
+    with pytest.raises(StorageError, match=r"transcripts\.jsonl is not what was written"):
         RunDirectory.reopen(capped)
 
 
@@ -227,4 +230,92 @@ def test_what_a_run_starts_from_is_there_whether_or_not_it_has_a_pool(tmp_path: 
     task = Task(rows, rows, (), (Label("x"), Label("y")))
     RunDirectory.create(tmp_path / "run").write_start(PGKDConfig(), {}, task)
     written = {file.name for file in (tmp_path / "run").iterdir()}
-    assert {*START_FILES} - written == {"calls.sqlite"}, "by these a comparison finds a run that can go on"
+    assert {*START_FILES} - written == {"calls.sqlite"}
+
+
+def test_a_run_that_was_killed_before_it_began_is_begun_anew(tmp_path: Path) -> None:
+    rows = (Example("a", "x"), Example("b", "y"))
+    killed = RunDirectory.create(tmp_path / "run")
+    killed.write_start(PGKDConfig(), {}, Task(rows, rows, (), (Label("x"), Label("y")), unlabelled=("a text",)))
+    killed._lock.release()
+    (tmp_path / "run" / "meta.json").rename(tmp_path / "run" / "meta.json.0123abcd.new")
+    directory = RunDirectory.create(tmp_path / "run")
+    directory.write_start(PGKDConfig(), {}, Task(rows, rows, (), (Label("x"), Label("y"))))
+    directory.keep()
+    directory.close()
+    assert read_run(tmp_path / "run").task.unlabelled == ()  # nothing of the other one
+    theirs = tmp_path / "theirs"  # files of these names that no run has made
+    theirs.mkdir()
+    (theirs / "config.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        RunDirectory.create(theirs)
+
+
+def test_a_best_model_that_a_killed_step_left_behind_is_put_back(tmp_path: Path) -> None:
+    """Under other caps, or at another time, the step may come out differently."""
+    directory = RunDirectory.create(tmp_path / "run")
+    directory.keep()
+    add(directory, record(0, 1.0, True), "plain")
+    killed = Weights()
+    killed.weights = "better"
+    directory._save_models(record(1, 0.5, True), killed)
+    directory.close()
+    (tmp_path / "run" / "models" / "best.old").mkdir()
+    with reopened(tmp_path / "run") as again:
+        add(again, record(0, 1.0, True), "plain")
+        add(again, record(1, 1.5, False), "worse")
+    assert best(tmp_path / "run") == "plain"
+    assert {path.name for path in (tmp_path / "run" / "models").iterdir()} == {"best", "last"}
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "result.json", "checksums.jsonl"])
+def test_a_turned_bit_is_named_and_nothing_is_done(capped: Path, name: str) -> None:
+    (capped / "steps.jsonl.0123abcd.new").write_text("")
+    content = bytearray((capped / name).read_bytes())
+    content[len(content) // 3] ^= 1
+    (capped / name).write_bytes(content)
+    before = contents(capped)
+    with pytest.raises(StorageError, match=f"damaged: .*|{name} is damaged"):
+        RunDirectory.reopen(capped)
+    assert contents(capped) == before
+    (capped / "checksums.jsonl").unlink()  # as one does who means it
+    if name == "result.json":
+        RunDirectory.reopen(capped).close()
+        assert not (capped / "steps.jsonl.0123abcd.new").exists()
+
+
+def test_killed_between_checksum_and_file_a_run_goes_on_each_time(capped: Path) -> None:
+    for name in ("result.json", "steps.jsonl", "result.json", "steps.jsonl"):
+        note(capped, name, b"never written")
+        RunDirectory.reopen(capped).close()
+    with (capped / "checksums.jsonl").open("a") as file:
+        file.write('{"file": "ste')  # killed within that line
+    RunDirectory.reopen(capped).close()
+    steps = (capped / "steps.jsonl").read_bytes()
+    note(capped, "steps.jsonl", steps + b"a line to come")
+    (capped / "steps.jsonl").write_bytes(steps + b"a line")
+    RunDirectory.reopen(capped).close()
+    note(capped, "steps.jsonl", steps + b"a line to come")
+    note(capped, "result.json", b"which is noted when the line is there")
+    with pytest.raises(StorageError, match=r"steps.jsonl is not what was written"):
+        RunDirectory.reopen(capped)
+
+
+def test_a_run_whose_last_rows_are_cut_off_is_damaged(capped: Path) -> None:
+    content = (capped / "transcripts.jsonl").read_bytes()
+    (capped / "transcripts.jsonl").write_bytes(content[:-5])  # as half a line of a killed process is
+    with pytest.raises(StorageError, match=r"transcripts.jsonl is not what was written"):
+        RunDirectory.reopen(capped)
+
+
+@pytest.mark.parametrize(("outcome", "is_kept"), [(ANSWERED, True), ("AUTH", False)])
+def test_a_run_that_was_stopped_after_its_first_answer_keeps_what_was_paid(
+    tmp_path: Path, outcome: str, is_kept: bool
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+    (tmp_path / "run" / "meta.json").write_text("{}")
+    log = CallLog(directory.calls)
+    log.end(log.begin("key", Call(0, 0, 0, "m", "hash", {}, ()), TokenUsage(9, 9)), outcome, TokenUsage(1, 1))
+    log.close()
+    directory.close()
+    assert directory.calls.exists() is is_kept and (tmp_path / "run").exists() is is_kept

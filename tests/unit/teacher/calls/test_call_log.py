@@ -10,6 +10,7 @@ import pytest
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, CallLog, RawReply
+from pgkd_agent.teacher.calls.replies import Replies
 from pgkd_agent.types import TokenUsage
 
 
@@ -125,3 +126,57 @@ def test_many_processes_may_open_a_new_log_at_once(tmp_path: Path) -> None:
         for _ in range(3)
     ]
     assert [process.communicate(timeout=100)[1] for process in processes] == [""] * 3
+
+
+@pytest.mark.parametrize("column", ["key", "reply", "charged_input"])
+def test_a_value_that_was_damaged_is_named(tmp_path: Path, column: str) -> None:
+    """SQLite has no notice of it; a call with another key would be paid again."""
+    path = tmp_path / "calls.sqlite"
+    log = CallLog(path)
+    answered(log, 0)
+    answered(log, 1)
+    log.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE calls SET {column} = {column} || '0' WHERE id = 2")
+    connection.close()
+    with pytest.raises(StorageError, match=r"damaged \(call 2 is not what was written\)"):
+        CallLog(path).find(call(0).key)
+
+
+def test_a_torn_index_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    log = CallLog(path)
+    for index in range(40):
+        answered(log, index)
+    log.close()
+    path.write_bytes(path.read_bytes()[:-4096])
+    with pytest.raises(StorageError, match="cannot be used"):
+        CallLog(path).find(call(0).key)
+
+
+def test_a_log_of_before_there_were_checksums_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    log = CallLog(path)
+    answered(log, 0)
+    log.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE calls DROP COLUMN checksum")
+        connection.execute("PRAGMA user_version = 3")
+    connection.close()
+    again = CallLog(path)
+    assert again.find(call(0).key) == reply(0)
+    answered(again, 1)
+    again.close()
+    assert CallLog(path).find(call(1).key) == reply(1)
+
+
+def test_a_reply_that_was_logged_but_not_shared_is_shared_later(tmp_path: Path) -> None:
+    """The process was killed in between; another run would pay for it again."""
+    log = CallLog(tmp_path / "calls.sqlite")
+    answered(log, 0)
+    replies = Replies(log, tmp_path / "cache.sqlite")
+    assert replies.find_shared(call(0), "server") is None
+    assert replies.find(call(0), "server") == reply(0)
+    assert replies.find_shared(call(0), "server") == reply(0)
+    replies.close()
+    log.close()
