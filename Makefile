@@ -15,7 +15,10 @@ export PGKD_HOME ?= $(CURDIR)/.models
 BENCH_DATA ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup models demo test test-min check schemas docs site bench clean
+# Options of `python -m tests.torture`: --seed N, --every N, --kills N, --faults PART, --commands NAME.
+TORTURE_ARGS ?=
+
+.PHONY: help setup models demo test test-min check schemas docs site bench torture clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +82,9 @@ bench: ## Benchmarks against other libraries: make bench BENCH_DATA=DIR [BENCH_A
 	  echo "Name a folder of datasets: make bench BENCH_DATA=DIR (evals/README.md says what is in it)"; exit 1; }
 	@$(MAKE) --no-print-directory models .bench-venv/.installed
 	$(BIN)/python -m evals.bench.run --data "$(BENCH_DATA)" $(BENCH_ARGS)
+
+torture: models ## Kill, cut, fill and damage runs in every way, and see that nothing is lost: [TORTURE_ARGS=--help]; an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --embedded $(TORTURE_ARGS)
 
 clean: ## Remove what make made, but runs/
 	rm -rf $(VENV) .venv-min .bench-venv .models .pytest_cache .mypy_cache .ruff_cache build
