@@ -56,7 +56,7 @@ class Disk:
             new = target / path.relative_to(self._root)
             if path.is_dir():
                 new.mkdir(parents=True, exist_ok=True)
-            else:
+            elif path.exists():  # a journal of SQLite comes and goes
                 new.parent.mkdir(parents=True, exist_ok=True)
                 safe = self._contents.get(path.stat().st_ino, b"")
                 new.write_bytes(safe if path.suffix != ".lock" else b"")

@@ -11,6 +11,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -26,22 +27,22 @@ _CREATES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 def watch(folder: Path, tell: Told) -> None:
     """From now on, in this process: call `tell` before each write below the folder; what it raises is the write's."""
     root = folder.resolve()
-    busy = False
+    here, one_at_a_time = threading.local(), threading.Lock()
 
     def told(what: str, name: Any, dir_fd: int = -1) -> None:
-        nonlocal busy
-        if busy or isinstance(name, int):
+        if getattr(here, "is_told", False) or isinstance(name, int):
             return
         path = Path(os.fsdecode(name))
         if dir_fd >= 0:
             path = Path(os.readlink(f"/proc/self/fd/{dir_fd}")) / path
         path = Path(os.path.abspath(path))
         if path.is_relative_to(root) and path.suffix != ".lock":
-            busy = True
+            here.is_told = True
             try:
-                tell(what, path)
+                with one_at_a_time:
+                    tell(what, path)
             finally:
-                busy = False
+                here.is_told = False
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(values[2], int) and values[2] & _CREATES:
