@@ -11,8 +11,8 @@ from pgkd_agent.config import PGKDConfig, flat_settings
 from pgkd_agent.errors import DataError
 from pgkd_agent.metrics.intervals import METRICS, Interval
 from pgkd_agent.metrics.report import class_ids
-from pgkd_agent.runs.directory import StoredRun
 from pgkd_agent.runs.evaluation import gains
+from pgkd_agent.runs.stored import StoredRun
 from pgkd_agent.runs.summary import NAMES
 from pgkd_agent.types import Example
 from pgkd_agent.workbench.mistakes import TestRow, read_test_rows

@@ -11,8 +11,8 @@ from pgkd_agent.config import PGKDConfig, build_config
 from pgkd_agent.errors import ConfigError, PGKDError, StorageError
 from pgkd_agent.files import RUN, read_lines
 from pgkd_agent.metrics.intervals import Interval
-from pgkd_agent.runs.directory import POOL_FILE, read_meta
 from pgkd_agent.runs.report.story import Row, damaged, read_result
+from pgkd_agent.runs.stored import POOL_FILE, read_meta
 from pgkd_agent.runs.summary import RunResult
 from pgkd_agent.text import counted
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pgkd_agent.errors import DataError, StorageError
 from pgkd_agent.files import read_lines
-from pgkd_agent.runs.directory import PREDICTIONS_FILE
+from pgkd_agent.runs.stored import PREDICTIONS_FILE
 from pgkd_agent.runs.summary import RowPrediction
 from pgkd_agent.workbench.filters import MistakeFilters
 

@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 from fastapi import Query
 
 from pgkd_agent.errors import ConfigError, DataError
-from pgkd_agent.runs.directory import POOL_FILE, read_run
 from pgkd_agent.runs.report.page import charts, page_environment, render
 from pgkd_agent.runs.report.story import damaged, read_story
+from pgkd_agent.runs.stored import POOL_FILE, read_run
 from pgkd_agent.types import label_names
 from pgkd_agent.workbench import calls, comparing, confusion, mistakes, reviewing
 from pgkd_agent.workbench.filters import CallFilters, MistakeFilters, Page, SampleFilters, choices

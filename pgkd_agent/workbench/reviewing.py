@@ -14,8 +14,8 @@ from rapidfuzz import fuzz, process
 from pgkd_agent.errors import DataError, StorageError
 from pgkd_agent.files import as_line, lock_beside, read_lines, write_whole
 from pgkd_agent.loop.guardrails import LabelResolver
-from pgkd_agent.runs.directory import StoredRun
 from pgkd_agent.runs.samples import ACCEPTED, REJECTED, samples_of
+from pgkd_agent.runs.stored import StoredRun
 from pgkd_agent.text import normalize
 from pgkd_agent.types import Label
 from pgkd_agent.workbench.filters import SampleFilters

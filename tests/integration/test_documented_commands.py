@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 import pgkd_agent
-from pgkd_agent.runs.directory import read_run
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.workbench.reviewing import Decision, decide
 from tests.integration import bedrock_server, openai_server
 from tests.integration.command_line import Ended, pgkd, pgkd_process, pgkd_server

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pgkd_agent.errors import DataError
-from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.report.story import read_story
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.types import Confusion, Evaluation
 from pgkd_agent.workbench.calls import read_calls, written_in
 from pgkd_agent.workbench.comparing import compare

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.files import read_lines
-from pgkd_agent.runs.directory import read_run
 from pgkd_agent.runs.samples import prepare_retraining
+from pgkd_agent.runs.stored import read_run
 from pgkd_agent.workbench.filters import SampleFilters
 from pgkd_agent.workbench.reviewing import REVIEW_FILE, filtered, matches_of, read_samples
 from tests.unit.workbench.conftest import OWN, Client
