@@ -180,6 +180,7 @@ def _run(directory: RunDirectory, task: Task, config: PGKDConfig, student: Any, 
 def _stop(path: Path, steps: int) -> None:
     """As a run is that was killed after so many steps."""
     (path / "result.json").unlink()
+    (path / "checksums.jsonl").unlink()  # of files that are cut short here
     for name in ("steps", "history", "rejected"):
         file = path / f"{name}.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -125,6 +125,7 @@ def test_two_runs_differ_by_their_figures_and_settings(made: Path, client: Clien
 
 
 def test_the_order_of_the_rows_does_not_matter(made: Path, run: Path) -> None:
+    (run / "checksums.jsonl").unlink()
     for name in ("test.jsonl", "predictions.jsonl"):
         lines = (run / name).read_text(encoding="utf-8").splitlines(keepends=True)
         (run / name).write_text("".join(reversed(lines)), encoding="utf-8")
@@ -138,6 +139,7 @@ def test_runs_on_other_rows_or_classes_are_not_compared(made: Path, run: Path, c
     assert answer.status_code == 422 and re.search("not the same: 80 and 28, of which 28 are in both", answer.text)
     meta = json.loads((run / "meta.json").read_text())
     meta["taxonomy"].append({"name": "space", "description": ""})
+    (run / "checksums.jsonl").unlink()
     (run / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     with pytest.raises(DataError, match="The classes are not the same"):
         compare((made / "helped", read_run(made / "helped")), (run, read_run(run)))
