@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -191,17 +191,22 @@ class TokenUsage:
 
     Attributes:
         estimated_calls: Calls whose provider reports none: their tokens are an estimate, or not known at all.
+        batch_input_tokens, batch_output_tokens: Those among them of the provider's batch jobs, which cost less.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     estimated_calls: int = 0
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
         return TokenUsage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.estimated_calls + other.estimated_calls,
+            self.batch_input_tokens + other.batch_input_tokens,
+            self.batch_output_tokens + other.batch_output_tokens,
         )
 
     def __str__(self) -> str:
@@ -209,7 +214,17 @@ class TokenUsage:
             return "tokens not known"
         calls = "1 call" if self.estimated_calls == 1 else f"{self.estimated_calls:,} calls"
         how = f" (estimated for {calls}: the provider reports none)" if self.estimated_calls else ""
-        return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}"
+        batch = f", of these {self.batch_input_tokens} and {self.batch_output_tokens} in batch jobs" * self.is_batch
+        return f"{self.input_tokens} tokens in, {self.output_tokens} out{how}{batch}"
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether any of it is of batch jobs."""
+        return (self.batch_input_tokens, self.batch_output_tokens) != (0, 0)
+
+    def in_batch(self) -> TokenUsage:
+        """The same, all of it by a batch job."""
+        return replace(self, batch_input_tokens=self.input_tokens, batch_output_tokens=self.output_tokens)
 
     @property
     def is_known(self) -> bool:

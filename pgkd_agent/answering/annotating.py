@@ -26,6 +26,7 @@ def annotate(
     calls: Path,
     on_request: Callable[[int, int, int], None] | None = None,
     on_gold: Callable[[GoldCheck], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Labelling:
     """Label those of the texts that a run's best model is least sure of.
 
@@ -36,6 +37,7 @@ def annotate(
         num: Most texts to label.
         calls: File of all calls: the same texts asked again with it cost nothing.
         on_request, on_gold: See `LabellingTeacher`.
+        on_wait: Told how far a batch job is.
     Raises:
         ConfigError, StorageError: It is no run with a model, or a damaged one; or another process uses `calls`.
         TeacherUnavailableError: The provider failed for good.
@@ -51,7 +53,9 @@ def annotate(
     budget = Budget(config.budget, load_prices(config.teacher.prices))
     with ExitStack() as stack:
         stack.callback(lock_beside(calls).release)
-        annotator = stack.enter_context(open_annotator(task.taxonomy, task.description, config, budget, calls))
+        annotator = stack.enter_context(
+            open_annotator(task.taxonomy, task.description, config, budget, calls, on_wait=on_wait)
+        )
         teacher = LabellingTeacher(
             annotator, pool, task.train, task.taxonomy, stored.config.seed, on_request=on_request, on_gold=on_gold
         )

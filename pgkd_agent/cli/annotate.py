@@ -29,6 +29,7 @@ def annotate(
     out: Annotated[
         Path | None, typer.Option(help="A .csv, .jsonl or .parquet file.", show_default="runs/annotated-FILE-TIME.csv")
     ] = None,
+    batch: options.Batch,
     caps: options.Caps,
     sources: options.Sources,
 ) -> None:
@@ -43,7 +44,7 @@ def annotate(
     from pgkd_agent.runs.samples import check_table, write_table
 
     more = {"teacher.spec": teacher, "data.text_column": text_column}
-    settings = options.settings_of(server, caps, sources, more=more)
+    settings = options.settings_of(server, batch, caps, sources, more=more)
     out = out or options.default_path("annotated", file).with_suffix(".csv")
     check_table(out)  # before a call is paid
     calls = out.with_name(f"{out.name}.calls.sqlite")
@@ -57,11 +58,17 @@ def annotate(
         def show(_kd_step: int, answered: int, planned: int) -> None:
             progress.update(bar, description="asking", completed=answered, total=planned)
 
+        log = terminal.Log(terminal.notes())
+
+        def show_wait(what: str) -> None:
+            progress.update(bar, description=what)
+            log.goes_on(what)
+
         def show_gold(check: GoldCheck) -> None:
             say_gold(progress.console, check)
             say(progress.console, f"calls in {calls}")
 
-        done = label_texts(run, file, settings, labels, calls, show, show_gold)
+        done = label_texts(run, file, settings, labels, calls, show, show_gold, show_wait)
         if done.rows:
             write_table(as_rows(done), out)
     said = f"{out}: {counted(len(done.rows), 'text')} labelled" if done.rows else "no text was labelled"

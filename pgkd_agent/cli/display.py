@@ -65,6 +65,10 @@ class Display(Observer):
         self._show(what, answered, planned)
         self._log.goes_on(f"{what} {answered} of {planned}")
 
+    def on_wait(self, what: str) -> None:
+        self.progress.update(self._bar, description=self._in_step(what))
+        self._log.goes_on(self._in_step(what))
+
     def _in_step(self, what: str) -> str:
         return f"step {self._kd_step}/{self._steps}: {what}" if self._steps else what
 

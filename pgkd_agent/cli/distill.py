@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from pgkd_agent.cli import options
-from pgkd_agent.cli.groups import Group, grouped, option, refuse
+from pgkd_agent.cli.groups import grouped, option, refuse
 from pgkd_agent.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Teaching(Group):
+class Teaching(options.Batch):
     """Who teaches, and what is asked for."""
 
     teacher: list[str] | None = option(

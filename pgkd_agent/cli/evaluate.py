@@ -20,6 +20,7 @@ from pgkd_agent.text import counted
 if TYPE_CHECKING:
     from pgkd_agent.config import PGKDConfig
     from pgkd_agent.student.classifier import StudentClassifier
+    from pgkd_agent.teacher.calls.estimates import Estimate
     from pgkd_agent.types import Example
 
 
@@ -44,6 +45,7 @@ def evaluate(
         Path | None,
         typer.Option(help="File for the teacher's answers; one that was left by a stopped run is continued."),
     ] = None,
+    batch: options.Batch,
     caps: options.Caps,
     sources: options.Sources,
     inference: options.Inference,
@@ -62,8 +64,8 @@ def evaluate(
     if teacher:
         refuse(context, "{given}: only for a model, and --teacher is evaluated by itself", options.Inference)
     else:
-        refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, "out", options.Caps)
-    settings = options.settings_of(reading, zero_shot, caps, sources, more={"teacher.spec": teacher})
+        refuse(context, options.NO_TEACHER, "labels", options.ZeroShot, "out", options.Batch, options.Caps)
+    settings = options.settings_of(reading, zero_shot, batch, caps, sources, more={"teacher.spec": teacher})
     file, data = paths[-1], settings.data
     examples = read_examples(file, data.text_column, data.label_column, data.skip_incomplete)
     chosen = sample_rows(examples, rows, rng(settings.seed, 0, "evaluated_rows")) if rows else examples
@@ -145,9 +147,14 @@ def _evaluate_teacher(
             progress.update(bar, completed=answered, description=what)
             log.goes_on(f"{answered} of {len(rows)} answered, {unresolved} unresolved")
 
-        result = evaluate_zero_shot(
-            rows, taxonomy, config, out, show, lambda estimate: terminal.say(console, f"estimate: {estimate}")
-        )
+        def show_wait(what: str) -> None:
+            progress.update(bar, description=what)
+            log.goes_on(what)
+
+        def show_estimate(estimate: Estimate) -> None:
+            terminal.say(console, f"estimate: {estimate}")
+
+        result = evaluate_zero_shot(rows, taxonomy, config, out, show, show_estimate, on_wait=show_wait)
     if as_json:
         typer.echo(json.dumps({**asdict(result), "answers": str(out)}, ensure_ascii=False))
         return

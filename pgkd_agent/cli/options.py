@@ -104,6 +104,18 @@ class Server(Group):
 
 
 @dataclass(frozen=True)
+class Batch(Group):
+    """How a teacher is asked whose answers can wait."""
+
+    batch: bool | None = option(
+        "Ask by batch jobs of the provider (openai, anthropic): for half the price, within a day.",
+        "--batch",
+        key="teacher.batch",
+        show_default=False,
+    )
+
+
+@dataclass(frozen=True)
 class ZeroShot(Server):
     """A teacher that classifies."""
 

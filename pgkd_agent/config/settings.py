@@ -154,6 +154,9 @@ class TeacherSettings(_Settings):
     cache: Path | None = None
     """SQLite file with replies that runs share; a request that any of them had answered costs nothing. None: only the
     run's own log is looked in."""
+    batch: bool = False
+    """Ask what can wait by batch jobs of the provider (`openai`, `anthropic`), for half the price and within a day:
+    texts to label, rows of an evaluation, the requests of a KD step. What answers people at once never waits."""
     ensemble: tuple[EnsembleMember, ...] = ()
     """Further teachers that take turns with the first, a KD step each."""
     context_tokens: int = Field(default=4096, ge=512)

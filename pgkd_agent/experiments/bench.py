@@ -85,7 +85,8 @@ def measure_latency_cost(
         cost = _machine_cost(seconds, cpu_price if device == "cpu" else gpu_price, device)
         results.append(Measured(f"student, {device}", accuracy, seconds, cost))
     if answers is not None:
-        answered = evaluate_zero_shot(rows, classifier.taxonomy, config, answers, on_answer, on_estimate)
+        direct = config.changed({"teacher.batch": False})  # how long a job waits says nothing of the model
+        answered = evaluate_zero_shot(rows, classifier.taxonomy, direct, answers, on_answer, on_estimate)
         seconds = _llm_seconds(answered, len(rows), config.teacher.concurrency)
         is_local = config.teacher.is_local
         cost = _machine_cost(seconds, cpu_price, "cpu") if is_local else _token_cost(answered, config)

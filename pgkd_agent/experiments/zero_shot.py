@@ -62,6 +62,7 @@ def evaluate_zero_shot(
     on_answer: Callable[[int, int], None] = lambda answered, unresolved: None,
     on_estimate: Callable[[Estimate], None] = lambda estimate: None,
     few_shot: Sequence[Example] = (),
+    on_wait: Callable[[str], None] | None = None,
 ) -> ZeroShotResult:
     """Ask the teacher for the label of every row.
 
@@ -72,6 +73,7 @@ def evaluate_zero_shot(
         on_answer: Told the rows answered and the unresolved ones among them after each answer.
         on_estimate: Told what the rows that are left will take, before the first call.
         few_shot: Labelled rows for the prompt, where its template shows them.
+        on_wait: Told how far a batch job is.
     Raises:
         ConfigError: The file belongs to other rows, another teacher or another prompt; nothing in it is touched.
         TeacherError: See `build_teacher`; or the provider failed for good, or a cap was reached: the answers so far are
@@ -91,7 +93,8 @@ def evaluate_zero_shot(
             left = {number: text for number, text in left.items() if number not in store.by_row}
             budget = Budget(config.budget, load_prices(config.teacher.prices))
             log = calls_beside(answers)
-            classifier = stack.enter_context(open_zero_shot(None, taxonomy, config, budget, log, few_shot))
+            opened = open_zero_shot(None, taxonomy, config, budget, log, few_shot, on_wait=on_wait)
+            classifier = stack.enter_context(opened)
             seconds = _ask(classifier, store, rows, left, on_answer)
     answered = [store.by_row[number] for number in range(1, len(rows) + 1)]
     index = {name: position for position, name in enumerate(label_names(taxonomy))}
@@ -149,19 +152,22 @@ def _row(number: int, row: Example, answer: ZeroShotAnswer) -> dict[str, Any]:
         "input_tokens": reply.usage.input_tokens,
         "output_tokens": reply.usage.output_tokens,
         "estimated_calls": reply.usage.estimated_calls,
+        "batch": reply.usage.is_batch,
         "seconds": round(reply.seconds, 3),
     }
 
 
 def _usage(row: Mapping[str, Any]) -> TokenUsage:
-    return TokenUsage(row["input_tokens"], row["output_tokens"], row.get("estimated_calls", 0))
+    usage = TokenUsage(row["input_tokens"], row["output_tokens"], row.get("estimated_calls", 0))
+    return usage.in_batch() if row.get("batch") else usage
 
 
 def _estimate(left: Mapping[int, str], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Estimate:
     same = zero_shot_tokens(taxonomy, config.data.task_description, config, few_shot)
     prompts = [same + estimate_tokens(shown(text)) for text in left.values()]
     replies = (len(left) * SHORTEST_ANSWER, len(left) * LABEL_TOKENS)
-    return estimate_run([config.teacher.spec], 1, prompts, prompts, replies, load_prices(config.teacher.prices))
+    teacher, prices = config.teacher, load_prices(config.teacher.prices)
+    return estimate_run([teacher.spec], 1, prompts, prompts, replies, prices, teacher.batch)
 
 
 def _identity(rows: Sequence[Example], taxonomy: Taxonomy, config: PGKDConfig, few_shot: Sequence[Example]) -> Any:

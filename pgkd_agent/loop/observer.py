@@ -25,6 +25,9 @@ class LoopObserver:
     def on_request(self, kd_step: int, answered: int, planned: int) -> None:
         """After each request to the teacher."""
 
+    def on_wait(self, what: str) -> None:
+        """While a batch job of the teacher's provider is awaited; `what` says, for people, how far it is."""
+
     def on_gold(self, check: GoldCheck) -> None:
         """After the teacher labelled training rows whose label is known, before it labels other texts."""
 

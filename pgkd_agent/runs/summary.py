@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from pgkd_agent.config import PGKDConfig
@@ -67,7 +67,8 @@ class SampleCounts:
 class TeacherUsage:
     """Calls and tokens, None where nobody reports them; of `estimated_calls`, which are not reported, estimated.
 
-    `cost` is in the price table's currency, None where price or tokens are not known.
+    Those of batch jobs are among them, at their price. `cost` is in the price table's currency, None where price or
+    tokens are not known.
     """
 
     requests: int
@@ -76,10 +77,14 @@ class TeacherUsage:
     cost: float | None
     currency: str
     estimated_calls: int = 0
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
 
     @property
     def usage(self) -> TokenUsage:
-        return TokenUsage(self.input_tokens or 0, self.output_tokens or 0, self.estimated_calls)
+        reported = TokenUsage(self.input_tokens or 0, self.output_tokens or 0, self.estimated_calls)
+        in_batch = {"batch_input_tokens": self.batch_input_tokens, "batch_output_tokens": self.batch_output_tokens}
+        return replace(reported, **in_batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,8 @@ def summarize(
             cost=_total(costs),
             currency=prices.currency,
             estimated_calls=usage.estimated_calls,
+            batch_input_tokens=usage.batch_input_tokens,
+            batch_output_tokens=usage.batch_output_tokens,
         ),
         teachers=shares(steps, prices),
         estimate=estimate,

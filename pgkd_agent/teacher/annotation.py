@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 
 from pgkd_agent.loop.guardrails import LabelResolver
 from pgkd_agent.loop.trust import Word
-from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
+from pgkd_agent.teacher.calls.asking import until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, ReplyParser
@@ -93,8 +93,7 @@ class Annotator:
 
     def label(self, doubts: Sequence[Doubt]) -> Iterator[tuple[int, Answer]]:
         """See `Annotate`."""
-        caller = self._model.caller
-        return fan_out(self._ask, doubts, caller.settings.concurrency, caller.stop)
+        return self._model.caller.ask_all(self._ask, doubts)
 
     def _ask(self, doubt: Doubt) -> Answer:
         """Ask; where the prompt is too long, with half of the labelled rows, a quarter, and so on."""

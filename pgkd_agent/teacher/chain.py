@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable
 
 from pgkd_agent.errors import BudgetExceededError, TeacherOutputError
 from pgkd_agent.loop.guardrails import LabelResolver
-from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
+from pgkd_agent.teacher.calls.asking import until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, Question, ReplyParser
@@ -181,9 +181,8 @@ class ChainTeacher:
 
     def _ask_all(self, firsts: Sequence[Turn]) -> list[Exchange]:
         """Exchanges in the order of their requests, several under way at once."""
-        caller = self._model.caller
         exchanges: dict[int, Exchange] = {}
-        for number, exchange in fan_out(self._ask, firsts, caller.settings.concurrency, caller.stop):
+        for number, exchange in self._model.caller.ask_all(self._ask, firsts):
             exchanges[number] = exchange
             if self._on_request:
                 self._on_request(firsts[0].call_id.kd_step, len(exchanges), len(firsts))

@@ -61,8 +61,14 @@ def teacher_prompt(settings: TeacherSettings) -> PromptTemplate:
     """
     Raises:
         PromptError: See `load_prompt`.
-        ConfigError: An agent with a prompt of many requests a step: it is asked once, and looks up the rest.
+        ConfigError: An agent with a prompt of many requests a step: it is asked once, and looks up the rest. An agent
+            by batch jobs: each of its calls waits for the one before.
     """
+    if settings.mode == "agent" and settings.batch:
+        raise ConfigError(
+            "`teacher.batch` does not go with `teacher.mode=agent`: an agent's calls wait for one another, each would "
+            "be a job of its own; leave out one of the two"
+        )
     template = load_prompt(prompt_variant(settings), folder=settings.prompt_folder)
     if settings.mode == "agent" and template.is_per_class:
         raise ConfigError(
@@ -126,9 +132,10 @@ def open_teacher(
 
     batch_size = config.pgkd.pgkd_batch_size
     teachers = [(one, reply_tokens(template, task.train, one, batch_size)) for one in members(config.teacher)]
-    with open_models(given, teachers, config.seed, budget, log, replayed_steps) as models:
-        opened = _working(models, template, task, config, screener, observer or LoopObserver())
-        yield _labelling(opened, models[0], pool, task, config, observer or LoopObserver()) if pool else opened
+    observer = observer or LoopObserver()
+    with open_models(given, teachers, config.seed, budget, log, replayed_steps, on_wait=observer.on_wait) as models:
+        opened = _working(models, template, task, config, screener, observer)
+        yield _labelling(opened, models[0], pool, task, config, observer) if pool else opened
 
 
 def _working(

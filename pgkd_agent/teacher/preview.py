@@ -130,9 +130,8 @@ def estimate_with(
         labels = asked_to_label + math.ceil(GOLD_ROWS / steps)  # a step's part of the rows that check the teacher
         labelling = [prompt_tokens(_labelling_prompt(task, config))] * labels
         shortest, longest = shortest + labels * SHORT_ANSWER, longest + labels * LABEL_TOKENS
-    return estimate_run(
-        teachers, steps, [*least, *labelling], [*most, *verifying, *labelling], (shortest, longest), prices
-    )
+    prompts = [*least, *labelling], [*most, *verifying, *labelling]
+    return estimate_run(teachers, steps, *prompts, (shortest, longest), prices, config.teacher.batch)
 
 
 def zero_shot_tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -82,12 +82,14 @@ def open_annotator(
     budget: Budget,
     log: Path,
     only_stored: bool = False,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[Annotator]:
     """The first teacher of the settings as one that labels texts, checked.
 
     Args:
         log: See `open_models`.
         only_stored: Ask nothing; a call of step 0 that is not in the log raises StorageError.
+        on_wait: Told how far a batch job is.
     Raises:
         PromptError: See `load_prompt`.
         ConfigError, TeacherUnavailableError: See `build_teacher` and `Caller.check`.
@@ -95,7 +97,9 @@ def open_annotator(
     template = annotation_prompt(config.teacher)
     exact = config.teacher.changed({"temperature": LABEL_TEMPERATURE})
     teachers, stored_steps = [(exact, LABEL_TOKENS)], int(only_stored)
-    with open_models(None, teachers, config.seed, budget, log, stored_steps, one_server=False) as (model,):
+    with open_models(None, teachers, config.seed, budget, log, stored_steps, one_server=False, on_wait=on_wait) as (
+        model,
+    ):
         if not only_stored:
             model.caller.check()
         yield Annotator(model, template, taxonomy, task_description)
@@ -110,11 +114,12 @@ def open_zero_shot(
     log: Path,
     few_shot: Sequence[Example] = (),
     stops_at_failure: bool = True,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[ZeroShotClassifier]:
     """The first teacher of the settings as a classifier, with the prompt of `zero_shot`.
 
     Args:
-        given, log, stops_at_failure: See `open_models`.
+        given, log, stops_at_failure, on_wait: See `open_models`.
         few_shot: Labelled rows for the prompt.
     Raises:
         PromptError: See `load_prompt`.
@@ -122,6 +127,13 @@ def open_zero_shot(
     """
     exact = config.teacher.changed({"temperature": LABEL_TEMPERATURE})
     with open_models(
-        given, [(exact, LABEL_TOKENS)], config.seed, budget, log, one_server=False, stops_at_failure=stops_at_failure
+        given,
+        [(exact, LABEL_TOKENS)],
+        config.seed,
+        budget,
+        log,
+        one_server=False,
+        stops_at_failure=stops_at_failure,
+        on_wait=on_wait,
     ) as (model,):
         yield ZeroShotClassifier(model, config.zero_shot, taxonomy, config.data.task_description, few_shot)

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 
 from pgkd_agent.config import ZeroShotSettings
 from pgkd_agent.loop.guardrails import LabelResolver
-from pgkd_agent.teacher.calls.asking import fan_out, until_it_fits
+from pgkd_agent.teacher.calls.asking import until_it_fits
 from pgkd_agent.teacher.calls.call_log import RawReply
 from pgkd_agent.teacher.calls.gated import GatedChatModel
 from pgkd_agent.teacher.calls.question import CallId, ReplyParser
@@ -96,7 +96,7 @@ class ZeroShotClassifier:
                 yet sent are dropped.
         """
         rows = [_Row(CallId(kd_step, number), text) for number, text in texts.items()]
-        for place, answer in fan_out(self._ask, rows, self._caller.settings.concurrency, self._caller.stop):
+        for place, answer in self._caller.ask_all(self._ask, rows):
             yield rows[place].call_id.request_index, answer
 
     def _ask(self, row: _Row) -> ZeroShotAnswer:

@@ -26,7 +26,8 @@ from pgkd_agent.experiments.zero_shot import calls_beside, evaluate_zero_shot
 from pgkd_agent.pipeline import resume
 from pgkd_agent.runs.observer import Observer
 from pgkd_agent.teacher.calls.call_log import Call, CallLog, RawReply
-from pgkd_agent.teacher.calls.calling import OVERHEAD_TOKENS, Caller
+from pgkd_agent.teacher.calls.calling import Caller
+from pgkd_agent.teacher.calls.settling import OVERHEAD_TOKENS
 from pgkd_agent.testing import ScriptedChatModel
 from pgkd_agent.types import (
     Example,
@@ -50,12 +51,12 @@ TRAIN, VALIDATION, TEST = sentences(12, 0), sentences(5, 1), sentences(6, 2)
 HTML = Answer(200, b"<html>Welcome</html>", {"Content-Type": "text/html"})
 PAPER = {"teacher.prompt": "paper", "pgkd.pgkd_batch_size": 4, "teacher.max_tokens": 60}
 
-UNPATCHED_SLEEP = Caller._sleep
+UNPATCHED_SLEEP = Caller.sleep
 
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr(Caller, "sleep", lambda _self, _seconds: None)
 
 
 def charged(log: Path) -> tuple[int, TokenUsage]:
@@ -489,7 +490,7 @@ def test_a_failure_for_good_stops_those_who_wait_to_try_again(tiny_student: Path
 
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Caller, "_sleep", UNPATCHED_SLEEP)
+        patch.setattr(Caller, "sleep", UNPATCHED_SLEEP)
         with serve(answers) as server, pytest.raises(TeacherUnavailableError, match="credentials"):
             flags = {"teacher.max_concurrency": 2, "pgkd.pgkd_batch_size": 24}
             distill(TRAIN, VALIDATION, config=config_for(tiny_student, server, **flags))

@@ -89,7 +89,7 @@ def test_a_whole_distillation(
 def test_throttling_is_waited_for_once_and_a_cut_reply_keeps_its_whole_samples(
     tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr(Caller, "sleep", lambda _self, _seconds: None)
     cut = FIRST[: FIRST.index(', {"text": "a spaceship')]
     replies = [OK, error(429, "ThrottlingException", "slow down"), converse(cut, "max_tokens"), converse(SECOND)]
     with serve(lambda call, _body: replies[call]) as server:

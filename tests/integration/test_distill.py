@@ -233,7 +233,7 @@ def test_of_a_truncated_reply_whole_samples_are_kept_and_the_rest_is_asked_for(t
 
 
 def test_one_retry_layer_and_its_patience(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr(Caller, "sleep", lambda _self, _seconds: None)
 
     def flaky(call: int, _body: dict[str, Any]) -> Answer:
         return failure(503, "busy") if call < 2 else completion(FIRST if call == 2 else SECOND)

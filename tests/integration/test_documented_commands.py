@@ -22,6 +22,7 @@ import pytest
 
 import pgkd_agent
 from pgkd_agent.runs.stored import read_run
+from pgkd_agent.teacher.calls import jobs
 from pgkd_agent.workbench.reviewing import Decision, decide
 from tests.integration import bedrock_server, openai_server
 from tests.integration.command_line import Ended, pgkd, pgkd_process, pgkd_server
@@ -91,6 +92,7 @@ def folder(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) 
         file.write_text(json.dumps(list(TOPICS)), encoding="utf-8")
     shutil.copytree(tiny_student, tmp_path / "bert-base-uncased")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "FIRST_WAIT", 0.01)
     with ExitStack() as stack:
         llm = stack.enter_context(openai_server.serve(openai))
         bedrock = stack.enter_context(bedrock_server.serve(lambda _call, _body: bedrock_server.converse(LABEL)))

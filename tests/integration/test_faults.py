@@ -381,7 +381,7 @@ def accepted(reply: TeacherReply, config: PGKDConfig) -> int:
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[float]:
     seconds: list[float] = []
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, wait: seconds.append(wait))
+    monkeypatch.setattr(Caller, "sleep", lambda _self, wait: seconds.append(wait))
     caplog.set_level(logging.INFO)
     return seconds
 

@@ -40,7 +40,7 @@ MINE = Provider(
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.registered()  # loads those of the package, also for the tests after this one
     monkeypatch.setattr(registry, "_providers", dict(registry._providers))
-    monkeypatch.setattr("pgkd_agent.teacher.calls.calling.Caller._sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr("pgkd_agent.teacher.calls.calling.Caller.sleep", lambda _self, _seconds: None)
     monkeypatch.setenv("MINE_KEY", "k")
     register(MINE)
 

@@ -131,7 +131,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, wait: seconds.append(wait))
+    monkeypatch.setattr(Caller, "sleep", lambda _self, wait: seconds.append(wait))
     return seconds
 
 

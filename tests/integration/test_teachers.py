@@ -77,7 +77,7 @@ def test_a_cap_on_tokens_is_never_exceeded_by_concurrent_calls_and_ends_the_run_
 
 
 def test_a_cap_on_calls_counts_retries_too(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr(Caller, "sleep", lambda _self, _seconds: None)
 
     def flaky(call: int, body: dict[str, Any]) -> Answer:
         return Answer(500, {"error": {"message": "down"}}) if call % 2 else write_samples(call, body)
@@ -286,7 +286,7 @@ def test_secrets_of_the_environment_appear_nowhere(
     answer: Any,
 ) -> None:
     """A server that says back what it was sent, as some proxies do."""
-    monkeypatch.setattr(Caller, "_sleep", lambda _self, _seconds: None)
+    monkeypatch.setattr(Caller, "sleep", lambda _self, _seconds: None)
     caplog.set_level(logging.DEBUG, logger="pgkd_agent")
     secrets = {
         name: f"planted-{name.lower()}-0123456789"

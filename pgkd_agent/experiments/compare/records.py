@@ -38,11 +38,13 @@ class Done(Work):
     input_tokens: int
     output_tokens: int
     estimated_calls: int = 0
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
 
 
 def named(done: Done, cell: Cell) -> Done:
     """A stored cell under the names of this plan, and at its prices."""
-    usage = TokenUsage(done.input_tokens, done.output_tokens, done.estimated_calls)
+    usage = TokenUsage(**{part.name: getattr(done, part.name) for part in fields(TokenUsage)})
     cost = done.cost if cell.config.teacher.ensemble else _cost(cell, done.requests, usage)
     return replace(done, dataset=cell.dataset, entry=cell.entry, cost=cost)
 

@@ -93,7 +93,8 @@ def _evolve(setting: Setting, first: Sequence[Example], options: EvoKDOptions, n
     longest = reply_tokens(own_prompts("evokd_writing")[0], task.train, config.teacher, PER_CALL)
     budget = Budget(config.budget, load_prices(config.teacher.prices), cache_counts=True)
     log = setting.folder / "calls.sqlite"
-    with open_models(None, [(config.teacher, longest)], config.seed, budget, log) as (model,):
+    teacher_settings = config.teacher.changed({"batch": False})  # a call waits for the one before
+    with open_models(None, [(teacher_settings, longest)], config.seed, budget, log) as (model,):
         model.caller.check()
         teacher = _AnalysingTeacher(model, setting)
         for kd_step in range(1, config.pgkd.num_kd_steps + 1):

@@ -135,7 +135,7 @@ def rephrased(setting: Setting, real: Sequence[Example], num_aug: int) -> tuple[
     requests, usage, labels = 0, TokenUsage(), {label.name: label for label in setting.task.taxonomy}
     asked = list(real)
     rng(setting.config.seed, 0, "rephrased").shuffle(asked)  # so that a cap does not leave out the last classes
-    with _teacher(setting, "auggpt", num_aug, AcceptAll()) as (teacher, _):
+    with _teacher(setting, "auggpt", num_aug, AcceptAll(), at_once=False) as (teacher, _):
         for number, row in enumerate(asked, 1):
             try:
                 reply = teacher.write(_request(setting, number, num_aug, (labels[row.label],), (row,)))
@@ -164,7 +164,7 @@ def _write(setting: Setting, per_class: int) -> tuple[Screened, TeacherReply]:
     held_out = texts_of((*task.validation, *task.test))
     screener: Screener = Guardrails(config.guardrails, task.taxonomy, held_out, most=number)
     request = _request(setting, 1, number, task.taxonomy, ())
-    with _teacher(setting, "zerogen", per_request, screener) as (teacher, screener):
+    with _teacher(setting, "zerogen", per_request, screener, at_once=True) as (teacher, screener):
         reply = teacher.write(request)
         if reply.stopped_by and not reply.samples:
             raise BudgetExceededError(reply.stopped_by)
@@ -188,11 +188,14 @@ def _request(
 
 
 @contextmanager
-def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) -> Iterator[tuple[Teacher, Screener]]:
+def _teacher(
+    setting: Setting, prompt: str, at_a_time: int, screener: Screener, at_once: bool
+) -> Iterator[tuple[Teacher, Screener]]:
     """The teacher of the settings with another prompt; calls that were answered before are taken from the log.
 
     Args:
         at_a_time: Samples of a request.
+        at_once: Whether all requests are there from the beginning; else batch jobs would be of one request each.
     """
     config = setting.config.changed(
         {
@@ -200,6 +203,7 @@ def _teacher(setting: Setting, prompt: str, at_a_time: int, screener: Screener) 
             "teacher.prompt": str(prompt_file(prompt)),
             "teacher.mode": "chain",
             "teacher.samples_per_request": at_a_time,
+            "teacher.batch": setting.config.teacher.batch and at_once,
         }
     )
     budget = Budget(config.budget, load_prices(config.teacher.prices), cache_counts=True)

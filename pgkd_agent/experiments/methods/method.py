@@ -15,7 +15,7 @@ from pgkd_agent.experiments.methods.setting import Outcome, Setting
 from pgkd_agent.teacher.prompting.templates import PromptTemplate
 
 ALWAYS_READ = {"seed", "data"}
-HOW_ASKED = {"cache", "prices", "timeout", "max_concurrency", "requests_per_minute"}
+HOW_ASKED = {"batch", "cache", "prices", "timeout", "max_concurrency", "requests_per_minute"}
 """Settings of a teacher that do not change what it is asked."""
 
 TEACHER = ("teacher", "zero_shot", "budget")

@@ -58,7 +58,7 @@ def _label(setting: Setting, rows: int | None, shots: Sequence[Example]) -> Outc
     result = evaluate_zero_shot(chosen, setting.task.taxonomy, config, answers, few_shot=shots)
     return Outcome(
         result.predicted,
-        predict_seconds=result.seconds if result.asked == len(chosen) else None,
+        predict_seconds=result.seconds if result.asked == len(chosen) and not config.teacher.batch else None,
         asked=tuple(asked),
         requests=len(result.predicted),
         usage=result.usage,

@@ -136,10 +136,7 @@ class Budget:
             self._add(1, held_tokens, held_cost)
 
         def settle(used: TokenUsage | None) -> None:
-            with self._changed:
-                taken = used or TokenUsage()
-                tokens = taken.input_tokens + taken.output_tokens
-                self._add(-1 if used is None else 0, tokens - held_tokens, self._cost_of(teacher, taken) - held_cost)
+            self.adjust(teacher, most, used)
 
         try:
             yield settle
@@ -147,6 +144,29 @@ class Budget:
             with self._changed:
                 self._under_way -= 1
                 self._changed.notify_all()
+
+    def hold(self, teacher: str, most: TokenUsage) -> None:
+        """As `reserved`, until `adjust` is told what the call took; for a call beside others that are not awaited.
+
+        Raises:
+            BudgetExceededError: It could exceed a cap; nothing is reserved.
+        """
+        tokens, cost = most.input_tokens + most.output_tokens, self._cost_of(teacher, most)
+        with self._changed:
+            if objection := self._objection(tokens, cost):
+                raise BudgetExceededError(objection.text)
+            self._add(1, tokens, cost)
+
+    def adjust(self, teacher: str, held: TokenUsage, used: TokenUsage | None) -> None:
+        """Replace what a call held back, or was counted with, by what it took.
+
+        Args:
+            used: None where it was not sent.
+        """
+        taken = used or TokenUsage()
+        tokens = taken.input_tokens + taken.output_tokens - held.input_tokens - held.output_tokens
+        with self._changed:
+            self._add(-1 if used is None else 0, tokens, self._cost_of(teacher, taken) - self._cost_of(teacher, held))
 
     def count(self, charged: Iterable[tuple[str, int, TokenUsage]]) -> None:
         """Calls that were made before, when this run was first under way.

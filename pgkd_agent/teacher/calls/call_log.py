@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkd_agent.errors import StorageError
-from pgkd_agent.files import make_folder
+from pgkd_agent.teacher.calls.tables import COLUMNS, connected, seal
 from pgkd_agent.text import well_formed
 from pgkd_agent.types import Alternatives, TokenUsage
 
@@ -29,40 +27,6 @@ SENT = "sent"
 ANSWERED = "answered"
 FOUND = "found"
 """Outcome of a call that was not sent, since another run had the answer."""
-
-LONGEST_LOCK = 60.0
-"""Seconds to wait while another process writes to a file that runs share."""
-
-_SCHEMA = """
-CREATE TABLE calls (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,
-    at TEXT NOT NULL,
-    kd_step INTEGER NOT NULL,
-    request_index INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    model TEXT NOT NULL,
-    prompt_hash TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    messages TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    error TEXT NOT NULL DEFAULT '',
-    reply TEXT NOT NULL DEFAULT '',
-    finish_reason TEXT NOT NULL DEFAULT '',
-    input_tokens INTEGER NOT NULL DEFAULT 0,
-    output_tokens INTEGER NOT NULL DEFAULT 0,
-    seconds REAL NOT NULL DEFAULT 0,
-    charged_input INTEGER NOT NULL DEFAULT 0,
-    charged_output INTEGER NOT NULL DEFAULT 0,
-    alternatives TEXT NOT NULL DEFAULT '[]'
-)
-"""
-_ADD_CHECKSUMS = "ALTER TABLE calls ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0"
-"""Of all that a row says: what SQLite has no notice of is damage within a value."""
-_COLUMNS = tuple(re.findall(r"^    (\w+) ", _SCHEMA, re.MULTILINE))
-_CHECKSUM = f"checksum_of({', '.join(_COLUMNS)})"
-_VERSION, _WITHOUT_CHECKSUMS = 4, 3
-"""Of the table; SQLite keeps it in the file."""
 
 REFUSALS = ("refusal", "content_filter", "content_filtered", "guardrail_intervened")
 """Finish reasons of providers whose model or filter declined to answer."""
@@ -133,7 +97,7 @@ class CallLog:
 
     def open(self) -> None:
         """Open the file now, and make it where it is not there."""
-        with self._session():
+        with self.session():
             pass
 
     def begin(self, key: str, call: Call, most: TokenUsage) -> int:
@@ -144,7 +108,8 @@ class CallLog:
         Returns:
             The row, for `end`.
         """
-        return self._insert(key, call, {"outcome": SENT, **_charge(most)})
+        with self.session() as connection:
+            return insert(connection, key, call, {"outcome": SENT, **charge(most)})
 
     def end(self, row: int, outcome: str, charged: TokenUsage, reply: RawReply | None = None, error: str = "") -> None:
         """Write down how a call ended.
@@ -153,27 +118,37 @@ class CallLog:
             outcome: `ANSWERED`, or the kind of failure.
             charged: What counts against the caps.
         """
-        fields = {"outcome": outcome, "error": error, **(_fields(reply) if reply else {}), **_charge(charged)}
-        marks = ", ".join(f"{name} = :{name}" for name in fields)
-        with self._session() as connection:
-            connection.execute(f"UPDATE calls SET {marks} WHERE id = :id", {**fields, "id": row})
-            connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM} WHERE id = ?", (row,))
+        with self.session() as connection:
+            update(connection, row, outcome, charged, reply, error)
 
     def add(self, key: str, call: Call, reply: RawReply) -> None:
         """Write down a reply that another run paid for."""
-        self._insert(key, call, {"outcome": FOUND, **_fields(reply)})
+        with self.session() as connection:
+            insert(connection, key, call, {"outcome": FOUND, **_fields(reply), "batch": int(reply.usage.is_batch)})
 
     def find(self, key: str) -> RawReply | None:
         """The reply to the call with this key, or None where there is none."""
         columns = "reply, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, error"
-        select = f"SELECT {columns}, alternatives FROM calls WHERE key = ? AND outcome IN (?, ?)"
+        select = f"SELECT {columns}, alternatives, batch FROM calls WHERE key = ? AND outcome IN (?, ?)"
         row = self._newest(select, key, ANSWERED, FOUND)
         if row is None:
             return None
-        text, finish_reason, input_tokens, output_tokens, charged_input, charged_output, seconds, note, others = row
+        (
+            text,
+            finish_reason,
+            input_tokens,
+            output_tokens,
+            charged_input,
+            charged_output,
+            seconds,
+            note,
+            others,
+            batch,
+        ) = row
         usage = TokenUsage(input_tokens, output_tokens)
         if usage == TokenUsage() and (charged_input or charged_output):
             usage = TokenUsage(charged_input, charged_output, 1)
+        usage = usage.in_batch() if batch else usage
         places = tuple(tuple((token, chance) for token, chance in place) for place in json.loads(others))
         return RawReply(text, finish_reason, usage, seconds, note, places)
 
@@ -183,21 +158,22 @@ class CallLog:
         return None if row is None else (row[0], row[1])
 
     def charged(self) -> Iterator[tuple[str, int, TokenUsage]]:
-        """What counts against the caps, by model: its name, calls, tokens."""
-        sums = "model, COUNT(*), SUM(charged_input), SUM(charged_output)"
+        """What counts against the caps, by model, and by batch jobs or not: its name, calls, tokens."""
+        sums = "model, batch, COUNT(*), SUM(charged_input), SUM(charged_output)"
         if self._is_absent:
             return
-        with self._session() as connection:
+        with self.session() as connection:
             rows = connection.execute(
-                f"SELECT {sums} FROM calls WHERE outcome != ? GROUP BY model", (FOUND,)
+                f"SELECT {sums} FROM calls WHERE outcome != ? GROUP BY model, batch", (FOUND,)
             ).fetchall()
-        for model, calls, input_tokens, output_tokens in rows:
-            yield model, calls, TokenUsage(input_tokens, output_tokens)
+        for model, batch, calls, input_tokens, output_tokens in rows:
+            used = TokenUsage(input_tokens, output_tokens)
+            yield model, calls, used.in_batch() if batch else used
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the order they were written, columns as in the table."""
-        with self._session() as connection:
-            cursor = connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM calls ORDER BY id")
+        with self.session() as connection:
+            cursor = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM calls ORDER BY id")
             names = [column[0] for column in cursor.description]
             rows = cursor.fetchall()
         return (dict(zip(names, row, strict=True)) for row in rows)
@@ -212,89 +188,51 @@ class CallLog:
     def _is_absent(self) -> bool:
         return self._opened is None and self._path != ":memory:" and not Path(self._path).exists()
 
-    def _insert(self, key: str, call: Call, fields: dict[str, Any]) -> int:
-        row = {
-            "key": key,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            **asdict(call),
-            "settings": well_formed(json.dumps(call.settings, ensure_ascii=False)),
-            "messages": well_formed(json.dumps(call.messages, ensure_ascii=False)),
-            **fields,
-        }
-        columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-        with self._session() as connection:
-            inserted = connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row).lastrowid
-            connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM} WHERE id = ?", (inserted,))
-        assert inserted is not None  # after an INSERT into a table with a row id
-        return inserted
-
     def _newest(self, select: str, *values: str) -> tuple[Any, ...] | None:
         if self._is_absent:
             return None
-        with self._session() as connection:
+        with self.session() as connection:
             row: tuple[Any, ...] | None = connection.execute(f"{select} ORDER BY id DESC", values).fetchone()
         return row
 
     @contextmanager
-    def _session(self) -> Iterator[sqlite3.Connection]:
+    def session(self) -> Iterator[sqlite3.Connection]:
         """The connection for one thread at a time; what is written is on disk afterwards."""
         try:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self._connected()
+                    self._opened = connected(self._path)
                 with self._opened:
                     yield self._opened
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"call log {self._path} cannot be used: {error}") from error
 
-    def _connected(self) -> sqlite3.Connection:
-        make_folder(Path(self._path).parent)
-        connection = sqlite3.connect(self._path, check_same_thread=False, timeout=LONGEST_LOCK)
-        try:
-            connection.create_function("checksum_of", len(_COLUMNS), _checksum_of, deterministic=True)
-            if _version(connection) != _VERSION:
-                connection.execute("BEGIN IMMEDIATE")  # another process may be making it
-                _make(connection)
-                connection.commit()
-            _check(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+
+def insert(connection: sqlite3.Connection, key: str, call: Call, fields: dict[str, Any]) -> int:
+    """Write a row, and return its number."""
+    row = {
+        "key": key,
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **asdict(call),
+        "settings": well_formed(json.dumps(call.settings, ensure_ascii=False)),
+        "messages": well_formed(json.dumps(call.messages, ensure_ascii=False)),
+        **fields,
+    }
+    columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+    inserted = connection.execute(f"INSERT INTO calls ({columns}) VALUES ({marks})", row).lastrowid
+    assert inserted is not None  # after an INSERT into a table with a row id
+    seal(connection, inserted)
+    return inserted
 
 
-def _make(connection: sqlite3.Connection) -> None:
-    """What is not there yet."""
-    version = _version(connection)
-    if version is None:
-        connection.execute(_SCHEMA)
-        connection.execute("CREATE INDEX calls_key ON calls (key)")
-    if version != _VERSION:
-        connection.execute(_ADD_CHECKSUMS)
-        connection.execute(f"UPDATE calls SET checksum = {_CHECKSUM}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _version(connection: sqlite3.Connection) -> int | None:
-    """None where nothing is made yet."""
-    (num_tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if num_tables and version not in (_VERSION, _WITHOUT_CHECKSUMS):
-        raise sqlite3.DatabaseError("a database of something else, or of another version of this package")
-    return int(version) if num_tables else None
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    """A damaged log would have calls paid again, or replies read that nobody gave."""
-    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    damaged = connection.execute(f"SELECT id FROM calls WHERE checksum != {_CHECKSUM}").fetchone()
-    if found != "ok" or damaged:
-        what = found if found != "ok" else f"call {damaged[0]} is not what was written"
-        raise sqlite3.DatabaseError(f"it is damaged ({what}); put it back from a copy, or begin without it")
-
-
-def _checksum_of(*values: Any) -> int:
-    return zlib.crc32(repr(values).encode("utf-8", "backslashreplace"))
+def update(
+    connection: sqlite3.Connection, row: int, outcome: str, charged: TokenUsage, reply: RawReply | None, error: str
+) -> None:
+    """See `CallLog.end`."""
+    fields = {"outcome": outcome, "error": error, **(_fields(reply) if reply else {}), **charge(charged)}
+    marks = ", ".join(f"{name} = :{name}" for name in fields)
+    connection.execute(f"UPDATE calls SET {marks} WHERE id = :id", {**fields, "id": row})
+    seal(connection, row)
 
 
 def _hash(content: Any) -> str:
@@ -302,8 +240,13 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _charge(usage: TokenUsage) -> dict[str, int]:
-    return {"charged_input": usage.input_tokens, "charged_output": usage.output_tokens}
+def charge(usage: TokenUsage) -> dict[str, int]:
+    """What counts against the caps, as columns."""
+    return {
+        "charged_input": usage.input_tokens,
+        "charged_output": usage.output_tokens,
+        "batch": int(usage.is_batch),
+    }
 
 
 def _fields(reply: RawReply) -> dict[str, Any]:

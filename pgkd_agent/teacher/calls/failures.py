@@ -62,7 +62,7 @@ def classify(error: BaseException) -> Kind:
     `insufficient_quota` arrives as a retryable 429, so QUOTA is looked for before PASSING. LangChain's classes may wrap
     what their client raised, so the causes are looked at too.
     """
-    status, code, name = _status(error), _code(error), type(error).__name__
+    status, code, name = status_of(error), _code(error), type(error).__name__
     said = f"{name} {code} {error}"
     behind = _said(error)
     for kind in Kind:
@@ -92,7 +92,7 @@ def may_be_billed(error: BaseException) -> bool:
 
     After a time-out of a server between there is an error too, while the model may have answered.
     """
-    status = _status(error)
+    status = status_of(error)
     if status is not None:
         return status in _GAVE_UP_WAITING
     unsent = "|".join(filter(None, (_NEVER_SENT, *(provider.unsent for provider in registered()))))
@@ -147,7 +147,7 @@ def unavailable(error: BaseException, spec: str, server: str = "") -> TeacherUna
     remedy = provider.advice.get(kind) or remedies[kind]
     if (seconds := retry_after(error)) is not None:
         remedy = f"the provider asks to wait {seconds:.0f} s; {remedy}"
-    where = f" at {server}" if "://" in server and "@" not in server and _status(error) in (None, 404) else ""
+    where = f" at {server}" if "://" in server and "@" not in server and status_of(error) in (None, 404) else ""
     return SURVIVABLE.get(kind, TeacherUnavailableError)(
         f"teacher {spec}{where}: {name} ({type(error).__name__}: {_text(error)}); {remedy}"
     )
@@ -155,7 +155,7 @@ def unavailable(error: BaseException, spec: str, server: str = "") -> TeacherUna
 
 def _passing(error: BaseException, server: str) -> tuple[str, str]:
     """What a passing failure is, and what may help where another try did not."""
-    status = _status(error)
+    status = status_of(error)
     if status == 429 or (status is None and retry_after(error) is not None):
         return "rate limit", "ask more slowly (teacher.requests_per_minute, teacher.max_concurrency), and go on later"
     if status is not None:
@@ -197,7 +197,7 @@ def _said(error: BaseException) -> str:
     return "\n".join(f"{type(link).__name__}: {link}" for link in _chain(error))
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The HTTP status of a failure; None after an answer with status 200."""
     numbers = (place for place in _places(error) if isinstance(place, int))
     return next((number for number in numbers if number >= 400 or number == _BROKE_OFF), None)

@@ -30,9 +30,9 @@ class GatedChatModel(BaseChatModel):
     `request_index`, `attempt` (0 where it is not said) and `prompt_hash`; see `CallId.config`. An agent's calls have
     their `attempt` bound. The same question with the same identity is answered from the log. How the answer should look
     is bound: `answer_schema`, its form in words `answer_form`, `same_beginning` and `logprobs`; see `Question`. An
-    answer's `response_metadata` has `model_name`, `finish_reason`, `seconds` and `alternatives` (empty without
-    `logprobs`); one that another run paid for, or whose provider does not report it, has no `usage_metadata`; an
-    estimate is in `estimated_usage`.
+    answer's `response_metadata` has `model_name`, `finish_reason`, `seconds` (0 of a batch job), `batch` (whether it is
+    of one) and `alternatives` (empty without `logprobs`); one that another run paid for, or whose provider does not
+    report it, has no `usage_metadata`; an estimate is in `estimated_usage`.
     """
 
     _caller: Caller = PrivateAttr()

@@ -36,6 +36,8 @@ class PriceTable(_Record):
     """When the prices held."""
     currency: str = "USD"
     """Of all prices in the table."""
+    batch_factor: float = Field(default=0.5, ge=0, le=1)
+    """What tokens of batch jobs cost, as a share of these prices."""
     models: dict[str, ModelPrice]
     """By teacher as it is named in the settings, e.g. `openai:gpt-4o-mini`."""
 
@@ -46,7 +48,10 @@ class PriceTable(_Record):
         price = self.models.get(teacher)
         if price is None or not usage.is_known:
             return None
-        return (usage.input_tokens * price.input_per_million + usage.output_tokens * price.output_per_million) / 1e6
+        less = 1 - self.batch_factor
+        tokens_in = usage.input_tokens - less * usage.batch_input_tokens
+        tokens_out = usage.output_tokens - less * usage.batch_output_tokens
+        return (tokens_in * price.input_per_million + tokens_out * price.output_per_million) / 1e6
 
 
 def load_prices(file: Path | None = None) -> PriceTable:

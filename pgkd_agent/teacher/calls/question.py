@@ -87,7 +87,7 @@ class Question:
             message = AIMessage(reply.text)
         message.response_metadata |= {"model_name": model_id, "finish_reason": reply.finish_reason}
         message.response_metadata |= {"seconds": reply.seconds, "note": reply.note}
-        message.response_metadata |= {"alternatives": reply.alternatives}
+        message.response_metadata |= {"alternatives": reply.alternatives, "batch": reply.usage.is_batch}
         message.usage_metadata = _usage(reply.usage)
         if message.usage_metadata is None:
             message.response_metadata["estimated_usage"] = astuple(reply.usage)
@@ -116,6 +116,7 @@ def reply_of(answer: BaseMessage) -> RawReply:
     assert isinstance(answer, AIMessage)  # LangChain's type is the wider one
     said = answer.response_metadata
     usage = TokenUsage(*said["estimated_usage"]) if "estimated_usage" in said else token_usage(answer)
+    usage = usage.in_batch() if said.get("batch") else usage
     text, reason = str(answer.text), finish_reason(answer)
     return RawReply(text, reason, usage, said.get("seconds", 0.0), said.get("note", ""), said.get("alternatives", ()))
 

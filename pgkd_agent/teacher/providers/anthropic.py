@@ -1,5 +1,6 @@
 """Anthropic's own API."""
 
+from pgkd_agent.teacher.providers.anthropic_batch import AnthropicBatches
 from pgkd_agent.teacher.providers.dialect import Capabilities
 from pgkd_agent.teacher.providers.other import build
 from pgkd_agent.teacher.providers.provider import Kind, Provider
@@ -19,4 +20,5 @@ PROVIDER = Provider(
         Kind.QUOTA: "credit balance is too low",
         Kind.CONTEXT: "prompt is too long|exceed context limit",  # the second of prompt and reply together
     },
+    jobs=AnthropicBatches,
 )

@@ -29,7 +29,8 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
     Args:
         max_tokens: Longest reply, in tokens.
     Raises:
-        ConfigError: No provider prefix, an unknown provider, a package or a local model that is not there.
+        ConfigError: No provider prefix, an unknown provider, a package or a local model that is not there, batch jobs
+            of a provider that has none.
         TeacherUnavailableError: A missing key.
     """
     prefix, colon, name = settings.spec.partition(":")
@@ -40,12 +41,19 @@ def build_teacher(settings: TeacherSettings, max_tokens: int) -> ChatTeacher:
         )
     check_address(settings.base_url)
     provider = provider_named(prefix)
+    if settings.batch and provider.jobs is None:
+        having = ", ".join(sorted(other.name for other in registered() if other.jobs))
+        raise ConfigError(
+            f"teacher {settings.spec}: `teacher.batch` asks by batch jobs of the provider, which are known here of "
+            f"{having} alone; leave it out, or take a teacher of one of these"
+        )
     _require(provider, settings)
     with straight(provider.server_of(settings) or provider.own_server):
         chat = _built(provider, name, settings, max_tokens)
     can = provider.elsewhere if provider.elsewhere and provider.server_of(settings) else provider.capabilities
     dialect = Dialect(can, settings.structured)
-    return replace(chat, dialect=dialect, server=chat.server or address_of(chat.model))
+    jobs = provider.jobs(chat.model) if settings.batch and provider.jobs else None
+    return replace(chat, dialect=dialect, server=chat.server or address_of(chat.model), jobs=jobs)
 
 
 def _require(provider: Provider, settings: TeacherSettings) -> None:

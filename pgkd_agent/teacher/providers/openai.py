@@ -11,6 +11,7 @@ from pgkd_agent.teacher.calls.failures import classify
 from pgkd_agent.teacher.providers.completions import mending
 from pgkd_agent.teacher.providers.connection import check_address
 from pgkd_agent.teacher.providers.dialect import Capabilities
+from pgkd_agent.teacher.providers.openai_batch import OpenAIBatches
 from pgkd_agent.teacher.providers.provider import FREE_CHECK_SECONDS, ChatTeacher, Kind, Provider
 
 TOP_LOGPROBS = 20
@@ -95,4 +96,5 @@ PROVIDER = Provider(
         Kind.NOT_API: "Unexpected response type|missing 'choices' key",  # LangChain's
         Kind.EMPTY: "null value for 'choices'",  # LangChain's
     },
+    jobs=OpenAIBatches,
 )

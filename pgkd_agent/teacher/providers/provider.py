@@ -10,6 +10,7 @@ from enum import StrEnum
 from langchain_core.language_models import BaseChatModel
 
 from pgkd_agent.config import TeacherSettings
+from pgkd_agent.teacher.providers.batch import BatchJobs
 from pgkd_agent.teacher.providers.dialect import Capabilities, Dialect
 
 FREE_CHECK_SECONDS = 10.0
@@ -42,6 +43,7 @@ class ChatTeacher:
             tell; None where nothing can.
         is_embedded: It computes on this machine for this process: a call that took too long would only add to the
             load a second time.
+        jobs: What asks many questions by batch jobs; None asks each directly.
     """
 
     model: BaseChatModel
@@ -51,6 +53,7 @@ class ChatTeacher:
     close: Callable[[], None] = lambda: None
     check_free: Callable[[], bool | None] | None = None
     is_embedded: bool = False
+    jobs: BatchJobs | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Provider:
             does not say enough. They hold for errors of all providers.
         unsent: Regular expression of the classes of errors before anything is sent: nothing is billed for them.
         advice: What to do by kind of error, where that is particular.
+        jobs: From its model to its batch jobs; None where it has none.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Provider:
     errors: Mapping[Kind, str] = field(default_factory=dict)
     unsent: str = ""
     advice: Mapping[Kind, str] = field(default_factory=dict)
+    jobs: Callable[[BaseChatModel], BatchJobs] | None = None
 
     @property
     def key_variables(self) -> tuple[str, ...]:
