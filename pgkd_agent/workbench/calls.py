@@ -21,7 +21,7 @@ from pgkd_agent.workbench.filters import CallFilters
 
 LIST = (
     "SELECT id, at, kd_step, request_index, attempt, model, outcome, error, finish_reason, input_tokens, output_tokens,"
-    " seconds, charged_input, charged_output FROM calls"
+    " seconds, charged_input, charged_output"
 )
 
 Call = dict[str, Any]
@@ -44,7 +44,9 @@ def read_calls(run: Path, filters: CallFilters, prices: PriceTable | None) -> tu
     Raises:
         StorageError: The log is damaged.
     """
-    every = [_priced(call, prices) for call in _rows(run, f"{LIST} ORDER BY id")]
+    columns = {column["name"] for column in _rows(run, "SELECT name FROM pragma_table_info('calls')")}
+    batch = ", batch" if "batch" in columns else ""
+    every = [_priced(call, prices) for call in _rows(run, f"{LIST}{batch} FROM calls ORDER BY id")]
     holds = {call["id"] for call in every}
     if filters.search:  # in SQL: prompts and replies of a run may be hundreds of megabytes
         wanted = f"%{_escaped(filters.search)}%"
@@ -109,6 +111,7 @@ def prices_of(file: Path | None) -> PriceTable | None:
 def _priced(call: Call, prices: PriceTable | None) -> Call:
     """What counts against the caps is what is paid; a reply of another run costs nothing."""
     tokens = TokenUsage(call["charged_input"], call["charged_output"])
+    tokens = tokens.in_batch() if call.get("batch") else tokens  # logs from before batch jobs do not say it
     cost = 0.0 if call["outcome"] == FOUND else prices.cost(call["model"], tokens) if prices else None
     return {**call, "cost": cost}
 
