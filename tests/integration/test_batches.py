@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -626,20 +625,3 @@ def test_what_nobody_asks_for_now_stays_in_its_job(tmp_path: Path) -> None:
             ask([0, 1, 2, 3, 4], kill)
         assert ask([0, 1, 2]) == [0, 1, 2] and ask([0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
         assert len(case.batches.jobs) == 1 and len(case.direct) == 1
-
-
-def test_a_log_from_before_there_were_jobs_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    path = tmp_path / "calls.sqlite"
-    log = CallLog(path)
-    row = log.begin("key", Call(0, 0, 0, "m", "", {}, []), TokenUsage(5, 5))
-    log.end(row, ANSWERED, TokenUsage(3, 4), RawReply("yes", "stop", TokenUsage(3, 4), 0.5))
-    log.close()
-    with sqlite3.connect(path) as connection:  # as version 3 had it
-        connection.execute("ALTER TABLE calls DROP COLUMN batch")
-        connection.execute("ALTER TABLE calls DROP COLUMN job")
-        connection.execute("DROP TABLE jobs")
-        connection.execute("PRAGMA user_version = 3")
-    connection.close()
-    assert log.find("key") == RawReply("yes", "stop", TokenUsage(3, 4), 0.5)
-    assert [*log.charged()] == [("m", 1, TokenUsage(3, 4))] and JobLog(log).under_way("m") == []
-    log.close()

@@ -10,6 +10,7 @@ import pytest
 
 from pgkd_agent.errors import StorageError
 from pgkd_agent.teacher.calls.call_log import ANSWERED, Call, CallLog, RawReply
+from pgkd_agent.teacher.calls.job_log import JobLog
 from pgkd_agent.teacher.calls.replies import Replies
 from pgkd_agent.types import TokenUsage
 
@@ -154,17 +155,20 @@ def test_a_torn_index_is_named(tmp_path: Path) -> None:
         CallLog(path).find(call(0).key)
 
 
-def test_a_log_of_before_there_were_checksums_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_log_of_version_3_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     log = CallLog(path)
     answered(log, 0)
     log.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE calls DROP COLUMN checksum")
+        for column in ("checksum", "batch", "job"):
+            connection.execute(f"ALTER TABLE calls DROP COLUMN {column}")
+        connection.execute("DROP TABLE jobs")
         connection.execute("PRAGMA user_version = 3")
     connection.close()
     again = CallLog(path)
     assert again.find(call(0).key) == reply(0)
+    assert JobLog(again).under_way(call(0).model) == []
     answered(again, 1)
     again.close()
     assert CallLog(path).find(call(1).key) == reply(1)
