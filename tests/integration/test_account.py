@@ -311,6 +311,7 @@ def test_a_resumed_run_pays_for_no_stored_step_again(tiny_student: Path, tmp_pat
             assert old in settings
             (run / "config.yaml").write_text(settings.replace(old, new))
             (run / "meta.json").write_text((run / "meta.json").read_text().replace(old, new))
+            (run / "checksums.jsonl").unlink()
         before = contents(run)
         message = "is another than when" if change == "prompt" else "is not in the run's call log"
         with pytest.raises((ConfigError, StorageError), match=message):

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
+import shutil
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from pgkd_agent import files
 from pgkd_agent.config import PGKDConfig
 from pgkd_agent.errors import ConfigError, StorageError
 from pgkd_agent.pipeline import DistillResult, distill, resume
+from pgkd_agent.runs.directory import RunDirectory
+from pgkd_agent.runs.observer import Observer
 from pgkd_agent.runs.report import write_report
 from pgkd_agent.runs.samples import samples_of
+from pgkd_agent.teacher import chain
 from pgkd_agent.teacher.calls.call_log import CallLog
 from pgkd_agent.testing import ScriptedChatModel
+from pgkd_agent.types import StepRecord
 from tests.integration.conftest import FILLER, TOPICS, sentences, tiny_config
 from tests.integration.loopback import Answer
 from tests.integration.openai_server import OpenAIServer, completion, serve
@@ -90,60 +97,54 @@ def undisturbed(
     return distill(TRAIN, VALIDATION, TEST, config=run_config(tiny_student, server), out=out), out
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pgkd_agent import Observer, files, pipeline
-from pgkd_agent.runs.directory import RunDirectory
-from pgkd_agent.teacher import chain
-from tests.integration import test_resume
-from tests.integration.openai_server import OpenAIServer
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload([__name__, "pgkd_agent.student.student", "pgkd_agent.runs.report.page"])
+"""Torch is imported once for all processes that are killed."""
 
-where, at, tiny, url, out = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 
-class Killer(Observer):
-    def on_step(self, record):
-        if where == "after step" and record.kd_step == at:
-            die()
+def be_killed(where: str, at: int, student: Path, teacher: str, run: Path) -> None:
+    """A run that kills its own process."""
+    times = 0
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-count = 0
-def die_at(real, when=lambda *_: True):
-    def call(*arguments, **options):
-        global count
-        if when(*arguments):
-            count += 1
-            if count > at:
+    def die_at(real: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal times
+            if when(*arguments):
+                times += 1
+                if times > at:
+                    die()
+            return real(*arguments, **options)
+
+        return call
+
+    class Killer(Observer):
+        def on_step(self, record: StepRecord) -> None:
+            if where == "after step" and record.kd_step == at:
                 die()
-        return real(*arguments, **options)
-    return call
 
-if where == "before parsing":
-    chain.parse_samples = die_at(chain.parse_samples)
-if where == "before the step's line":
-    RunDirectory._append = die_at(RunDirectory._append, lambda self, name, rows: name == "steps.jsonl")
-if where == "after the last fit":
-    RunDirectory.write_result = die_at(RunDirectory.write_result)
-if where == "while a model is saved":
-    files.shutil.rmtree = die_at(files.shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
-rows = (test_resume.TRAIN, test_resume.VALIDATION, test_resume.TEST)
-config = test_resume.local_config(Path(tiny), url) if url.endswith(".gguf") else test_resume.run_config(
-    Path(tiny), OpenAIServer(url))
-pipeline.distill(*rows, config=config, out=out, observer=Killer())
-sys.exit("was not killed")
-"""
+    patch = pytest.MonkeyPatch()
+    if where == "before parsing":
+        patch.setattr(chain, "parse_samples", die_at(chain.parse_samples))
+    if where == "after the last fit":
+        patch.setattr(RunDirectory, "write_result", die_at(RunDirectory.write_result))
+    if where == "while a model is saved":
+        of_best = die_at(shutil.rmtree, lambda path, **_: str(path).endswith("best.old"))
+        patch.setattr(files.shutil, "rmtree", of_best)
+    is_local = teacher.endswith(".gguf")
+    config = local_config(student, teacher) if is_local else run_config(student, OpenAIServer(teacher))
+    distill(TRAIN, VALIDATION, TEST, config=config, out=run, observer=Killer())
+
 
 POINTS = [
-    ("after step", 0),
     ("after step", 2),
-    ("before parsing", 0),
     ("before parsing", 3),
-    ("before the step's line", 2),
     ("while a model is saved", 1),
     ("after the last fit", 0),
 ]
+"""With a provider that counts; `tests/torture` kills at every write."""
 
 
 @pytest.mark.parametrize(("where", "at"), POINTS)
@@ -163,14 +164,10 @@ def test_killed_and_resumed(
 
 
 def kill(where: str, at: int, student: Path, teacher: str, run: Path) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, where, str(at), str(student), teacher, str(run)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[2],
-    )
-    assert killed.returncode == -9, killed.stderr
+    process = FORKED.Process(target=be_killed, args=(where, at, student, teacher, run))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def calls_of(run: Path) -> list[tuple[str, str]]:

@@ -130,7 +130,7 @@ def test_messages_of_the_library_are_shown_with_the_options_that_help(message: s
 def test_the_library_names_no_option() -> None:
     """Its callers have none; what it says of settings and arguments becomes options on the command line."""
     package = Path(pgkd_agent.__file__).parent
-    of_tools = {"embedded.py", "hub.py"}  # of pip, and a whole command to run again
+    of_tools = {"embedded.py", "hub.py", "pages.py"}  # of pip, and whole commands to run
     texts = {
         f"{path.name}: {text}"
         for path in package.rglob("*.py")
