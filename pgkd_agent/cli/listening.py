@@ -23,8 +23,11 @@ def missing_extra(error: ModuleNotFoundError) -> ConfigError:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, others: str) -> socket.socket:
     """Take an address.
+
+    Args:
+        others: What to name another one of, where it cannot be had.
 
     Raises:
         ConfigError: It is not of this machine, or taken.
@@ -33,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         problem = error.strerror or error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {problem}; name another --host or --port") from error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {problem}; name another {others}") from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for an acknowledgement
     return listener
 

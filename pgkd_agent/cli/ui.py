@@ -31,7 +31,7 @@ def ui(
     found = runs_in(runs)
     app = create_app(runs, LOOPBACK)
     host = LOOPBACK[0]
-    listener = listen(host, port)
+    listener = listen(host, port, "--port")
     address = address_of(listener, host)
     terminal.say(terminal.notes(), f"{runs}: {counted(len(found), 'run')} at {address}; Ctrl+C ends it")
     serve_until_stopped(app, listener, MAX_CONNECTIONS)

@@ -99,7 +99,8 @@ class StudentSettings(_Settings):
     refit: bool | None = None
     """Whether the model that is returned is trained once more in the end, from the beginning, with the validation rows
     among its rows: by then they have chosen it. The plain student is too, where test rows compare the two. None takes
-    the student's own (bert-base no, minilm and mpnet yes, unless `restart` is `continue`). Paper: no."""
+    the student's own (bert-base no, minilm and mpnet yes, unless `restart` is `continue` or `head_init` is
+    `random`). Paper: no."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     bf16: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"

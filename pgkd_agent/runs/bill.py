@@ -60,4 +60,5 @@ class Bill(Observer):
         rates = settings.learning_rate
         fits = len(rates) if isinstance(rates, tuple) and record.kd_step == 0 else 1
         last_fits = (2 if rows.test else 1) * (1 + len(rows.validation) / len(rows.train)) if settings.refit else 0
+        last_fits *= (settings.max_epochs or record.epochs) / max(record.epochs, 1)  # it seldom ends early
         self._budget.seconds_to_leave = record.student_seconds / fits * (1 + last_fits) or self._budget.seconds_to_leave

@@ -203,14 +203,14 @@ class RunDirectory:
                 self._best = student.snapshot()
             return
         self.has_new_steps = True
+        for outcome in (self.path / "result.json", self.path / PREDICTIONS_FILE):
+            with storing(outcome):
+                outcome.unlink(missing_ok=True)  # of the run as it ended before, with the model that is replaced now
         self._save_models(record, student)
         if asked is not None:
             self._append("history.jsonl", (asdict(row) for row in asked.screened.accepted))
             for name, items in (("rejected", asked.screened.rejected), ("evidence", asked.shown)):
                 self._append(f"{name}.jsonl", ({"kd_step": record.kd_step, **asdict(item)} for item in items))
-        for outcome in (self.path / "result.json", self.path / PREDICTIONS_FILE):
-            with storing(outcome):
-                outcome.unlink(missing_ok=True)  # of the run as it ended before
         self._append("steps.jsonl", [asdict(record)])
 
     def _save_models(self, record: StepRecord, student: Savable) -> None:

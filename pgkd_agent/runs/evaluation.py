@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from pgkd_agent.config import StudentSettings
 from pgkd_agent.data import Task
+from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.algorithm import PGKDResult
 from pgkd_agent.loop.history import History, HistoryRow, texts_of
 from pgkd_agent.loop.training import rows_again
@@ -24,6 +26,7 @@ from pgkd_agent.types import Probabilities, StepRecord, label_names
 if TYPE_CHECKING:
     from pgkd_agent.student.student import TorchStudent
 
+logger = logging.getLogger(__name__)
 
 RESAMPLES, FEWEST_RESAMPLES = 1000, 200
 """For the interval of a gain; fewer where test rows are many, whose interval is narrow anyway."""
@@ -64,15 +67,23 @@ class BothModels(Observer):
 
     def on_step(self, record: StepRecord) -> None:
         """Predict while the plain student is there: that is less to keep than its weights."""
-        if record.kd_step == 0 and not self._settings.refit:
+        if record.kd_step == 0:
             self._plain = self._predict_test()
 
     def tested(self, training: PGKDResult) -> Tested:
         """After the loop, of which the student is the chosen model; afterwards it is the returned one."""
         step, rows = training.best_step, training.history.rows
         validation = self._student.predict(texts_of(self._task.validation))
-        if not self._settings.refit:
-            return Tested(self._plain, self._predict_test() if step else self._plain, validation, None)
+        if self._settings.refit:
+            chosen = self._student.snapshot()
+            try:
+                return self._after_last_fits(step, rows, validation)
+            except StudentDivergedError as error:
+                logger.warning("no last fit, the chosen model is returned as it is: %s", error)
+                self._student.restore(chosen)
+        return Tested(self._plain, self._predict_test() if step else self._plain, validation, None)
+
+    def _after_last_fits(self, step: int, rows: Sequence[HistoryRow], validation: Probabilities) -> Tested:
         last = self._refit([row for row in rows if row.kd_step <= step], step, "the returned model")
         plain = best = self._predict_test()
         if step and best is not None:

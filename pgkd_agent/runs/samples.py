@@ -57,11 +57,10 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     """
     meta = read_run(run).meta
     origin = {"teacher": meta["teacher"], "prompt": f"{meta['prompt']['name']} {meta['prompt']['sha256'][:12]}"}
-    before = {"source": "written"}  # runs of version 0.2.0 do not say it
     accepted = [row for row in read_lines(run / "history.jsonl") if row["kd_step"] > 0]
     rejected = read_lines(run / "rejected.jsonl")
-    rows = [{**before, **row, "status": ACCEPTED, "rule": "", "reason": "", **origin} for row in accepted]
-    rows += [{**before, **row, "status": REJECTED, **origin} for row in rejected]
+    rows = [{**row, "status": ACCEPTED, "rule": "", "reason": "", **origin} for row in accepted]
+    rows += [{**row, "status": REJECTED, **origin} for row in rejected]
     rows.sort(key=lambda row: row["kd_step"])
     return [{column: row[column] for column in COLUMNS} for row in rows]
 

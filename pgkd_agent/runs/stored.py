@@ -14,7 +14,7 @@ from pgkd_agent.files import RUN, nearest, read_lines, target_name
 from pgkd_agent.runs.checksums import CHECKSUMS_FILE, check
 from pgkd_agent.types import Example, Label
 
-FORMAT = 3
+FORMAT = 4
 """Of a run directory, in its `meta.json`; directories of another one are not read."""
 
 LOCK_FILE = ".lock"

@@ -89,11 +89,11 @@ def neighbours(run: Path, number: int) -> tuple[int | None, int | None]:
 
 def written_in(run: Path, call: Call) -> list[Written]:
     """The samples in the reply of a call, as the run reads them, and what became of each."""
-    fates = {
-        normalize(sample["text"]): f"rejected: {sample['rule']}" if sample["rule"] else "accepted"
-        for sample in samples_of(run)
-        if sample["kd_step"] == call["kd_step"]
-    }
+    fates: dict[str, str] = {}
+    for sample in samples_of(run):  # accepted ones first, so that a text that came twice is accepted
+        if all(sample[name] == call[name] for name in ("kd_step", "request_index")):
+            fate = f"rejected: {sample['rule']}" if sample["rule"] else "accepted"
+            fates.setdefault(normalize(sample["text"]), fate)
     return [
         Written(sample.text, sample.label, fates.get(normalize(without_controls(sample.text)), "not in this step"))
         for sample in parse_samples(call["reply"], default_label="").samples

@@ -63,7 +63,7 @@ def read_test_rows(run: Path) -> list[TestRow]:
         raise DataError("This run has not ended. The test rows are predicted in the end.")
     if not (run / PREDICTIONS_FILE).is_file():
         raise DataError(
-            "This run keeps no predictions of single rows: an earlier version made it. Once resumed, it has them."
+            "The predictions of this run's test rows are not there (predictions.jsonl). Once resumed, it has them."
         )
     predictions = [RowPrediction(**line) for line in read_lines(run / PREDICTIONS_FILE)]
     if len(predictions) != len(rows):

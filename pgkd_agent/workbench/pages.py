@@ -170,7 +170,10 @@ def _next(path: Path, effect: str) -> tuple[str, str]:
     """What to do with a run, and the command for it."""
     run = shlex.quote(str(path))
     if effect == NOT_ENDED:
-        return "Go on with it, where it was stopped. No call is paid again.", f"pgkd distill --resume {run}"
+        return (
+            "Go on with it, if it does not go on now. No call that was answered is paid again.",
+            f"pgkd distill --resume {run}",
+        )
     if effect == NOT_TESTED:
         return "Find out how good the model is, on labelled rows that it has not seen.", f"pgkd evaluate {run} FILE"
     if effect in (HELPED, PLAIN):
@@ -180,4 +183,4 @@ def _next(path: Path, effect: str) -> tuple[str, str]:
 
 def _importing(path: Path) -> str:
     review = shlex.quote(str(path / reviewing.REVIEW_FILE))
-    return f"pgkd samples import {shlex.quote(str(path))} {review} --out {shlex.quote(f'{path}-reviewed')}"
+    return f"pgkd samples import {shlex.quote(str(path))} {review} --out {shlex.quote(f'{path.resolve()}-reviewed')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +84,8 @@ def decide(run: Path, taxonomy: Sequence[Label], decision: Decision) -> tuple[Sa
         DataError: There is no such sample, or it cannot be accepted as it is.
         ConfigError, StorageError: See `read_samples`; or the disk refuses.
     """
-    with lock_beside(run / REVIEW_FILE):
+    with ExitStack() as stack:
+        stack.callback(lock_beside(run / REVIEW_FILE).release)
         samples = read_samples(run)
         if not 0 <= decision.number < len(samples):
             raise DataError(f"there is no sample {decision.number}; the run has {len(samples)}")

@@ -34,6 +34,7 @@ from pgkd_agent.teacher.calls.question import CallId
 from pgkd_agent.teacher.calls.settling import OVERHEAD_TOKENS
 from pgkd_agent.teacher.prompting.answer import LABEL_TOKENS
 from pgkd_agent.teacher.prompting.tokens import most_tokens
+from pgkd_agent.teacher.providers.anthropic_batch import AnthropicBatches
 from pgkd_agent.teacher.providers.factory import build_teacher
 from pgkd_agent.teacher.providers.openai_batch import OpenAIBatches
 from pgkd_agent.types import Example, Label, TokenUsage
@@ -296,6 +297,44 @@ def test_a_job_that_a_gateway_lost_sight_of_is_not_made_again(case: Case) -> Non
     case.batches.creates = [replace(case.provider.fails(504, "gateway time-out"), headers={"Retry-After": "0"})]
     assert case.evaluate().report.accuracy == 1
     assert len(case.batches.jobs) == 1
+
+
+@BOTH
+def test_a_job_that_may_be_there_is_kept_where_looking_for_it_fails(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ConnectError(Exception):
+        """What is known never to have been sent, unlike the try before it."""
+
+    def fail(*_: Any) -> None:
+        raise ConnectError
+
+    case.batches.creates = [replace(case.provider.fails(504, "gateway time-out"), headers={"Retry-After": "0"})]
+    with monkeypatch.context() as patched:
+        for kind in (OpenAIBatches, AnthropicBatches):
+            patched.setattr(kind, "find", fail)
+        with pytest.raises(TeacherUnavailableError):
+            case.evaluate()
+    assert case.evaluate().report.accuracy == 1
+    assert len(case.batches.jobs) == 1
+
+
+@BOTH
+def test_an_older_job_of_another_run_is_not_taken_for_ones_own(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobLog, "note", kill)
+        with pytest.raises(Killed):
+            case.evaluate()
+    (own,) = case.batches.jobs
+    bodies = {f"pgkd-other-{number}": body for number, body in enumerate(own.lines.values())}
+    stranger = case.batches.make("pgkd-other", bodies)
+    case.batches.jobs[:] = [stranger, own]
+    stranger.made -= 60
+    assert case.evaluate().report.accuracy == 1
+    assert case.batches.jobs == [stranger, own] and len(case.direct) == 1
 
 
 @BOTH

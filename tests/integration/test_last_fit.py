@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pgkd_agent import Observer, StudentClassifier, distill
 from pgkd_agent.config import PGKDConfig, build_config
+from pgkd_agent.errors import StudentDivergedError
 from pgkd_agent.loop.history import History, texts_of
 from pgkd_agent.loop.training import rows_again
 from pgkd_agent.pipeline import DistillResult, resume
@@ -112,6 +113,20 @@ def test_without_test_rows_only_the_returned_model_is_fitted_again(tiny_student:
         result = distill(TRAIN, VALIDATION, teacher=teacher, config=config, observer=Listening())
     assert result.training.best_step > 0 and result.summary.test is None and result.summary.last_fit
     assert ["plain" in phase for phase in phases if "once more" in phase] == [False]
+
+
+def test_a_last_fit_that_fails_leaves_the_chosen_model(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(refitting(tiny_student, **{"student.refit": False}))
+
+    def diverge(self: TorchStudent, *_: Any) -> None:
+        self._begin_anew()
+        raise StudentDivergedError("the training loss became nan")
+
+    monkeypatch.setattr(TorchStudent, "refit", diverge)
+    result = run(refitting(tiny_student))
+    assert result.summary.last_fit is None and result.summary.test == expected.summary.test
+    found, wanted = (one.classifier.probabilities(texts_of(TEST)) for one in (result, expected))
+    assert np.allclose(found, wanted)
 
 
 @pytest.mark.parametrize(

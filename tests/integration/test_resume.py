@@ -231,7 +231,7 @@ def test_a_run_with_a_recipe_of_its_own_is_replayed(tiny_student: Path, server: 
 def test_a_run_of_another_format_is_refused(found: int | None, tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(json.dumps({"seed": 1} | ({} if found is None else {"format": found})))
     for read in (resume, write_report, samples_of):
-        with pytest.raises(StorageError, match=f"has run format {found or 'none'}, expected 3"):
+        with pytest.raises(StorageError, match=f"has run format {found or 'none'}, expected 4"):
             read(tmp_path)  # type: ignore[operator]
 
 

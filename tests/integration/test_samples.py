@@ -142,7 +142,7 @@ def test_a_damaged_run_says_so(run: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "history.jsonl").write_text('{"text": 1\n', encoding="utf-8")
     with pytest.raises(StorageError, match=r"history\.jsonl is not what was written"):
         read_run(tmp_path / "copy")
-    (tmp_path / "copy" / "meta.json").write_text('{"format": 3}', encoding="utf-8")
+    (tmp_path / "copy" / "meta.json").write_text('{"format": 4}', encoding="utf-8")
     (tmp_path / "copy" / "history.jsonl").write_text("", encoding="utf-8")
     (tmp_path / "copy" / "checksums.jsonl").unlink()
     with pytest.raises(StorageError, match="is damaged: KeyError"):
@@ -162,7 +162,7 @@ def test_a_formula_is_made_safe_for_spreadsheets_and_read_back_equal(run: Path, 
     shutil.copytree(run, tmp_path / "copy")
     with (tmp_path / "copy" / "history.jsonl").open("a", encoding="utf-8") as file:
         for text in formulas:
-            row = {"text": text, "label": "fruit", "kd_step": 2, "request_index": 0}
+            row = {"text": text, "label": "fruit", "kd_step": 2, "request_index": 0, "source": "written"}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     export_samples(tmp_path / "copy", tmp_path / "a.csv")
     cells = [row["text"] for row in read_records(tmp_path / "a.csv")]

@@ -212,9 +212,10 @@ class Batch(Generic[QuestionT, AnswerT]):
         if progress.is_refused:
             return self._refused(job, calls, progress)
         waiting = {job.request_id(one.call.key): one for one in calls}
-        brought: dict[str, Result] = {}
-        for result in self._jobs.results(job):
-            brought.setdefault(result.request_id, result)
+        brought = {result.request_id: result for result in reversed(self._jobs.results(job))}  # the first of an id
+        own = self._jobs.own(job, brought)
+        if own is None or own.provider_id != job.provider_id:
+            return self._finished(own, calls) if own else _by_key(one.call for one in calls)
         if others := brought.keys() - {job.request_id(key) for key in job.rows}:
             many = counted(len(others), "result")
             logger.warning("batch job %s: left out %s of requests that it was not sent", job.provider_id, many)

@@ -36,7 +36,7 @@ from pgkd_agent.teacher.calls.failures import (
 from pgkd_agent.teacher.calls.pacing import Pace
 from pgkd_agent.teacher.calls.question import CHECK, Question, Settings
 from pgkd_agent.teacher.calls.replies import Replies
-from pgkd_agent.teacher.calls.retrying import MAX_ATTEMPTS, call_with_retries, is_worth_another_try
+from pgkd_agent.teacher.calls.retrying import LONGEST_RETRYING, MAX_ATTEMPTS, call_with_retries, is_worth_another_try
 from pgkd_agent.teacher.calls.settling import known, most_of, outcome_of, unseen
 from pgkd_agent.teacher.providers.dialect import longest_reply, says_no_logprobs
 from pgkd_agent.teacher.providers.factory import with_short_replies
@@ -52,8 +52,6 @@ OnWait = Callable[[str], None]
 
 CHECK_REPLY_TOKENS = 256
 """For one word, and what a model may think before it."""
-LONGEST_RETRYING = 900.0
-"""Seconds since its first try after which a call that failed is not tried again."""
 
 
 class Caller:
@@ -170,7 +168,6 @@ class Caller:
             BudgetExceededError: The caps leave none.
         """
         most = most_of(question.call(self.chat.model_id, self._wanted(question)), self.chat.model)
-        most = most.in_batch() if self.chat.jobs else most
         self.budget.require_room(self.chat.model_id, most, calls=1 if self.chat.check_free else 2)
 
     def _wanted(self, question: Question) -> Settings:

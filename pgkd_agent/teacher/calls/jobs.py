@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pgkd_agent.errors import BudgetExceededError, ConfigError, TeacherUnavailableError
 from pgkd_agent.teacher.calls.failures import may_be_billed, retry_after, status_of
 from pgkd_agent.teacher.calls.job_log import Job, JobLog
-from pgkd_agent.teacher.calls.retrying import call_with_retries, is_worth_another_try
+from pgkd_agent.teacher.calls.retrying import LONGEST_RETRYING, call_with_retries, is_worth_another_try
 from pgkd_agent.teacher.providers.batch import BatchJobs, Progress, Result
 from pgkd_agent.text import counted
 
@@ -28,8 +28,6 @@ FIRST_WAIT, LONGEST_WAIT, GROWTH = 2.0, 120.0, 1.5
 """Seconds between two looks at a job, and how they grow."""
 LONGEST_SILENCE = 3600.0
 """Seconds without an answer about a job, after which it is left to the next start."""
-LONGEST_RETRYING = 900.0
-"""Seconds since the first try after which sending a job, or fetching its results, is not tried again."""
 _NO_SUCH_CALL = (404, 405, 501)
 
 
@@ -59,18 +57,22 @@ class SentJobs:
             ConfigError: The server has no batch jobs.
             TeacherUnavailableError: The provider failed for good.
         """
-        is_new = True
+        is_new, may_be_there = True, False
 
         def send() -> str:
-            nonlocal is_new
+            nonlocal is_new, may_be_there
             found = None if is_new else self._provider.find(job.name, job.made, len(requests))
             is_new = False
-            return found or self._provider.create(job.name, requests)
+            try:
+                return found or self._provider.create(job.name, requests)
+            except Exception as error:
+                may_be_there = may_be_there or may_be_billed(error)
+                raise
 
         try:
             provider_id = call_with_retries(send, LONGEST_RETRYING, self._caller.sleep)
         except Exception as error:
-            if not may_be_billed(error):  # else the next start looks for it
+            if not may_be_there:  # else the next start looks for it
                 self.forget(job)
             if status_of(error) in _NO_SUCH_CALL:
                 raise ConfigError(
@@ -94,6 +96,12 @@ class SentJobs:
             job = replace(job, provider_id=found)
         logger.info("batch job %s was sent before: taking it up", job.provider_id)
         return job
+
+    def own(self, job: Job, brought: Collection[str]) -> Job | None:
+        """The job itself, or the right one where its results are those of a stranger that was like it; see `found`."""
+        if not brought or any(number.startswith(job.name) for number in brought):
+            return job
+        return self.found(replace(job, provider_id=""))
 
     def forget(self, job: Job) -> None:
         """Of a job that was never worked on: its calls were not made."""
@@ -140,9 +148,10 @@ class SentJobs:
             return self._insisting(job, lambda: list(self._provider.results(job.provider_id)))
 
     def _pause(self, job: Job, seconds: float) -> None:
-        if self._caller.budget.seconds_left <= seconds:
+        left = self._caller.budget.seconds_left
+        if left <= 0:
             raise BudgetExceededError(f"budget.max_minutes leaves no time to wait: {_goes_on(job)}")
-        self._caller.sleep(seconds)
+        self._caller.sleep(min(seconds, left))
         if self._caller.is_stopped:
             raise CancelledError
 
@@ -158,8 +167,8 @@ class SentJobs:
         if status_of(error) == 404:
             return TeacherUnavailableError(
                 f"teacher {self._spec}: batch job {name}, sent at {job.made:%Y-%m-%d %H:%M} UTC, is not there any "
-                "more; take the key of the account and project that it was sent with, or start anew without this log "
-                "of calls"
+                "more; take the server, and the key of the account and project, that it was sent with, or start anew "
+                "without this log of calls"
             )
         return TeacherUnavailableError(
             f"{self._caller.unavailable(error)} (batch job {name}, which is not lost by that)"

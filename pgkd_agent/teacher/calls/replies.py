@@ -7,6 +7,7 @@ from pathlib import Path
 from pgkd_agent.errors import PGKDError, StorageError
 from pgkd_agent.teacher.calls.call_log import Call, CallLog, RawReply
 from pgkd_agent.teacher.calls.failures import SURVIVABLE
+from pgkd_agent.types import TokenUsage
 
 
 class Replies:
@@ -50,7 +51,8 @@ class Replies:
         """
         key = self.key(meant, server)
         if logged := self.log.find(key):
-            if self._cache and not self.find_shared(meant, server):  # killed between the two
+            is_paid = logged.usage != TokenUsage()  # not one that was found in a cache
+            if self._cache and is_paid and not self.find_shared(meant, server):  # killed between the two
                 self._cache.add(meant.key_at(server), meant, logged)
             return logged
         if meant.kd_step < self._replayed_steps:

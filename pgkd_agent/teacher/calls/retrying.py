@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
 """Tries of one request, for passing errors; a teacher also asks so often for replies without a readable sample."""
+LONGEST_RETRYING = 900.0
+"""Seconds since the first try after which none is begun."""
 LONGEST_WAIT = 30.0
 """Seconds between two tries, where the provider does not say how long to wait."""
 LONGEST_RETRY_AFTER = 300.0

@@ -97,6 +97,18 @@ def test_a_resumed_run_changes_nothing_before_its_first_new_step(capped: Path) -
     assert best(capped) == "cut short"  # as its steps.jsonl and result.json say
 
 
+def test_the_outcome_goes_before_the_model_that_it_tells_of(capped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        assert not (capped / "result.json").exists()
+        raise KeyboardInterrupt
+
+    with reopened(capped) as directory:
+        add(directory, record(0, 1.0, True), "plain")
+        monkeypatch.setattr(directory, "_save_models", killed)
+        with pytest.raises(KeyboardInterrupt):
+            add(directory, record(1, 0.7, True), "made anew")
+
+
 def test_a_result_that_was_lost_is_made_anew_and_a_model_that_was_removed_is_not(capped: Path) -> None:
     (capped / "result.json").unlink()
     shutil.rmtree(capped / "models")  # as one does who needs the space

@@ -86,9 +86,8 @@ def test_calls_are_shown_with_prompt_reply_price_and_what_became_of_the_samples(
     assert browser.get("/call?run=one&number=3").status_code == 422
     found, every = read_calls(run, CallFilters(run="one", step="2"), None)
     assert [call["id"] for call in found] == [2] and len(every) == 2 and every[0]["cost"] is None
-    assert {
-        written.fate for written in written_in(run, {"reply": '{"text": "x y z", "label": "a"}', "kd_step": 1})
-    } == {"not in this step"}
+    of_another = {"reply": '{"text": "x y z", "label": "a"}', "kd_step": 1, "request_index": 0}
+    assert {written.fate for written in written_in(run, of_another)} == {"not in this step"}
 
 
 @pytest.mark.parametrize(
