@@ -23,7 +23,7 @@ def missing_extra(error: ModuleNotFoundError) -> ConfigError:
     )
 
 
-def listen(host: str, port: int, others: str) -> socket.socket:
+def listen(host: str, port: int, others: str = "--host or --port") -> socket.socket:
     """Take an address.
 
     Args:

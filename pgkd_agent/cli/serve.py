@@ -50,7 +50,7 @@ def serve(
     hosts = LOOPBACK if key is None else None
     limits = Limits(max_texts, max_chars, max_bytes, max_waiting)
     app = create_app(classifier, limits, max_batch=max_batch, min_confidence=min_confidence, key=key, hosts=hosts)
-    listener = listen(host, port, "--host or --port")
+    listener = listen(host, port)
     address = address_of(listener, host)
     terminal.say(
         terminal.notes(), f"{model}: {counted(len(classifier.labels), 'class', 'classes')} at {address}; Ctrl+C ends it"
