@@ -116,7 +116,7 @@ def test_the_plain_student_is_trained_once_for_all_loops_of_a_seed(
     assert fits == [0, 1, 0, 1]  # the last plain student came from where the first was kept
     assert (control.predicted, control.gradient_steps) == (alone.predicted, alone.gradient_steps)
     assert control.validation_loss == alone.validation_loss
-    assert again.predicted == plain.predicted and again.seconds > plain.seconds / 2
+    assert again.predicted == plain.predicted and again.seconds > plain.seconds / 10
     other = replace(setting, config=config.changed({"seed": 2}))
     run_method("plain", other)
     assert fits[4:] == [0]
