@@ -261,10 +261,7 @@ def test_a_run_that_is_killed_while_it_waits_takes_up_the_job(case: Case) -> Non
     assert [row["charged_output"] for row in case.rows()] == [tokens_out] * 6, "and nothing stays charged in full"
 
 
-@BOTH
-def test_a_kill_between_the_job_and_its_id_leaves_a_job_that_is_found(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def kill_before_the_id_is_noted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(*_: Any) -> None:
         raise Killed
 
@@ -272,6 +269,13 @@ def test_a_kill_between_the_job_and_its_id_leaves_a_job_that_is_found(
         patched.setattr(JobLog, "note", kill)
         with pytest.raises(Killed):
             case.evaluate()
+
+
+@BOTH
+def test_a_kill_between_the_job_and_its_id_leaves_a_job_that_is_found(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_before_the_id_is_noted(case, monkeypatch)
     assert len(case.batches.jobs) == 1
     stranger = case.batches.make("pgkd-other", {f"x-{number}": {} for number in range(4)})
     assert case.evaluate().report.accuracy == 1
@@ -321,13 +325,7 @@ def test_a_job_that_may_be_there_is_kept_where_looking_for_it_fails(
 
 @BOTH
 def test_an_older_job_of_another_run_is_not_taken_for_ones_own(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(JobLog, "note", kill)
-        with pytest.raises(Killed):
-            case.evaluate()
+    kill_before_the_id_is_noted(case, monkeypatch)
     (own,) = case.batches.jobs
     bodies = {f"pgkd-other-{number}": body for number, body in enumerate(own.lines.values())}
     stranger = case.batches.make("pgkd-other", bodies)
